@@ -1,0 +1,30 @@
+# Each target sets up its own virtual environment, then does its job.
+# PYTHON=python3.12 make test    uses another interpreter; remove .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint clean
+
+quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
+	$(BIN)/convmixer quickstart
+
+test: $(VENV)/.dev  ## every test, the slow ones too
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.train-export: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[train,export]"
+	touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/.train-export
