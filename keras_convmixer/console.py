@@ -1,0 +1,51 @@
+"""What a person sees: progress and errors on stderr, results on stdout."""
+
+import functools
+import os
+import sys
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.status import Status
+
+
+def progress_bar(visible: bool = True) -> Progress:
+    """Return a progress bar on stderr that goes away when done; none where stderr is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        transient=True,
+        disable=not (visible and console.is_terminal),
+    )
+
+
+def waiting(for_what: str) -> Status:
+    """Return a context that shows a spinner on stderr while something takes seconds."""
+    return Console(stderr=True).status(for_what)
+
+
+@functools.cache  # a second call would find the null device
+def silence_native_logs() -> None:
+    """Keep what C++ writes to stderr (start-up notes, converter traces) off the screen for this process.
+
+    No environment variable stops TensorFlow 2.21's. Python's own stderr stays. It costs the text of a native
+    crash, which `--verbose` brings back.
+    """
+    python_stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    sys.stderr = open(python_stderr, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115, PTH123

@@ -1,0 +1,86 @@
+"""One definition of evaluation preprocessing: what training evaluates on is what serving and prediction see."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Turn a picture of any size into pixels for the model: resize the shorter side, cut out the centre.
+
+    The result is uint8 in 0..255, `[height, width, channels]`, RGB or (one channel) grey; scaling to the
+    model's range is inside the model. As timm evaluates the published weights: bicubic, with antialias.
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    crop_fraction: float = 1.0
+    """Share of the resized picture's shorter side that the model sees; the paper's ImageNet models: 0.96."""
+
+    def __post_init__(self):
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels={self.channels}: pictures have 1 (grey) or 3 (RGB)")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction={self.crop_fraction}: allowed is more than 0 and at most 1")
+
+    def load(self, path: Path) -> np.ndarray:
+        """Read a picture file and prepare it; raises what `read_image` raises."""
+        return self.apply(read_image(path))
+
+    def apply(self, image: Image.Image) -> np.ndarray:
+        """Prepare an RGB or grey Pillow image: uint8 `[height, width, channels]`."""
+        image = image.convert("RGB" if self.channels == 3 else "L")
+        scale = max(self.height / image.height, self.width / image.width) / self.crop_fraction
+        size = (max(self.width, round(image.width * scale)), max(self.height, round(image.height * scale)))
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
+        image = image.crop((left, top, left + self.width, top + self.height))
+        return np.asarray(image).reshape(self.height, self.width, self.channels)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read a picture file as a person sees it: RGB, upright by its EXIF orientation, on white where transparent.
+
+    Of an animation, the first frame. 16-bit greyscale keeps its high byte.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no picture, is damaged, or is under 2 pixels high or wide.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder: name the picture files in it") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not a picture that Pillow can read: give a PNG or JPEG file") from None
+    except PermissionError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is damaged ({error}): get the file again") from None
+    if min(image.size) < 2:
+        raise ValueError(
+            f"{path} is {image.width}x{image.height} pixels, too small to show anything: give a picture of at least 2x2"
+        )
+    return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow would clip these to 255
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
