@@ -1,0 +1,180 @@
+"""A training run: from a recipe to a folder that holds the trained model, and back from the folder."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_convmixer.atomic import atomic_file, require_folder_name
+from keras_convmixer.console import progress_bar
+from keras_convmixer.convmixer import ConvMixer
+from keras_convmixer.images import Preprocessing
+
+from . import figures
+from .data import load_dataset
+from .evaluation import evaluate
+from .progress import FitProgress
+from .recipe import Recipe
+from .schedule import PiecewiseLinear
+
+
+def train(recipe: Recipe, run: Path, overwrite: bool = False, verbose: bool = True) -> dict:
+    """Train a model by a recipe; write the run folder and return its summary.
+
+    The folder then holds recipe.json, labels.txt, model.keras (takes pixels 0..255, loads with plain Keras),
+    metrics.csv, curves.png, confusion.png, predictions.png and summary.json. Test images are used once, at
+    the end.
+
+    Raises:
+        FileExistsError: `run` holds a model already and `overwrite` is False, or is a file.
+        FloatingPointError: the loss became NaN or infinite.
+        ValueError: the data set does not exist or a value of the recipe is not allowed.
+    """
+    run = Path(run)
+    require_folder_name(run)
+    if (run / "model.keras").exists() and not overwrite:
+        raise FileExistsError(
+            f"{run} holds a trained model already: pass --overwrite to train again, or another --name"
+        )
+    preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
+    with progress_bar(verbose) as progress:
+        dataset = load_dataset(recipe.dataset, preprocessing, progress=progress)
+    keras.utils.set_random_seed(recipe.seed)
+    model = _build(recipe, dataset)
+
+    run.mkdir(parents=True, exist_ok=True)
+    with atomic_file(run / "metrics.csv") as path:
+        history, seconds = _fit(model, recipe, dataset, path, verbose)
+    _write_text(run / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    _write_text(run / "labels.txt", "\n".join(dataset.class_names) + "\n")
+    with atomic_file(run / "model.keras") as path:
+        # Without the optimizer, whose schedule is a class of ours: the file loads with plain Keras.
+        keras.Model(model.input, model.output, name=model.name).save(path)
+
+    evaluation = evaluate(model, dataset.test)
+    figures.draw_curves(history, run / "curves.png")
+    figures.draw_confusion(evaluation, dataset.class_names, run / "confusion.png")
+    figures.draw_predictions(dataset.test.images, evaluation, dataset.class_names, run / "predictions.png")
+    summary = {
+        "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss,
+        "test_images": len(dataset.test),
+        "validation_accuracy": history["val_accuracy"][-1],
+        "training_images": len(dataset.train),
+        "parameters": model.count_params(),
+        "epochs": recipe.epochs,
+        "seconds": seconds,
+        "images_per_second": recipe.epochs * len(dataset.train) / seconds,
+    }
+    _write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model with what its folder says about it; `recipe` and `class_names` are None where it doesn't."""
+
+    model: keras.Model
+    recipe: Recipe | None
+    class_names: tuple[str, ...] | None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures become the model's images; raises ValueError where the model has no fixed image size."""
+        shape = self.model.input_shape[1:]
+        if len(self.model.inputs) != 1 or len(shape) != 3 or None in shape:
+            raise ValueError(
+                f"the model takes input {shape}: rebuild it with an input_shape (height, width, channels) of "
+                "one size and load the same weights"
+            )
+        return Preprocessing(*shape, crop_fraction=self.recipe.crop_fraction if self.recipe else 1.0)
+
+
+def load_run(path: Path) -> Run:
+    """Load a run folder, or a .keras file, with the recipe and labels that lie beside it.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: it holds no model, or one that plain Keras cannot load.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such run folder or .keras file")
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{path} holds no model.keras: name a run folder of `convmixer train`, or a .keras file")
+    try:
+        model = keras.saving.load_model(file, compile=False)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{file} is not a .keras file that plain Keras can load: {reason}") from error
+    recipe, labels = file.with_name("recipe.json"), file.with_name("labels.txt")
+    return Run(
+        model,
+        Recipe(**json.loads(recipe.read_text())) if recipe.is_file() else None,
+        tuple(labels.read_text().splitlines()) if labels.is_file() else None,
+    )
+
+
+def _build(recipe, dataset):
+    return ConvMixer(
+        dim=recipe.dim,
+        depth=recipe.depth,
+        kernel_size=recipe.kernel_size,
+        patch_size=recipe.patch_size,
+        activation=recipe.activation,
+        include_preprocessing=True,
+        input_shape=(recipe.image_size, recipe.image_size, 3),
+        classes=len(dataset.class_names),
+    )
+
+
+def _fit(model, recipe, dataset, metrics, verbose):
+    steps = recipe.epochs * -(-len(dataset.train) // recipe.batch_size)
+    optimizer = keras.optimizers.AdamW(
+        PiecewiseLinear(recipe.learning_rate, steps),
+        weight_decay=recipe.weight_decay,
+        global_clipnorm=recipe.clip_norm,
+        epsilon=1e-3,  # the paper's ImageNet recipe
+    )
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
+    model.compile(
+        optimizer,
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=_xla_pays(),
+    )
+    progress = FitProgress(recipe.batch_size, verbose)
+    with progress.bar:
+        history = model.fit(
+            dataset.train.images,
+            dataset.train.labels,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            validation_data=(dataset.validation.images, dataset.validation.labels),
+            callbacks=[
+                progress,
+                keras.callbacks.LambdaCallback(on_train_batch_end=_stop_on_nan),
+                keras.callbacks.CSVLogger(metrics),
+            ],
+            verbose=0,
+        )
+    return history.history, progress.seconds
+
+
+def _stop_on_nan(step, logs):
+    if not math.isfinite(logs["loss"]):
+        raise FloatingPointError(f"the loss became {logs['loss']} at step {step} of an epoch: lower --learning-rate")
+
+
+def _xla_pays():
+    # On a CPU, XLA's depthwise convolution makes training eight times slower; Keras's "auto" uses it there.
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _write_text(path, text):
+    with atomic_file(path) as partial:
+        partial.write_text(text)

@@ -1,0 +1,25 @@
+"""The reference's learning-rate schedule."""
+
+import keras
+from keras import ops
+
+
+class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
+    """Rise from 0 to the peak at 40 % of the steps, fall to a twentieth at 80 %, to 0 at the end.
+
+    Source: `lr_schedule` in train.py of locuslab/convmixer-cifar10, by step where that goes by epoch fraction.
+    """
+
+    def __init__(self, peak: float, steps: int):
+        self.peak = peak
+        self.steps = steps
+
+    def __call__(self, step):
+        done = ops.cast(step, "float32") / self.steps
+        rise = done / 0.4
+        fall = 1 - (done - 0.4) / 0.4 * (1 - 1 / 20)
+        end = (1 - done) / 0.2 / 20
+        return self.peak * ops.where(done < 0.4, rise, ops.where(done < 0.8, fall, ops.maximum(end, 0.0)))
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps}
