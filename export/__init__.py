@@ -1,0 +1,13 @@
+"""From a trained model to a bundle of verified artifacts. TensorFlow is imported only by what converts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "bundle": ["export_bundle"],
+        "manifest": ["read_manifest", "verify_bundle"],
+        "predict": ["Classifier", "Prediction"],
+        "validate": ["ValidationError"],
+    },
+)

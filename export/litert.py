@@ -1,0 +1,50 @@
+"""Convert a Keras classifier to .tflite files."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .saved_model import write_saved_model
+
+
+def convert_float32(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+    """Float32 throughout; takes and returns float32. Needs no calibration."""
+    return _convert(model, lambda converter: None)
+
+
+def convert_int8(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+    """Int8 weights and activations, integer operators only; takes and returns uint8.
+
+    Ranges are those of the calibration images, uint8 `[count, height, width, channels]`. uint8 outside,
+    because MediaPipe's tasks refuse int8.
+    """
+
+    def configure(converter):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in calibration_images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+
+    return _convert(model, configure)
+
+
+CONVERSIONS: dict[str, Callable[[keras.Model, np.ndarray], bytes]] = {
+    "float32": convert_float32,
+    "int8": convert_int8,
+}
+
+
+def _convert(model, configure):
+    # Through a SavedModel: from_concrete_functions converts a Keras 3 model silently into a file that returns
+    # NaN, and from_keras_model leaves the signature's names to chance.
+    with tempfile.TemporaryDirectory() as folder:
+        write_saved_model(model, Path(folder), batch=1, dtype="float32")
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        configure(converter)
+        return converter.convert()

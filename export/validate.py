@@ -1,0 +1,110 @@
+"""Compare an artifact with the Keras model before it is handed out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .interpreter import LiteRTModel
+from .operators import Operators
+
+
+class ValidationError(ValueError):
+    """An artifact is not what it should be; the sentence names it and what was measured."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What an artifact must be like to be published."""
+
+    top1_agreement: float
+    """Least share of images that get the Keras model's class, 0..1."""
+    max_difference: float
+    """Largest difference of a probability allowed."""
+    input_dtype: str
+    output_dtype: str
+    tensor_dtypes: frozenset[str] | None
+    """Dtypes that a .tflite file's tensors may have, by the schema's names; None for a SavedModel."""
+
+
+REQUIREMENTS = {
+    # Float forms compute what Keras computes in another order of additions; int8 is held to its decisions.
+    "saved_model": Requirement(0.99, 1e-4, "uint8", "float32", None),
+    "float32": Requirement(0.99, 1e-4, "float32", "float32", frozenset({"FLOAT32", "INT32"})),
+    "int8": Requirement(0.99, 1.0, "uint8", "uint8", frozenset({"UINT8", "INT8", "INT32"})),
+}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How an artifact's probabilities compare with the Keras model's on images it was not calibrated with."""
+
+    images: int
+    top1_agreement: float
+    max_difference: float
+    mean_difference: float
+    accuracy: float | None
+    """Of the artifact, where labels were given."""
+
+
+def validate(
+    name: str, reference: np.ndarray, probabilities: np.ndarray, labels: np.ndarray | None = None
+) -> Validation:
+    """Compare probabilities `[images, classes]` with the reference's.
+
+    Raises:
+        ValidationError: NaN, another shape, or a requirement of REQUIREMENTS[name] is missed.
+    """
+    if probabilities.shape != reference.shape:
+        raise ValidationError(f"{name} returns {probabilities.shape}, the Keras model {reference.shape}")
+    if not np.isfinite(probabilities).all():
+        raise ValidationError(f"{name} returns NaN or infinity where the Keras model does not")
+    difference = np.abs(probabilities - reference)
+    predicted = probabilities.argmax(-1)
+    result = Validation(
+        images=len(reference),
+        top1_agreement=float(np.mean(predicted == reference.argmax(-1))),
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        accuracy=None if labels is None else float(np.mean(predicted == labels)),
+    )
+    requirement = REQUIREMENTS[name]
+    if result.top1_agreement < requirement.top1_agreement:
+        raise ValidationError(
+            f"{name} agrees with the Keras model on {result.top1_agreement:.2%} of {result.images} images, and "
+            f"{requirement.top1_agreement:.0%} is required"
+        )
+    if result.max_difference > requirement.max_difference:
+        raise ValidationError(
+            f"{name} differs from the Keras model by up to {result.max_difference:.2g} in a probability, and "
+            f"{requirement.max_difference:.2g} is allowed"
+        )
+    return result
+
+
+def check_litert(name: str, model: LiteRTModel, operators: Operators) -> None:
+    """Check dtypes and operators of a .tflite file, and that it takes raw pixels.
+
+    Raises:
+        ValidationError: an input, output or tensor has a dtype, or there is an operator, that does not belong.
+    """
+    requirement = REQUIREMENTS[name]
+    for side, tensor, dtype in (
+        ("input", model.input, requirement.input_dtype),
+        ("output", model.output, requirement.output_dtype),
+    ):
+        if np.dtype(tensor["dtype"]).name != dtype:
+            raise ValidationError(f"{name}'s {side} is {np.dtype(tensor['dtype']).name}, and must be {dtype}")
+    if operators.custom:
+        raise ValidationError(
+            f"{name} has operators that LiteRT lacks ({', '.join(sorted(operators.custom))}): "
+            "build the model of layers that convert to built-in ones"
+        )
+    foreign = operators.dtypes - requirement.tensor_dtypes
+    if foreign:
+        raise ValidationError(f"{name} has {', '.join(sorted(foreign))} tensors, and must have none")
+    scale, zero_point = model.input["quantization"]
+    if scale and (zero_point != 0 or abs(scale - 1) > 0.02):
+        raise ValidationError(
+            f"{name}'s input stands for pixels 0..{scale * (255 - zero_point):.0f} instead of 0..255: "
+            "calibrate with images that have black and white pixels"
+        )
