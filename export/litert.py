@@ -1,5 +1,6 @@
 """Convert a Keras classifier to .tflite files."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python.convert import ConverterError
 
 from .saved_model import write_saved_model
 
@@ -47,4 +49,11 @@ def _convert(model, configure):
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         configure(converter)
-        return converter.convert()
+        try:
+            return converter.convert()
+        except ConverterError as error:
+            missing = re.search(r"(?:Custom|Flex) ops: (.+)", str(error))
+            reason = f"LiteRT lacks {missing[1].strip()}" if missing else str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"the model cannot be converted: {reason}; build it of layers that LiteRT has operators for"
+            ) from error

@@ -18,7 +18,7 @@ DTYPES = _names(schema.TensorType)
 class Operators:
     """Operators with their counts, and the dtypes of all tensors, under the schema's names, as CONV_2D, INT8.
 
-    A custom operator has its own name; one of TensorFlow's that LiteRT lacks is `FlexNAME`.
+    A custom operator, which LiteRT lacks and an app would have to bring, has its own name.
     """
 
     counts: dict[str, int]

@@ -215,11 +215,12 @@ def _check_positive_integers(**arguments):
 
 def _activation_name(argument, activation):
     try:
-        name = keras.activations.serialize(keras.activations.get(activation))
-    except (ValueError, TypeError):
-        name = None
+        function = keras.activations.get(activation)
+        name = function.__name__
+    except (ValueError, TypeError, AttributeError):
+        function = name = None
     # A function of the caller's own would make a saved file need the caller's code.
-    if not isinstance(name, str) or not hasattr(keras.activations, name):
+    if name is None or getattr(keras.activations, name, None) is not function:
         raise ValueError(f"{argument}={activation!r}: give the name of a Keras activation, such as 'gelu' or 'relu'")
     return name
 

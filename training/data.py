@@ -104,7 +104,7 @@ def _folder(folder, class_names):
     }
     few = [label for label, paths in found.items() if len(paths) < 10]
     if len(found) < 2 or few:
-        problem = f"fewer than ten pictures of {', '.join(few)}" if few else f"{len(found)} subfolders"
+        problem = f"{len(found)} subfolders" if len(found) < 2 else f"fewer than ten pictures of {', '.join(few)}"
         raise ValueError(
             f"{folder} has {problem}: give a folder with a subfolder for each of two labels or more, "
             "ten pictures or more in each"

@@ -1,0 +1,302 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_convmixer.atomic import atomic_folder
+from keras_convmixer.export import ValidationError, read_manifest, verify_bundle
+from keras_convmixer.export import litert as conversions
+
+RED = (255, 0, 0)
+
+
+def files_of(bundle):
+    return {path.relative_to(bundle).as_posix(): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+def test_the_manifest_says_what_is_there(toy, toy_bundle):
+    manifest = json.loads((toy_bundle / "manifest.json").read_text())
+    assert manifest["schema"] == 1
+    assert set(files_of(toy_bundle)) == {*manifest["files"], "manifest.json"}
+    assert [artifact["path"] for artifact in manifest["artifacts"]] == [
+        "saved_model/1",
+        "litert/float32.tflite",
+        "litert/int8.tflite",
+    ]
+    assert manifest["model"]["parameters"] == toy.model.count_params()
+    assert (toy_bundle / manifest["labels"]).read_text() == "red\ngreen\nblue\n"
+    assert manifest["calibration"] == {"images": 100}
+    for artifact in manifest["artifacts"]:
+        assert artifact["preprocessing"] == {"height": 8, "width": 8, "channels": 3, "crop_fraction": 1.0}
+        assert artifact["validation"]["images"] == 60
+        assert artifact["validation"]["accuracy"] == 1.0
+        assert artifact["validation"]["top1_agreement"] == 1.0
+        assert artifact["operators"]
+
+
+def test_sizes_and_checksums_are_what_the_systems_tools_find(toy_bundle):
+    manifest = read_manifest(toy_bundle)
+    for name, facts in manifest["files"].items():
+        printed = subprocess.run(["sha256sum", toy_bundle / name], capture_output=True, text=True, check=True).stdout
+        assert printed.split()[0] == facts["sha256"]
+        assert (toy_bundle / name).stat().st_size == facts["size"]
+    saved_model, float32, _ = manifest["artifacts"]
+    assert float32["sha256"] == manifest["files"][float32["path"]]["sha256"]
+    script = "find . -type f -printf '%P\\n' | sort | xargs sha256sum | sort | sha256sum"
+    printed = subprocess.run(script, shell=True, cwd=toy_bundle / "saved_model/1", capture_output=True, text=True)
+    assert printed.stdout.split()[0] == saved_model["sha256"]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("float32", "float32"), ("int8", "uint8")])
+def test_tflite_files_hold_what_the_manifest_says(toy, toy_bundle, name, dtype):
+    artifact = next(a for a in read_manifest(toy_bundle)["artifacts"] if a["name"] == name)
+    interpreter = Interpreter(str(toy_bundle / artifact["path"]))
+    classify = interpreter.get_signature_runner("serving_default")
+    for side, details in (("input", classify.get_input_details()), ("output", classify.get_output_details())):
+        (tensor,) = details.values()
+        assert list(details) == [artifact[side]["name"]]
+        assert np.dtype(tensor["dtype"]).name == artifact[side]["dtype"] == dtype
+        assert tensor["shape"].tolist() == artifact[side]["shape"]
+        if dtype == "uint8":
+            assert tensor["quantization"] == pytest.approx(tuple(artifact["quantization"][side].values()))
+    wrong = 0
+    for image, label in zip(toy.test_images, toy.test_labels, strict=True):
+        wrong += np.argmax(classify(images=image[None].astype(dtype))["probabilities"]) != label
+    assert wrong == 0
+
+
+def test_int8_is_integer_throughout(toy_bundle):
+    interpreter = Interpreter(str(toy_bundle / "litert/int8.tflite"))
+    interpreter.allocate_tensors()
+    assert {np.dtype(t["dtype"]).name for t in interpreter.get_tensor_details()} <= {"int8", "uint8", "int32"}
+
+
+def test_float_forms_equal_the_keras_model(toy, toy_bundle):
+    expected = toy.model(toy.test_images.astype("float32"), training=False).numpy()
+    classify = tf.saved_model.load(str(toy_bundle / "saved_model/1")).signatures["serving_default"]
+    np.testing.assert_allclose(classify(images=tf.constant(toy.test_images))["probabilities"], expected, atol=1e-5)
+    interpreter = Interpreter(str(toy_bundle / "litert/float32.tflite")).get_signature_runner()
+    for image, probabilities in zip(toy.test_images, expected, strict=True):
+        actual = interpreter(images=image[None].astype("float32"))["probabilities"]
+        np.testing.assert_allclose(actual[0], probabilities, atol=1e-5)
+
+
+def test_logits_are_exported_as_probabilities(toy, tmp_path):
+    head = toy.model.layers[-1]
+    logits = keras.layers.Dense(3, name="logits")
+    model = keras.Model(toy.model.input, logits(toy.model.layers[-2].output))
+    logits.set_weights(head.get_weights())
+    toy.export(tmp_path / "bundle", model=model)
+    classify = tf.saved_model.load(str(tmp_path / "bundle/saved_model/1")).signatures["serving_default"]
+    actual = classify(images=tf.constant(toy.test_images))["probabilities"]
+    np.testing.assert_allclose(actual, toy.model(toy.test_images.astype("float32"), training=False), atol=1e-5)
+
+
+@pytest.fixture
+def former(toy, tmp_path):
+    """A bundle that is there before; whatever fails must leave it, and nothing else beside it."""
+    out = tmp_path / "bundle"
+    toy.export(out, class_names=("former 1", "former 2", "former 3"))
+    before = files_of(out)
+    yield out
+    assert files_of(out) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.fixture
+def no_former(tmp_path):
+    """A folder with no bundle; whatever fails must leave none."""
+    yield tmp_path / "bundle"
+    assert list(tmp_path.iterdir()) == []
+
+
+def with_weights(model, change):
+    copy = keras.models.clone_model(model)
+    copy.set_weights(change(model.get_weights()))
+    return copy
+
+
+def swap_classes(weights):
+    return [*weights[:-2], weights[-2][:, ::-1], weights[-1][::-1]]
+
+
+def test_disagreement_fails_the_export(toy, former, monkeypatch):
+    original = conversions.CONVERSIONS["int8"]
+    other = with_weights(toy.model, swap_classes)
+    monkeypatch.setitem(conversions.CONVERSIONS, "int8", lambda model, images: original(other, images))
+    with pytest.raises(ValidationError, match=r"int8 agrees with the Keras model on 33.33% of 60 images"):
+        toy.export(former)
+
+
+def test_a_small_difference_of_a_float_form_fails_the_export(toy, no_former, monkeypatch):
+    original = conversions.CONVERSIONS["float32"]
+    other = with_weights(toy.model, lambda weights: [*weights[:-2], 0.5 * weights[-2], 0.5 * weights[-1]])
+    monkeypatch.setitem(conversions.CONVERSIONS, "float32", lambda model, images: original(other, images))
+    with pytest.raises(ValidationError, match="float32 differs from the Keras model by up to"):
+        toy.export(no_former)
+
+
+def test_nan_from_an_artifact_fails_the_export(toy, no_former, monkeypatch):
+    original = conversions.CONVERSIONS["float32"]
+    other = with_weights(toy.model, lambda weights: [*weights[:-1], weights[-1] * np.nan])
+    monkeypatch.setitem(conversions.CONVERSIONS, "float32", lambda model, images: original(other, images))
+    with pytest.raises(ValidationError, match="float32 returns NaN"):
+        toy.export(no_former)
+
+
+def test_a_float_file_in_int8s_place_fails_the_export(toy, former, monkeypatch):
+    monkeypatch.setitem(conversions.CONVERSIONS, "int8", conversions.CONVERSIONS["float32"])
+    with pytest.raises(ValidationError, match="int8's input is float32, and must be uint8"):
+        toy.export(former)
+
+
+def test_float_operators_between_integer_ends_fail_the_export(toy, former, monkeypatch):
+    def convert(model, images):
+        def configure(converter):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([image[None].astype("float32")] for image in images)
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
+
+        return conversions._convert(model, configure)
+
+    pixels = toy.model.input
+    strange = keras.Model(pixels, toy.model(pixels + 1e-3 * keras.ops.sin(pixels)))  # LiteRT's SIN is float only
+    monkeypatch.setitem(conversions.CONVERSIONS, "int8", convert)
+    with pytest.raises(ValidationError, match="int8 has FLOAT32 tensors, and must have none"):
+        toy.export(former, model=strange)
+
+
+def test_operators_that_litert_lacks_fail_the_export(toy, no_former):
+    pixels = toy.model.input
+    strange = keras.Model(pixels, toy.model(pixels + 1e-3 * keras.ops.erfinv(pixels / 1000)))
+    with pytest.raises(ValueError, match="cannot be converted: LiteRT lacks Erfinv"):
+        toy.export(no_former, model=strange)
+
+
+def test_nan_weights_are_named(toy, former):
+    model = with_weights(toy.model, lambda weights: [weights[0] * np.nan, *weights[1:]])
+    with pytest.raises(ValueError, match="stem_conv/kernel are NaN or infinite"):
+        toy.export(former, model=model)
+
+
+def test_a_model_that_overflows_is_named(toy, no_former):
+    model = with_weights(toy.model, lambda weights: [*weights[:-2], weights[-2] * 1e38, weights[-1]])
+    with pytest.raises(ValueError, match="returns NaN or infinity"):
+        toy.export(no_former, model=model)
+
+
+def test_images_that_do_not_span_the_pixels_are_named(toy, no_former):
+    with pytest.raises(ValidationError, match=r"pixels 0..100 instead of 0..255: calibrate with images"):
+        toy.export(no_former, calibration_images=np.minimum(toy.train_images, 100))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"class_names": ("red", "green")}, "2 labels"),
+        ({"calibration_images": np.zeros((3, 8, 8, 3))}, "calibration_images is float64"),
+        ({"calibration_images": np.zeros((0, 8, 8, 3), np.uint8)}, "at least one"),
+        ({"validation_images": np.zeros((3, 9, 8, 3), np.uint8)}, r"validation_images is uint8 \(3, 9, 8, 3\)"),
+        ({"crop_fraction": 2}, "crop_fraction=2"),
+    ],
+)
+def test_wrong_arguments_are_named(toy, no_former, changes, words):
+    with pytest.raises(ValueError, match=words):
+        toy.export(no_former, **changes)
+
+
+def test_models_that_are_no_image_classifier_are_named(toy, no_former):
+    images, more = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    pool, dense = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")
+    with pytest.raises(ValueError, match="2 inputs and 1 outputs"):
+        toy.export(no_former, model=keras.Model([images, more], dense(pool(images + more))))
+    anything = keras.Input((None, None, 3))
+    with pytest.raises(ValueError, match=r"input \(None, None, 3\)"):
+        toy.export(no_former, model=keras.Model(anything, dense(pool(anything))))
+    with pytest.raises(ValueError, match=r"returns \(8, 8, 3\)"):
+        toy.export(no_former, model=keras.Model(images, images))
+
+
+def test_an_output_that_is_a_file_or_somebody_elses_folder(toy, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(FileExistsError, match="file is a file: name a folder"):
+        toy.export(tmp_path / "file")
+    with pytest.raises(FileExistsError, match="holds other things than a bundle"):
+        toy.export(tmp_path)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("size", ["40k", "120k", "200k"])
+def test_a_full_disk_leaves_the_former_bundle(toy, small_disk, size):
+    disk = small_disk(size)
+    out = disk / "bundle"
+    (out / "litert").mkdir(parents=True)
+    (out / "manifest.json").write_text('{"schema": 1, "files": {}}')
+    with pytest.raises(OSError, match="no space is left on the device: free some"):
+        toy.export(out)
+    assert set(files_of(out)) == {"manifest.json"}
+    assert [entry.name for entry in disk.iterdir()] == ["bundle"]
+
+
+EXPORT = """
+import sys, time
+import keras, numpy
+from keras_convmixer.export import export_bundle
+
+model = keras.saving.load_model(sys.argv[1])
+images = numpy.load(sys.argv[2])
+print("ready", flush=True)
+export_bundle(
+    model, sys.argv[3], class_names=("new 1", "new 2", "new 3"),
+    calibration_images=images, validation_images=images, verbose=False,
+)
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_there_is_the_former_bundle_or_the_new(toy, tmp_path):
+    toy.model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", toy.train_images)
+    former, out = tmp_path / "former", tmp_path / "out" / "bundle"
+    toy.export(former, class_names=("former 1", "former 2", "former 3"))
+    command = [sys.executable, "-c", EXPORT, tmp_path / "model.keras", tmp_path / "images.npy", out]
+
+    def start():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout.readline() == "ready\n"
+        return process, time.monotonic()
+
+    process, started = start()
+    assert process.stdout.readline() == "done\n"
+    whole = time.monotonic() - started
+    process.kill()
+    found = []
+    for moment in range(10):
+        with atomic_folder(out) as folder:
+            shutil.copytree(former, folder, dirs_exist_ok=True)
+        process, started = start()
+        if moment < 9:
+            time.sleep(max(0.0, whole * (moment + 0.5) / 9 - (time.monotonic() - started)))
+        else:
+            assert process.stdout.readline() == "done\n"
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        verify_bundle(out)
+        found.append((out / "labels.txt").read_text().split()[0])
+    assert set(found) == {"former", "new"}
+    assert found[0] == "former"
+    assert found[-1] == "new"
+    toy.export(out)
+    # The next export swept up what the killed ones left.
+    assert [entry.name for entry in out.parent.iterdir()] == ["bundle"]
+    assert (out / "labels.txt").read_text() == "red\ngreen\nblue\n"

@@ -1,0 +1,279 @@
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from processes import run_python
+
+from keras_convmixer import ConvMixer
+
+SMALL = {"dim": 8, "depth": 2, "kernel_size": 5, "patch_size": 2, "input_shape": (8, 8, 3), "classes": 4}
+
+
+def randomize(model, seed=0):
+    """Random weights, normalization statistics too, so that nothing is at a value that hides a mistake."""
+    random = np.random.default_rng(seed)
+    model.set_weights([random.uniform(0.1, 1, w.shape) * random.choice([-1, 1], w.shape) for w in model.get_weights()])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(random.uniform(0.1, 2, layer.moving_variance.shape))
+    return model
+
+
+def convmixer_in_numpy(model, images, kernel_size, patch_size, depth):
+    """The paper's section 2, by hand: loops over positions, no framework."""
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    erf = np.vectorize(math.erf)
+
+    def activate_and_normalize(x, name):
+        x = 0.5 * x * (1 + erf(x / math.sqrt(2)))
+        gamma, beta, mean, variance = weights[f"{name}_bn"]
+        return (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+
+    kernel, bias = weights["stem_conv"]
+    rows, columns = (side // patch_size for side in images.shape[1:3])
+    x = np.empty((len(images), rows, columns, kernel.shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            patch = images[:, i * patch_size : (i + 1) * patch_size, j * patch_size : (j + 1) * patch_size]
+            x[:, i, j] = np.einsum("bhwc,hwcd->bd", patch, kernel) + bias
+    x = activate_and_normalize(x, "stem")
+    before = (kernel_size - 1) // 2  # an even kernel is padded by one more at the bottom and right
+    for block in range(depth):
+        kernel, bias = weights[f"block_{block}_depthwise_conv"]
+        padded = np.pad(x, ((0, 0), *[(before, kernel_size - 1 - before)] * 2, (0, 0)))
+        y = np.empty_like(x)
+        for i in range(rows):
+            for j in range(columns):
+                window = padded[:, i : i + kernel_size, j : j + kernel_size]
+                y[:, i, j] = np.einsum("bhwc,hwc->bc", window, kernel[..., 0]) + bias
+        x = x + activate_and_normalize(y, f"block_{block}_depthwise")
+        kernel, bias = weights[f"block_{block}_pointwise_conv"]
+        x = activate_and_normalize(x @ kernel[0, 0] + bias, f"block_{block}_pointwise")
+    kernel, bias = weights["head_dense"]
+    return x.mean((1, 2)) @ kernel + bias
+
+
+@pytest.mark.parametrize("kernel_size", [3, 4, 5, 8])
+@pytest.mark.parametrize("shape", [(8, 8, 3), (11, 6, 1)])
+def test_equals_the_papers_formula(kernel_size, shape):
+    arguments = {**SMALL, "kernel_size": kernel_size, "input_shape": shape}
+    model = randomize(ConvMixer(**arguments, classifier_activation=None))
+    images = np.random.default_rng(1).normal(size=(2, *shape)).astype("float32")
+    expected = convmixer_in_numpy(model, images, kernel_size, patch_size=2, depth=2)
+    np.testing.assert_allclose(model(images, training=False), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_equals_the_papers_own_code():
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    class Residual(nn.Module):  # appendix of the paper, as printed
+        def __init__(self, fn):
+            super().__init__()
+            self.fn = fn
+
+        def forward(self, x):
+            return self.fn(x) + x
+
+    def reference(dim, depth, kernel_size, patch_size, n_classes):
+        return nn.Sequential(
+            nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size),
+            nn.GELU(),
+            nn.BatchNorm2d(dim),
+            *[
+                nn.Sequential(
+                    Residual(
+                        nn.Sequential(
+                            nn.Conv2d(dim, dim, kernel_size, groups=dim, padding="same"), nn.GELU(), nn.BatchNorm2d(dim)
+                        )
+                    ),
+                    nn.Conv2d(dim, dim, kernel_size=1),
+                    nn.GELU(),
+                    nn.BatchNorm2d(dim),
+                )
+                for _ in range(depth)
+            ],
+            nn.AdaptiveAvgPool2d((1, 1)),
+            nn.Flatten(),
+            nn.Linear(dim, n_classes),
+        )
+
+    for kernel_size in (4, 7):
+        model = randomize(ConvMixer(**{**SMALL, "kernel_size": kernel_size}, classifier_activation=None))
+        peer = reference(8, 2, kernel_size, 2, 4).eval()
+        ours = iter(model.get_weights())
+        with torch.no_grad():
+            for module in peer.modules():
+                if isinstance(module, nn.Conv2d):
+                    order = (2, 3, 0, 1) if module.groups > 1 else (3, 2, 0, 1)
+                    module.weight.copy_(torch.tensor(next(ours)).permute(order))
+                    module.bias.copy_(torch.tensor(next(ours)))
+                elif isinstance(module, nn.Linear):
+                    module.weight.copy_(torch.tensor(next(ours)).T)
+                    module.bias.copy_(torch.tensor(next(ours)))
+                elif isinstance(module, nn.BatchNorm2d):
+                    for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                        tensor.copy_(torch.tensor(next(ours)))
+            images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype("float32")
+            expected = peer(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+        np.testing.assert_allclose(model(images, training=False), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_defaults_are_the_papers_1536_20():
+    model = ConvMixer()
+    assert model.input_shape == (None, 224, 224, 3)
+    assert model.output_shape == (None, 1000)
+    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    assert round(trained / 1e6, 2) == 51.63
+
+
+def test_summary_reads_as_stem_blocks_and_head():
+    names = [layer.name for layer in ConvMixer(**{**SMALL, "depth": 1}).layers]
+    assert names == [
+        "images",
+        *("stem_conv", "stem_activation", "stem_bn"),
+        *("block_0_depthwise_conv", "block_0_depthwise_activation", "block_0_depthwise_bn", "block_0_add"),
+        *("block_0_pointwise_conv", "block_0_pointwise_activation", "block_0_pointwise_bn"),
+        *("head_pool", "head_dense"),
+    ]
+
+
+def test_normalization_has_pytorchs_constants():
+    layers = [layer for layer in ConvMixer(**SMALL).layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {(layer.momentum, layer.epsilon) for layer in layers} == {(0.9, 1e-5)}
+    assert len(layers) == 1 + 2 * SMALL["depth"]
+
+
+def test_initial_weights_are_spread_as_pytorchs():
+    model = ConvMixer(dim=256, depth=1, kernel_size=9, patch_size=4, input_shape=(32, 32, 3))
+    for name, fan_in in (("stem_conv", 48), ("block_0_depthwise_conv", 81), ("block_0_pointwise_conv", 256)):
+        for weights in model.get_layer(name).get_weights():
+            bound = 1 / math.sqrt(fan_in)  # torch.nn.Conv2d: uniform in +-1/sqrt(fan in), bias too
+            assert 0.9 * bound < np.abs(weights).max() <= bound
+            assert np.std(weights) == pytest.approx(bound / math.sqrt(3), rel=0.15)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_size_and_channel_count(channels):
+    model = ConvMixer(**{**SMALL, "input_shape": (None, None, channels)})
+    for height, width in ((2, 2), (8, 8), (13, 6)):
+        probabilities = model(np.ones((3, height, width, channels), "float32"))
+        np.testing.assert_allclose(np.sum(probabilities, -1), 1, atol=1e-5)
+
+
+def test_without_top():
+    def shape(**changes):
+        return ConvMixer(**{**SMALL, "include_top": False, **changes}).output_shape
+
+    assert shape() == (None, 4, 4, 8)
+    assert shape(pooling="avg") == (None, 8)
+    assert shape(pooling="max") == (None, 8)
+    assert shape(input_shape=None) == (None, None, None, 8)
+
+
+def test_pooling_is_what_it_says():
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    features, average, largest = (
+        randomize(ConvMixer(**{**SMALL, "include_top": False, "pooling": pooling}))(images).numpy()
+        for pooling in (None, "avg", "max")
+    )
+    np.testing.assert_allclose(average, features.mean((1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(largest, features.max((1, 2)), rtol=1e-4)
+
+
+def test_preprocessing_inside_scales_as_imagenet():
+    inside = ConvMixer(**SMALL, include_preprocessing=True)
+    outside = ConvMixer(**SMALL)
+    outside.set_weights(inside.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("float32")
+    # keras.applications' "torch" mode is ImageNet's mean and deviation.
+    scaled = keras.applications.imagenet_utils.preprocess_input(pixels.copy(), mode="torch")
+    np.testing.assert_allclose(inside(pixels), outside(scaled), atol=1e-5)
+
+
+def test_input_tensor():
+    images = keras.Input((16, 16, 3))
+    halved = keras.layers.AveragePooling2D(2)(images)
+    model = ConvMixer(**{**SMALL, "input_shape": None}, input_tensor=halved)
+    assert model.input is images
+    assert model(np.ones((1, 16, 16, 3), "float32")).shape == (1, 4)
+
+
+WRONG = [
+    ({"patch_size": 9}, ("patch_size=9", "8x8", "at most 8")),
+    ({"patch_size": 0}, ("patch_size=0", "positive")),
+    ({"dim": 8.5}, ("dim=8.5", "positive integer")),
+    ({"depth": True}, ("depth=True", "positive integer")),
+    ({"kernel_size": -3}, ("kernel_size=-3", "positive integer")),
+    ({"classes": 0}, ("classes=0", "positive integer")),
+    ({"activation": "geluu"}, ("activation='geluu'", "gelu", "relu")),
+    ({"activation": lambda x: x}, ("activation=", "name of a Keras activation")),
+    ({"classifier_activation": "softmux"}, ("classifier_activation='softmux'",)),
+    ({"pooling": "avg"}, ("pooling='avg'", "include_top=False")),
+    ({"include_top": False, "pooling": "mean"}, ("pooling='mean'", "'avg'", "'max'")),
+    ({"input_shape": (8, 8)}, ("input_shape=(8, 8)", "height, width, channels")),
+    ({"input_shape": (8, 8, None)}, ("input_shape=(8, 8, None)", "channels")),
+    ({"input_shape": (3, 8, 8), "patch_size": 5}, ("patch_size=5", "3x8")),
+    ({"input_shape": (8, 8, 1), "include_preprocessing": True}, ("include_preprocessing=True", "3 channels", "1")),
+    ({"weights": "imagenet"}, ("weights='imagenet'", "None", ".keras")),
+    ({"weights": "missing.keras"}, ("weights='missing.keras'", "no such file")),
+    ({"input_tensor": keras.Input((9, 9, 3))}, ("input_shape=(8, 8, 3)", "(9, 9, 3)")),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), WRONG)
+def test_wrong_arguments_get_one_sentence(changes, named):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the words are checked below
+        ConvMixer(**{**SMALL, **changes})
+    for words in named:
+        assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_channels_first_is_refused():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="channels_last"):
+            ConvMixer(**SMALL)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_weights_from_a_keras_file(tmp_path):
+    source = randomize(ConvMixer(**SMALL))
+    path = tmp_path / "model.keras"
+    source.save(path)
+    for loaded in (ConvMixer(**SMALL, weights=path), ConvMixer(**SMALL, weights=str(path))):
+        for ours, theirs in zip(loaded.get_weights(), source.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    body = ConvMixer(**SMALL, weights=path, include_top=False)
+    np.testing.assert_array_equal(body.get_weights()[-1], source.get_weights()[-3])
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    path = tmp_path / "model.keras"
+    ConvMixer(**SMALL).save(path)
+    with pytest.raises(ValueError, match=r"4 classes, and classes=7.*pass classes=4"):
+        ConvMixer(**{**SMALL, "classes": 7}, weights=path)
+    with pytest.raises(ValueError, match="another architecture"):
+        ConvMixer(**{**SMALL, "dim": 16}, weights=path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        ConvMixer(**SMALL, weights=path)
+
+
+def test_a_saved_model_loads_without_this_package(tmp_path):
+    model = randomize(ConvMixer(**SMALL))
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    loaded = run_python(
+        "import sys; sys.modules['keras_convmixer'] = None\n"
+        "import json, keras, numpy\n"
+        "model = keras.saving.load_model(sys.argv[1] + '/model.keras')\n"
+        "print(json.dumps(model(numpy.load(sys.argv[1] + '/images.npy')).numpy().tolist()))",
+        tmp_path,
+    )
+    np.testing.assert_allclose(json.loads(loaded.stdout), model(images), atol=1e-6)

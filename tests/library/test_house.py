@@ -1,0 +1,129 @@
+"""The tree's own rules: who imports whom, what an import costs, what the wheel owns."""
+
+import ast
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from processes import run_python
+
+ROOT = Path(__file__).parents[2]
+LIBRARY, TRAINING, EXPORT = "keras_convmixer", "keras_convmixer.training", "keras_convmixer.export"
+FLOORS = {LIBRARY: ROOT / "keras_convmixer", TRAINING: ROOT / "training", EXPORT: ROOT / "export"}
+
+
+def floor_of(module):
+    return next((floor for floor in (TRAINING, EXPORT, LIBRARY) if (module + ".").startswith(floor + ".")), None)
+
+
+def imported_modules(path, package):
+    """Absolute names of all that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imports_between_floors(tree):
+    for floor, folder in tree.items():
+        for path in sorted(folder.rglob("*.py")):
+            if floor == LIBRARY and path.name == "__main__.py":
+                continue
+            package = ".".join([floor, *path.relative_to(folder).parent.parts])
+            for module in imported_modules(path, package):
+                if floor_of(module) not in (None, floor, LIBRARY):
+                    yield path.name, module
+
+
+def test_data_flows_one_way():
+    assert list(imports_between_floors(FLOORS)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from keras_convmixer.export import export_bundle", "import keras_convmixer.export", "from ..export import x"],
+)
+def test_the_rule_sees_a_breach(tmp_path, line):
+    (tmp_path / "broken.py").write_text(f"def f():\n    {line}\n")
+    assert list(imports_between_floors({TRAINING: tmp_path}))
+
+
+def modules_after(statement):
+    process = run_python(f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))")
+    return {name.split(".")[0] for name in json.loads(process.stdout.splitlines()[-1])}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import keras_convmixer", "import keras_convmixer.training, keras_convmixer.export"],
+)
+def test_importing_imports_no_framework(statement):
+    heavy = {"tensorflow", "keras", "sklearn", "matplotlib", "tensorflow_datasets", "ai_edge_litert"}
+    assert modules_after(statement) & heavy == set()
+
+
+def test_the_model_imports_nothing_of_the_other_floors():
+    heavy = {"sklearn", "matplotlib", "tensorflow_datasets", "tensorflow_model_optimization", "ai_edge_litert"}
+    of_keras = modules_after("import keras")  # takes some of these along where they are installed
+    modules = modules_after("import keras_convmixer; keras_convmixer.ConvMixer")
+    assert "keras" in modules
+    assert modules & heavy <= of_keras
+
+
+def test_public_names_exist():
+    run_python(
+        "import keras_convmixer, keras_convmixer.training, keras_convmixer.export\n"
+        "for package in (keras_convmixer, keras_convmixer.training, keras_convmixer.export):\n"
+        "    assert len(package.__all__) > 1\n"
+        "    for name in package.__all__:\n"
+        "        assert not isinstance(getattr(package, name), type(package)), name\n"
+    )
+
+
+def test_without_a_backend_the_sentence_says_what_to_install():
+    code = "import sys; sys.modules['tensorflow'] = None\nimport keras_convmixer\nkeras_convmixer.ConvMixer"
+    process = run_python(code, check=False)
+    assert "ImportError: Keras needs a backend" in process.stderr
+    assert "pip install 'keras-convmixer[train]'" in process.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT], check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_owns_one_import_name_and_holds_every_module(wheel):
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    assert {name.split("/")[0] for name in names} == {"keras_convmixer"}
+    expected = {
+        "/".join([*floor.split("."), path.relative_to(folder).as_posix()])
+        for floor, folder in FLOORS.items()
+        for path in folder.rglob("*.py")
+    }
+    assert set(names) == expected
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    bin = tmp_path / "venv" / "bin"
+    subprocess.run([bin / "python", "-m", "pip", "install", "--quiet", wheel], check=True, cwd=tmp_path)
+
+    def run(*command):
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+
+    code = "import keras_convmixer as k, keras_convmixer.training.recipes; print(k.__file__)"
+    assert str(tmp_path) in run(bin / "python", "-c", code)
+    assert "quickstart" in run(bin / "convmixer", "--help")
+    assert "name=" in run(bin / "python", "-c", "from keras_convmixer.training import RECIPES; print(RECIPES)")

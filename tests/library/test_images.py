@@ -1,0 +1,157 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_convmixer import Preprocessing
+from keras_convmixer.images import read_image
+
+
+def gradient(height=40, width=60):
+    rows, columns = np.mgrid[0:height, 0:width]
+    channels = rows * 255 / (height - 1), columns * 255 / (width - 1), (rows + columns) * 255 / (height + width - 2)
+    return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
+
+
+def save(image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+def difference(one, other):
+    return np.abs(np.asarray(one, float) - np.asarray(other, float)).mean()
+
+
+def test_lossless_files_keep_their_pixels(tmp_path):
+    image = gradient()
+    for name in ("a.png", "a.bmp", "a.PNG"):
+        assert difference(read_image(save(image, tmp_path / name)), image) == 0
+    assert difference(read_image(save(image, tmp_path / "a.jpg", quality=95)), image) < 2
+    assert difference(read_image(save(image, tmp_path / "a.webp", lossless=True)), image) == 0
+
+
+def test_greyscale_palette_and_bilevel(tmp_path):
+    image = gradient()
+    grey = image.convert("L")
+    assert difference(read_image(save(grey, tmp_path / "grey.png")), grey.convert("RGB")) == 0
+    palette = image.quantize(16)
+    assert difference(read_image(save(palette, tmp_path / "palette.png")), palette.convert("RGB")) == 0
+    bilevel = image.convert("1")
+    assert difference(read_image(save(bilevel, tmp_path / "bilevel.png")), bilevel.convert("RGB")) == 0
+
+
+def test_cmyk(tmp_path):
+    image = Image.new("RGB", (8, 8), (200, 30, 90))
+    assert difference(read_image(save(image.convert("CMYK"), tmp_path / "a.jpg", quality=100)), image) < 3
+
+
+def test_16_bit_greyscale_keeps_its_high_byte(tmp_path):
+    values = np.arange(0, 65536, 512, dtype=np.uint16).reshape(8, 16)
+    read = read_image(save(Image.fromarray(values), tmp_path / "deep.png"))
+    np.testing.assert_array_equal(np.asarray(read)[..., 0], values >> 8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white(tmp_path, mode):
+    path = tmp_path / "transparent.png"
+    if mode == "P":
+        image = Image.new("P", (4, 4), 0)
+        image.putpalette([0, 0, 0, 255, 0, 0])
+        image.putpixel((1, 1), 1)
+        save(image, path, transparency=0)
+        ink = (255, 0, 0)
+    else:
+        image = Image.new(mode, (4, 4), (0,) * len(mode))
+        image.putpixel((1, 1), (90, 255) if mode == "LA" else (90, 90, 90, 255))
+        save(image, path)
+        ink = (90, 90, 90)
+    read = read_image(path)
+    assert read.getpixel((0, 0)) == (255, 255, 255)
+    assert read.getpixel((1, 1)) == ink
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(tmp_path, orientation):
+    # How a camera stores the upright picture for each value of the tag (EXIF 2.3, section 4.6.4).
+    stored_by = {
+        2: (Image.Transpose.FLIP_LEFT_RIGHT,),
+        3: (Image.Transpose.ROTATE_180,),
+        4: (Image.Transpose.FLIP_TOP_BOTTOM,),
+        5: (Image.Transpose.TRANSPOSE,),
+        6: (Image.Transpose.ROTATE_90,),
+        7: (Image.Transpose.TRANSVERSE,),
+        8: (Image.Transpose.ROTATE_270,),
+    }
+    upright = stored = gradient()
+    for transpose in stored_by.get(orientation, ()):
+        stored = stored.transpose(transpose)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(stored, tmp_path / "photo.jpg", exif=exif, quality=95)
+    assert difference(read_image(path), upright) < 2
+
+
+def test_an_animation_is_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    path = save(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(path).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_an_image_of_the_right_size_is_untouched():
+    image = gradient(16, 16)
+    np.testing.assert_array_equal(Preprocessing(16, 16).apply(image), np.asarray(image))
+
+
+@pytest.mark.parametrize("size", [(40, 60), (60, 40), (23, 300), (7, 5)])
+@pytest.mark.parametrize("target", [(16, 16), (16, 24)])
+@pytest.mark.parametrize("crop_fraction", [1.0, 0.875])
+def test_resizing_equals_tensorflows(size, target, crop_fraction):
+    import tensorflow as tf
+
+    image = gradient(*size)
+    ours = Preprocessing(*target, crop_fraction=crop_fraction).apply(image)
+    assert ours.shape == (*target, 3)
+    assert ours.dtype == np.uint8
+    scale = max(target[0] / size[0], target[1] / size[1]) / crop_fraction
+    resized = [max(round(side * scale), least) for side, least in zip(size, target, strict=True)]
+    theirs = tf.image.resize(np.asarray(image, np.float32), resized, method="bicubic", antialias=True)
+    top, left = ((side - least) // 2 for side, least in zip(resized, target, strict=True))
+    theirs = tf.clip_by_value(theirs, 0, 255)[top : top + target[0], left : left + target[1]]
+    assert difference(ours, theirs) < 1
+
+
+def test_one_channel_is_grey():
+    image = Image.new("RGB", (4, 4), (255, 0, 0))
+    np.testing.assert_array_equal(Preprocessing(4, 4, channels=1).apply(image), np.full((4, 4, 1), 76))
+
+
+@pytest.mark.parametrize("arguments", [{"channels": 4}, {"crop_fraction": 0}, {"crop_fraction": 1.5}])
+def test_preprocessing_names_the_wrong_argument(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        Preprocessing(8, 8, **arguments)
+
+
+def test_what_is_no_picture_is_said_to_be_none(tmp_path):
+    missing = tmp_path / "missing.png"
+    with pytest.raises(FileNotFoundError, match=r"missing\.png: there is no such file"):
+        read_image(missing)
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    with pytest.raises(ValueError, match=r"text\.png is not a picture"):
+        read_image(text)
+    with pytest.raises(ValueError, match="is a folder"):
+        read_image(tmp_path)
+    with pytest.raises(ValueError, match=r"dot\.png is 1x1 pixels"):
+        read_image(save(Image.new("RGB", (1, 1)), tmp_path / "dot.png"))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_file_is_said_to_be_damaged(tmp_path, format, share):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, format)
+    path = tmp_path / "half"
+    path.write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * share)])
+    with pytest.raises(ValueError, match="half is damaged"):
+        read_image(path)

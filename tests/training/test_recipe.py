@@ -1,0 +1,36 @@
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+
+import keras_convmixer.training.recipes as recipes
+from keras_convmixer.training import RECIPES
+
+
+def test_every_file_is_in_the_table():
+    files = {path.stem for path in Path(recipes.__file__).parent.glob("*.py")} - {"__init__"}
+    assert set(RECIPES) == set(recipes.DESCRIPTIONS) == files
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_what_to_type_and_to_expect(name):
+    module = importlib.import_module(f"keras_convmixer.training.recipes.{name}")
+    assert RECIPES[name] is module.RECIPE
+    assert RECIPES[name].name == name
+    for words in (f"Command: convmixer train {name}", "Accuracy:", "Cost:", "Data:", "Source:"):
+        assert words in module.__doc__
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("batch_size", -1), ("learning_rate", 0.0), ("learning_rate", float("nan"))]
+)
+def test_a_number_out_of_range_is_named(field, value):
+    with pytest.raises(ValueError, match=f"{field}={value}: give more than 0"):
+        dataclasses.replace(RECIPES["digits"], **{field: value})
+
+
+def test_seed_and_weight_decay_may_be_zero():
+    recipe = dataclasses.replace(RECIPES["digits"], seed=0, weight_decay=0.0)
+    with pytest.raises(ValueError, match="seed=-1: give 0 or more"):
+        dataclasses.replace(recipe, seed=-1)

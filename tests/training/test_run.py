@@ -1,0 +1,148 @@
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from processes import run_python
+
+from keras_convmixer.training import RECIPES, load_dataset, load_run, run, train
+
+SHORT = dataclasses.replace(RECIPES["digits"], name="short", image_size=8, patch_size=2, dim=16, depth=1, epochs=3)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    return folder, train(SHORT, folder, verbose=False)
+
+
+def test_the_folder_holds_what_the_docstring_says(short):
+    folder, summary = short
+    assert {path.name for path in folder.iterdir()} == {
+        *("recipe.json", "labels.txt", "model.keras", "metrics.csv", "summary.json"),
+        *("curves.png", "confusion.png", "predictions.png"),
+    }
+    assert json.loads((folder / "recipe.json").read_text()) == dataclasses.asdict(SHORT)
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert float(rows[-1]["val_accuracy"]) == pytest.approx(summary["validation_accuracy"])
+    assert float(rows[0]["loss"]) > float(rows[-1]["loss"])
+    for name in ("curves", "confusion", "predictions"):
+        image = np.asarray(Image.open(folder / f"{name}.png").convert("L"))
+        assert min(image.shape) > 300
+        assert image.std() > 10  # something is drawn
+
+
+def test_the_summary_is_what_the_saved_model_does(short):
+    folder, summary = short
+    loaded = load_run(folder)
+    assert loaded.recipe == SHORT
+    assert loaded.class_names == tuple("0123456789")
+    assert loaded.preprocessing.height == loaded.preprocessing.width == 8
+    test = load_dataset("digits", loaded.preprocessing).test
+    predicted = np.argmax(loaded.model(test.images.astype("float32"), training=False), -1)
+    assert summary["test_accuracy"] == np.mean(predicted == test.labels)
+    assert summary["test_accuracy"] > 0.5
+    assert summary["test_images"] == 360
+    assert summary["parameters"] == loaded.model.count_params()
+    assert load_run(folder / "model.keras").recipe == SHORT
+
+
+def test_the_model_loads_and_predicts_the_same_without_this_package(short, tmp_path):
+    folder, _ = short
+    images = load_dataset("digits", load_run(folder).preprocessing).test.images
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys; sys.modules['keras_convmixer'] = None\n"
+        "import keras, numpy\n"
+        "model = keras.saving.load_model(sys.argv[1])\n"
+        "numpy.save(sys.argv[3], model(numpy.load(sys.argv[2]).astype('float32'), training=False).numpy())"
+    )
+    run_python(code, folder / "model.keras", tmp_path / "images.npy", tmp_path / "probabilities.npy")
+    ours = load_run(folder).model(images.astype("float32"), training=False)
+    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), ours, atol=1e-6)
+
+
+def test_a_seed_gives_the_same_model_again(short, tmp_path):
+    folder, _ = short
+    train(SHORT, tmp_path / "again", verbose=False)
+    first, again = load_run(folder).model, load_run(tmp_path / "again").model
+    for one, other in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    train(dataclasses.replace(SHORT, seed=1, epochs=1), tmp_path / "again", overwrite=True, verbose=False)
+    assert np.abs(first.get_weights()[0] - load_run(tmp_path / "again").model.get_weights()[0]).max() > 0.01
+
+
+def test_a_trained_model_is_not_overwritten(short):
+    folder, _ = short
+    before = (folder / "model.keras").read_bytes()
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
+        train(SHORT, folder, verbose=False)
+    assert (folder / "model.keras").read_bytes() == before
+
+
+def test_a_diverging_run_stops_and_leaves_what_was_there(short):
+    folder, _ = short
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(FloatingPointError, match="loss became nan at step"):
+        train(dataclasses.replace(SHORT, learning_rate=1e30), folder, overwrite=True, verbose=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="file is a file: name a folder"):
+        train(SHORT, tmp_path / "file", verbose=False)
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [([], False), (["GPU:0"], True)])
+def test_xla_is_for_gpus_only(monkeypatch, tmp_path, gpus, expected):
+    monkeypatch.setattr(run.tf.config, "list_physical_devices", lambda kind: gpus)
+    compiled_with = {}
+
+    def compile(self, *arguments, jit_compile, **others):
+        compiled_with["jit_compile"] = jit_compile
+        raise KeyboardInterrupt  # nothing after this is of interest
+
+    monkeypatch.setattr(keras.Model, "compile", compile)
+    with pytest.raises(KeyboardInterrupt):
+        train(SHORT, tmp_path / "run", verbose=False)
+    assert compiled_with == {"jit_compile": expected}
+
+
+def test_weight_decay_leaves_biases_and_normalization_alone(monkeypatch, tmp_path):
+    compiled = []
+
+    def fit(self, *arguments, **others):
+        compiled.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        train(SHORT, tmp_path / "run", verbose=False)
+    (model,) = compiled
+    decayed = {v.path for v in model.trainable_variables if model.optimizer._use_weight_decay(v)}
+    assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("kernel")}
+    assert len(decayed) == 4  # stem, depthwise, pointwise, head
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such run folder"):
+        load_run(tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"holds no model\.keras"):
+        load_run(tmp_path)
+    (tmp_path / "model.keras").write_text("no zip")
+    with pytest.raises(ValueError, match=r"not a \.keras file"):
+        load_run(tmp_path)
+
+
+def test_a_model_of_any_size_has_no_preprocessing(tmp_path):
+    keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]).save(tmp_path / "a.keras")
+    loaded = load_run(tmp_path / "a.keras")
+    assert loaded.recipe is loaded.class_names is None
+    with pytest.raises(ValueError, match="of one size"):
+        _ = loaded.preprocessing
