@@ -20,11 +20,13 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info
 
 $(VENV)/.train-export: setup.cfg pyproject.toml
+	@echo "Setting up $(VENV), a minute or two ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[train,export]"
 	touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml
+	@echo "Setting up $(VENV), a minute or two ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.train-export

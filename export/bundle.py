@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_convmixer import __version__
 from keras_convmixer.atomic import atomic_folder, require_folder_name
+from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.console import progress_bar
 from keras_convmixer.images import Preprocessing
 
@@ -55,10 +56,12 @@ def export_bundle(
         verbose: show progress on stderr.
 
     Raises:
+        RuntimeError: Keras runs on another backend than TensorFlow.
         FileExistsError: `out` is a file, or a folder that is no bundle.
         ValidationError: an artifact is not what it should be.
         ValueError: the model or the images do not fit.
     """
+    require_tensorflow("export")
     out = Path(out)
     _check_out(out)
     model = _classifier(model, class_names)

@@ -4,6 +4,7 @@ What a command needs is imported inside it, so that `predict` answers without Te
 """
 
 import json
+import os
 import sys
 import traceback
 from contextlib import contextmanager
@@ -12,18 +13,17 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from keras_convmixer import __version__
 from keras_convmixer.atomic import require_folder_name
-from keras_convmixer.console import progress_bar, silence_native_logs, waiting
+from keras_convmixer.console import print_facts, print_table, progress_bar, silence_native_logs, waiting
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
 CALIBRATION_IMAGES = 500
 VALIDATION_IMAGES = 2000
 QUICKSTART_PICTURES = 10
 # What the package raises with a sentence for the user; anything else is a surprise and says where to look.
-EXPLAINED = (ValueError, ImportError, FileNotFoundError, FileExistsError, FloatingPointError)
+EXPLAINED = (ValueError, ImportError, RuntimeError, FileNotFoundError, FileExistsError, FloatingPointError)
 
 
 def _argument(kind, metavar, default=None):
@@ -77,7 +77,7 @@ def quickstart(*, runs: _argument(Path, "FOLDER") = Path("runs"), verbose: bool 
     _print_predictions(answers, top=1)
     right = sum(best[0].label == path.name[0] for path, best in answers)
     manifest = read_manifest(bundle)
-    _print_facts(
+    print_facts(
         f"Done in {time.monotonic() - started:.0f} s",
         {
             "test accuracy": f"{manifest['reference_accuracy']:.2%}",
@@ -115,7 +115,7 @@ def train(
 
     run = runs / recipe.name
     summary = train(recipe, run, overwrite=overwrite)
-    _print_facts(
+    print_facts(
         f"Trained {run}",
         {
             "test accuracy": f"{summary['test_accuracy']:.2%} of {summary['test_images']:,} images",
@@ -171,7 +171,7 @@ def evaluate(
     if json:
         _print_json({**facts, "classes": classes})
         return
-    _print_facts(
+    print_facts(
         f"Evaluated {model} on {data}",
         {
             "accuracy": f"{result.accuracy:.2%} of {len(split):,} images",
@@ -180,7 +180,7 @@ def evaluate(
         },
     )
     rows = [(c["label"], f"{c['precision']:.1%}", f"{c['recall']:.1%}", f"{c['images']:,}") for c in classes]
-    _print_table("", ("label", "precision", "recall", "images"), rows)
+    print_table(None, ("label", "precision", "recall", "images"), rows)
 
 
 @app.command
@@ -229,7 +229,7 @@ def export(
         )
         for artifact in manifest["artifacts"]
     ]
-    _print_table(
+    print_table(
         f"Exported {out}: each file run on {manifest['artifacts'][0]['validation']['images']:,} held-out images "
         f"(Keras accuracy {manifest['reference_accuracy']:.2%})",
         ("file", "kB", "input", "agreement", "largest difference", "accuracy"),
@@ -281,8 +281,8 @@ def predict(
         _print_predictions(answers, top)
     for path, error in failures:
         if json:
-            _print_json({"file": str(path), "error": str(error)}, indent=None)
-        print(f"convmixer: {error}", file=sys.stderr)
+            _print_json({"file": str(path), "error": _sentence(error)}, indent=None)
+        print(f"convmixer: {_sentence(error)}", file=sys.stderr)
     if failures:
         sys.exit(1)
 
@@ -293,6 +293,7 @@ class _UsageError(Exception):
 
 @contextmanager
 def _starting_tensorflow(verbose):
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's other work runs on another one
     if not verbose:
         silence_native_logs()
     with waiting("starting TensorFlow"):
@@ -313,27 +314,13 @@ def _announce(step, command):
     console.print(f"\n[bold]{step}[/]   [dim]$ {command}[/]", soft_wrap=True)
 
 
-def _print_facts(title, facts):
-    _print_table(title, None, [(name, str(value)) for name, value in facts.items()])
-
-
-def _print_table(title, columns, rows):
-    table = Table(title=title or None, title_justify="left", title_style="bold", show_header=columns is not None)
-    for index in range(len(rows[0])):
-        numeric = columns is not None and index > 0
-        table.add_column(columns[index] if columns else "", justify="right" if numeric else "left", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
 def _print_predictions(answers, top):
     columns = ("picture", "label", "probability")
     rows = []
     for path, best in answers:
         for rank, prediction in enumerate(best[:top]):
             rows.append(("" if rank else str(path), prediction.label, f"{prediction.probability:.1%}"))
-    _print_table("", columns, rows)
+    print_table(None, columns, rows)
 
 
 def _print_json(content, indent=2):
@@ -368,6 +355,8 @@ def main() -> None:
 
 
 def _sentence(error):
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed: pip install 'keras-convmixer[train,export]'"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the system'}: {error.strerror}"
     if type(error) in EXPLAINED or type(error).__module__.startswith("keras_convmixer"):

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -14,7 +15,14 @@ from pathlib import Path
 
 
 def require_folder_name(path: Path) -> None:
-    """Raise FileExistsError where a folder `path` cannot be made, because it, or a folder above, is a file."""
+    """Check that a folder `path` is there or can be made.
+
+    Raises:
+        FileExistsError: it, or a folder above it, is a file.
+        ValueError: it is an address such as gs://bucket, whose folders cannot be replaced in one step.
+    """
+    if re.match(r"[a-z0-9]+:/", str(path)):
+        raise ValueError(f"{path} is no local folder: write to one, and copy it there")
     for place in (Path(path), *Path(path).parents):
         if place.exists() and not place.is_dir():
             raise FileExistsError(f"{place} is a file: name a folder")

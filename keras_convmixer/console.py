@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.status import Status
+from rich.table import Table
 
 
 def progress_bar(visible: bool = True) -> Progress:
@@ -35,6 +36,22 @@ def progress_bar(visible: bool = True) -> Progress:
 def waiting(for_what: str) -> Status:
     """Return a context that shows a spinner on stderr while something takes seconds."""
     return Console(stderr=True).status(for_what)
+
+
+def print_facts(title: str, facts: dict) -> None:
+    """Print names and values on stdout."""
+    print_table(title, None, [(name, str(value)) for name, value in facts.items()])
+
+
+def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[tuple[str, ...]]) -> None:
+    """Print rows on stdout; under `columns` the first one left-aligned, and the others, numbers, right-aligned."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=columns is not None)
+    for index in range(len(rows[0])):
+        numeric = columns is not None and index > 0
+        table.add_column(columns[index] if columns else "", justify="right" if numeric else "left", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 @functools.cache  # a second call would find the null device

@@ -52,7 +52,8 @@ def read_image(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, is damaged, or is under 2 pixels high or wide.
+        ValueError: the file is no picture, is damaged, has over 179 million pixels, or is under 2 pixels high
+            or wide.
     """
     path = Path(path)
     try:
@@ -67,7 +68,9 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"{path} is not a picture that Pillow can read: give a PNG or JPEG file") from None
     except PermissionError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large ({error}): make it smaller") from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): get the file again") from None
     if min(image.size) < 2:
         raise ValueError(

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_convmixer.atomic import atomic_file, require_folder_name
+from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.console import progress_bar
 from keras_convmixer.convmixer import ConvMixer
 from keras_convmixer.images import Preprocessing
@@ -29,11 +30,13 @@ def train(recipe: Recipe, run: Path, overwrite: bool = False, verbose: bool = Tr
     the end.
 
     Raises:
+        RuntimeError: Keras runs on another backend than TensorFlow.
         FileExistsError: `run` holds a model already and `overwrite` is False, or is a file.
         FloatingPointError: the loss became NaN or infinite.
         ValueError: the data set does not exist or a value of the recipe is not allowed.
     """
     run = Path(run)
+    require_tensorflow("training")
     require_folder_name(run)
     if (run / "model.keras").exists() and not overwrite:
         raise FileExistsError(
@@ -111,12 +114,18 @@ def load_run(path: Path) -> Run:
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{file} is not a .keras file that plain Keras can load: {reason}") from error
-    recipe, labels = file.with_name("recipe.json"), file.with_name("labels.txt")
-    return Run(
-        model,
-        Recipe(**json.loads(recipe.read_text())) if recipe.is_file() else None,
-        tuple(labels.read_text().splitlines()) if labels.is_file() else None,
-    )
+    labels = file.with_name("labels.txt")
+    class_names = tuple(labels.read_text().splitlines()) if labels.is_file() else None
+    return Run(model, _read_recipe(file.with_name("recipe.json")), class_names)
+
+
+def _read_recipe(path):
+    if not path.is_file():
+        return None
+    try:
+        return Recipe(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no recipe of this version ({error}): train again, or remove it") from None
 
 
 def _build(recipe, dataset):

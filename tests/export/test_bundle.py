@@ -225,6 +225,12 @@ def test_models_that_are_no_image_classifier_are_named(toy, no_former):
         toy.export(no_former, model=keras.Model(images, images))
 
 
+def test_another_backend_is_refused(toy, no_former, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(RuntimeError, match="export needs Keras on TensorFlow, and it runs on torch"):
+        toy.export(no_former)
+
+
 def test_an_output_that_is_a_file_or_somebody_elses_folder(toy, tmp_path):
     (tmp_path / "file").write_text("precious")
     with pytest.raises(FileExistsError, match="file is a file: name a folder"):

@@ -204,5 +204,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
         with pytest.raises(FileExistsError, match="file is a file: name a folder"):
             require_folder_name(path)
+    with pytest.raises(ValueError, match="gs:/bucket/bundle is no local folder"):
+        require_folder_name(Path("gs://bucket/bundle"))
     require_folder_name(tmp_path / "new" / "one")
     require_folder_name(tmp_path)

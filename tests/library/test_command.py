@@ -83,6 +83,17 @@ def test_failures_exit_with_1_and_one_sentence(tmp_path, arguments, words):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_the_users_other_backend_is_no_hindrance(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert "no such run folder" in convmixer("evaluate", "nowhere", blocked=("jax",)).stderr
+
+
+def test_a_missing_package_is_named_with_the_remedy(tmp_path):
+    process = convmixer("train", "digits", cwd=tmp_path, blocked=("sklearn",))
+    assert process.returncode == 1
+    assert "pip install 'keras-convmixer[train,export]'" in process.stderr
+
+
 def test_verbose_shows_the_traceback():
     process = convmixer("predict", "nowhere", "a.png", "--verbose")
     assert process.returncode == 1

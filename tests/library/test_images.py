@@ -146,6 +146,13 @@ def test_what_is_no_picture_is_said_to_be_none(tmp_path):
         read_image(save(Image.new("RGB", (1, 1)), tmp_path / "dot.png"))
 
 
+def test_too_many_pixels_are_not_called_damage(tmp_path, monkeypatch):
+    path = save(Image.new("1", (300, 300)), tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"huge\.png is too large"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_truncated_file_is_said_to_be_damaged(tmp_path, format, share):

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -93,6 +94,12 @@ def test_a_diverging_run_stops_and_leaves_what_was_there(short):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_another_backend_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="training needs Keras on TensorFlow, and it runs on jax: set KERAS_BACKEND"):
+        train(SHORT, tmp_path / "run", verbose=False)
+
+
 def test_a_run_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="file is a file: name a folder"):
@@ -138,6 +145,15 @@ def test_what_is_no_run_is_named(tmp_path):
     (tmp_path / "model.keras").write_text("no zip")
     with pytest.raises(ValueError, match=r"not a \.keras file"):
         load_run(tmp_path)
+
+
+def test_a_recipe_that_this_version_does_not_know_is_named(short, tmp_path):
+    folder, _ = short
+    shutil.copy(folder / "model.keras", tmp_path)
+    for content in ('{"name": "x"}', '{"strange": 1}', "[]", "{"):
+        (tmp_path / "recipe.json").write_text(content)
+        with pytest.raises(ValueError, match=r"recipe\.json is no recipe of this version"):
+            load_run(tmp_path)
 
 
 def test_a_model_of_any_size_has_no_preprocessing(tmp_path):

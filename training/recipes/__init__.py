@@ -2,5 +2,7 @@
 
 from . import digits
 
-RECIPES = {"digits": digits.RECIPE}
-DESCRIPTIONS = {"digits": digits.__doc__}
+_MODULES = (digits,)
+
+RECIPES = {module.RECIPE.name: module.RECIPE for module in _MODULES}
+DESCRIPTIONS = {module.RECIPE.name: module.__doc__ for module in _MODULES}
