@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.text import Text
 
 from keras_convmixer import __version__
 from keras_convmixer.atomic import require_folder_name
@@ -150,6 +151,8 @@ def evaluate(
     with _starting_tensorflow(verbose):
         from keras_convmixer.training import evaluate, load_dataset, load_images, load_run
 
+    if out:
+        require_folder_name(out)
     run = load_run(model)
     data = data or _own_data(run, model)
     with progress_bar() as progress:
@@ -162,7 +165,6 @@ def evaluate(
     if out:
         from keras_convmixer.training import figures
 
-        require_folder_name(out)
         out.mkdir(parents=True, exist_ok=True)
         figures.draw_confusion(result, class_names, out / "confusion.png")
         figures.draw_predictions(split.images, result, class_names, out / "predictions.png")
@@ -269,20 +271,21 @@ def predict(
         silence_native_logs()
     classify = Classifier.load(bundle, format)
     answers, failures = [], []
-    for path in images:
-        try:
-            answers.append((path, classify(path, top)))
-        except (OSError, ValueError) as error:
-            failures.append((path, error))
-    if json:
-        for path, best in answers:
-            _print_json({"file": str(path), "predictions": [vars(prediction) for prediction in best]}, indent=None)
-    elif answers:
+    with progress_bar(len(images) > 1 and not json) as progress:
+        task = progress.add_task("classifying", total=len(images), detail="")
+        for path in progress.track(images, task_id=task):
+            try:
+                answers.append((path, classify(path, top)))
+                line = {"file": str(path), "predictions": [vars(prediction) for prediction in answers[-1][1]]}
+            except (OSError, ValueError) as error:
+                failures.append(_sentence(error))
+                line = {"file": str(path), "error": failures[-1]}
+            if json:
+                _print_json(line, indent=None)
+    if answers and not json:
         _print_predictions(answers, top)
-    for path, error in failures:
-        if json:
-            _print_json({"file": str(path), "error": _sentence(error)}, indent=None)
-        print(f"convmixer: {_sentence(error)}", file=sys.stderr)
+    for failure in failures:
+        print(f"convmixer: {failure}", file=sys.stderr)
     if failures:
         sys.exit(1)
 
@@ -310,8 +313,8 @@ def _own_data(run, path):
 
 
 def _announce(step, command):
-    console = Console(stderr=True, highlight=False)
-    console.print(f"\n[bold]{step}[/]   [dim]$ {command}[/]", soft_wrap=True)
+    line = Text.assemble("\n", (step, "bold"), "   ", (f"$ {command}", "dim"))
+    Console(stderr=True).print(line, soft_wrap=True)
 
 
 def _print_predictions(answers, top):

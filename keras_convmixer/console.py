@@ -7,7 +7,6 @@ import sys
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -18,13 +17,15 @@ from rich.table import Table
 
 
 def progress_bar(visible: bool = True) -> Progress:
-    """Return a progress bar on stderr that goes away when done; none where stderr is no terminal."""
+    """Return a progress bar on stderr that goes away when done; none where stderr is no terminal.
+
+    Its tasks need a field `detail`, which is shown at the end of the line.
+    """
     console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
         console=console,
@@ -51,7 +52,7 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
         table.add_column(columns[index] if columns else "", justify="right" if numeric else "left", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)  # a path may hold brackets
 
 
 @functools.cache  # a second call would find the null device

@@ -17,7 +17,6 @@ class FitProgress(keras.callbacks.Callback):
         super().__init__()
         self.batch_size = batch_size
         self.bar = progress_bar(visible)
-        self.validated = ""
 
     def on_train_begin(self, logs=None):
         self.started = time.monotonic()
@@ -29,11 +28,8 @@ class FitProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         done = self.bar.tasks[0].completed + 1
         rate = done * self.batch_size / (time.monotonic() - self.started)
-        detail = f"{rate:.0f} images/s  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}{self.validated}"
+        detail = f"{rate:,.0f} images/s, loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.1%}"
         self.bar.update(self.task, advance=1, detail=detail)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.validated = f"  validation {logs['val_accuracy']:.3f}"
 
     def on_train_end(self, logs=None):
         self.seconds = time.monotonic() - self.started
