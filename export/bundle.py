@@ -34,13 +34,14 @@ def export_bundle(
     calibration_images: np.ndarray,
     validation_images: np.ndarray,
     validation_labels: np.ndarray | None = None,
+    formats: tuple[str, ...] = tuple(CONVERSIONS),
     crop_fraction: float = 1.0,
     verbose: bool = True,
 ) -> dict:
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
-    The bundle holds saved_model/1, litert/float32.tflite, litert/int8.tflite (uint8 in and out), labels.txt
-    and manifest.json. It appears under its name only when every artifact was run on the validation images and
+    The bundle holds saved_model/1, litert/float32.tflite, litert/int8.tflite (uint8 in and out; these two as
+    `formats` says), labels.txt and manifest.json. It appears under its name only when every artifact was run on the validation images and
     agreed with the Keras model; otherwise, or when the process is killed, a former bundle stays as it was.
     Logits are turned into probabilities.
 
@@ -48,10 +49,11 @@ def export_bundle(
         model: one image input `[batch, height, width, channels]` of fixed size, one output
             `[batch, classes]`.
         out: the bundle's folder; a former bundle there is replaced.
-        class_names: the labels, in the order of the classes.
+        class_names: the labels, in the order of the classes; each one line, no two the same.
         calibration_images: uint8 `[count, height, width, channels]`, for the ranges of int8.
         validation_images: likewise, none of them among the calibration images.
         validation_labels: int `[count]`, to measure accuracy too.
+        formats: which .tflite files, of "float32" and "int8".
         crop_fraction: share of a picture's shorter side that the model sees.
         verbose: show progress on stderr.
 
@@ -64,14 +66,21 @@ def export_bundle(
     require_tensorflow("export")
     out = Path(out)
     _check_out(out)
+    name = model.name
+    _check_choices(class_names, formats)
     model = _classifier(model, class_names)
     _check_images("calibration_images", calibration_images, model)
     _check_images("validation_images", validation_images, model)
+    if validation_labels is not None and np.shape(validation_labels) != (len(validation_images),):
+        raise ValueError(
+            f"validation_labels has shape {np.shape(validation_labels)}: give one class number for each of the "
+            f"{len(validation_images)} validation_images"
+        )
     preprocessing = asdict(Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction))
     reference = _probabilities(model, validation_images)
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
-        task = progress.add_task("exporting", total=1 + len(CONVERSIONS), detail="")
+        task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts = []
 
         def add(name, write, *arguments):
@@ -84,15 +93,15 @@ def export_bundle(
             progress.advance(task)
 
         add("saved_model", _write_saved_model)
-        for name in CONVERSIONS:
-            add(name, _write_litert, name, calibration_images)
+        for format in formats:
+            add(format, _write_litert, format, calibration_images)
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         write_manifest(
             folder,
             {
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "versions": _versions(),
-                "model": {"name": model.name, "parameters": model.count_params()},
+                "model": {"name": name, "parameters": model.count_params()},
                 "labels": LABELS,
                 "calibration": {"images": len(calibration_images)},
                 "reference_accuracy": _accuracy(reference, validation_labels),
@@ -148,8 +157,22 @@ def _tensor(name, shape, dtype, values):
 
 def _check_out(out):
     require_folder_name(out)
+    if set("*?[]\\") & set(str(out.resolve())):
+        raise ValueError(
+            f"{out} has one of *?[]\\ in its path, where TensorFlow cannot load a SavedModel: name another"
+        )
     if out.is_dir() and any(out.iterdir()) and not (out / NAME).is_file():
         raise FileExistsError(f"{out} holds other things than a bundle: name a new folder, or empty that one")
+
+
+def _check_choices(class_names, formats):
+    if len(set(class_names)) != len(class_names) or not all(
+        isinstance(label, str) and label.strip() and label.splitlines() == [label] for label in class_names
+    ):
+        raise ValueError("class_names: give strings of one line each, no two the same")
+    unknown = sorted(set(formats) - set(CONVERSIONS))
+    if unknown:
+        raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(CONVERSIONS)}")
 
 
 def _classifier(model, class_names):
@@ -170,21 +193,28 @@ def _classifier(model, class_names):
             f"the model returns {model.output_shape[1:]} and there are {len(class_names)} labels: "
             "export takes one output for each label"
         )
+    if model.inputs[0].dtype != "float32":
+        raise ValueError(
+            f"the model's input is {model.inputs[0].dtype}: rebuild it with a float32 input for pixels 0..255; "
+            "exported files take uint8 where they can"
+        )
     for weight in model.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise ValueError(
                 f"the model's weights {weight.path} are NaN or infinite: its training diverged; train it again "
                 "with a lower learning rate, or export an earlier checkpoint"
             )
-    model = keras.Model(model.input, model.output, name=model.name)
+    # Named anew: TensorFlow refuses names that Keras allows. Not model.input, which a loaded Sequential lacks.
+    model = keras.Model(model.inputs[0], model.outputs[0], name="classifier")
     noise = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.float32)
     sample = keras.ops.convert_to_numpy(model(noise, training=False))
     if sample.min() >= 0 and np.allclose(sample.sum(-1), 1, atol=1e-3):
         return model
-    return keras.Model(model.input, keras.layers.Softmax(name=OUTPUT)(model.output), name=model.name)
+    return keras.Model(model.input, keras.layers.Softmax(name=OUTPUT)(model.output), name="classifier")
 
 
 def _check_images(argument, images, model):
+    images = np.asarray(images)
     if images.dtype != np.uint8 or images.shape[1:] != tuple(model.input_shape[1:]) or not len(images):
         raise ValueError(
             f"{argument} is {images.dtype} {images.shape}: give uint8 images [count, *{model.input_shape[1:]}], "

@@ -28,8 +28,8 @@ class Classifier:
         self.preprocessing = preprocessing
 
     @classmethod
-    def load(cls, path: Path, format: str = "float32", threads: int | None = None) -> "Classifier":
-        """Load a bundle's artifact of that format, or a .tflite file.
+    def load(cls, path: Path, format: str | None = None, threads: int | None = None) -> "Classifier":
+        """Load a bundle's artifact of that format, "float32" where none is named, or a .tflite file.
 
         A file that lies in a bundle takes labels and preprocessing from there; another is fed the centre of
         the picture, and its labels are the numbers of its classes.
@@ -40,9 +40,11 @@ class Classifier:
         """
         path = Path(path)
         if path.is_dir():
-            return cls._from_bundle(path, read_manifest(path), format, threads)
+            return cls._from_bundle(path, read_manifest(path), format or "float32", threads)
         if not path.exists():
             raise FileNotFoundError(f"{path}: there is no such bundle or .tflite file")
+        if format is not None:
+            raise ValueError(f"{path} is one file and has no formats: leave --format out, or name the bundle")
         bundle = path.resolve().parent.parent
         if (bundle / NAME).is_file():
             manifest = read_manifest(bundle)
@@ -70,8 +72,10 @@ class Classifier:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no picture, is damaged, or is under 2 pixels high or wide.
+            ValueError: `top` is under 1, or the file is no picture, is damaged, or is under 2 pixels high or wide.
         """
+        if top < 1:
+            raise ValueError(f"top={top}: give 1 or more")
         probabilities = self.model(self.preprocessing.load(picture)[None])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
         return [Prediction(self.labels[index], float(probabilities[index])) for index in best]

@@ -71,7 +71,7 @@ def validate(
     if result.top1_agreement < requirement.top1_agreement:
         raise ValidationError(
             f"{name} agrees with the Keras model on {result.top1_agreement:.2%} of {result.images} images, and "
-            f"{requirement.top1_agreement:.0%} is required"
+            f"{requirement.top1_agreement:.0%} is required: calibrate and validate with more images, or train longer"
         )
     if result.max_difference > requirement.max_difference:
         raise ValidationError(

@@ -143,7 +143,8 @@ def evaluate(
 
     Args:
         model: run folder, or .keras file that takes pixels 0..255.
-        data: digits (its test images), or a folder with a subfolder of pictures for each label (all of them).
+        data: digits (its test images), or a folder with a subfolder of pictures for each label: all of them, but
+            of the folder that the model was trained on its test images.
         out: folder to write a confusion matrix and a sheet of predictions to.
         json: print one JSON object instead of tables.
         verbose: show tracebacks and TensorFlow's own log.
@@ -155,12 +156,15 @@ def evaluate(
         require_folder_name(out)
     run = load_run(model)
     data = data or _own_data(run, model)
+    own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
     with progress_bar() as progress:
-        if Path(data).is_dir() and not (run.recipe and data == run.recipe.dataset):
+        if Path(data).is_dir() and not own:
             class_names, split = load_images(data, run.preprocessing, run.class_names, progress)
+            images = f"all {len(split):,} images of {data}"
         else:
             dataset = load_dataset(data, run.preprocessing, run.class_names, progress)
             class_names, split = dataset.class_names, dataset.test
+            images = f"the {len(split):,} test images of {data}"
     result = evaluate(run.model, split)
     if out:
         from keras_convmixer.training import figures
@@ -174,9 +178,9 @@ def evaluate(
         _print_json({**facts, "classes": classes})
         return
     print_facts(
-        f"Evaluated {model} on {data}",
+        f"Evaluated {model} on {images}",
         {
-            "accuracy": f"{result.accuracy:.2%} of {len(split):,} images",
+            "accuracy": f"{result.accuracy:.2%}",
             "cross-entropy": f"{result.loss:.4f} nats",
             **({"pictures": out} if out else {}),
         },
@@ -191,6 +195,7 @@ def export(
     *,
     out: _argument(Path, "BUNDLE"),
     data: DataOption = None,
+    formats: tuple[Literal["float32", "int8"], ...] = ("float32", "int8"),
     verbose: bool = False,
 ) -> None:
     """Export a trained model as a bundle: SavedModel and TFLite files, each checked against the model.
@@ -201,6 +206,7 @@ def export(
         model: run folder, or .keras file that takes pixels 0..255.
         out: the bundle's folder; a bundle that is there is replaced once the new one is valid.
         data: digits, or a folder with a subfolder of pictures for each label, to calibrate and validate with.
+        formats: which .tflite files beside the SavedModel.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with _starting_tensorflow(verbose):
@@ -218,6 +224,7 @@ def export(
         calibration_images=dataset.train.images[:CALIBRATION_IMAGES],
         validation_images=dataset.test.images[:VALIDATION_IMAGES],
         validation_labels=dataset.test.labels[:VALIDATION_IMAGES],
+        formats=formats,
         crop_fraction=preprocessing.crop_fraction,
     )
     rows = [
@@ -234,7 +241,7 @@ def export(
     print_table(
         f"Exported {out}: each file run on {manifest['artifacts'][0]['validation']['images']:,} held-out images "
         f"(Keras accuracy {manifest['reference_accuracy']:.2%})",
-        ("file", "kB", "input", "agreement", "largest difference", "accuracy"),
+        ("file", "kB", "input", "agreement", "difference", "accuracy"),
         rows,
     )
 
@@ -242,9 +249,9 @@ def export(
 @app.command
 def predict(
     bundle: tyro.conf.Positional[_argument(Path, "BUNDLE")],
-    images: tyro.conf.Positional[_argument(tuple[Path, ...], "IMAGE")],
+    images: tyro.conf.Positional[_argument(tuple[Path, ...], "IMAGE...", "one or more")],
     *,
-    format: Literal["float32", "int8"] = "float32",
+    format: _argument(Literal["float32", "int8"] | None, "float32|int8", "float32") = None,
     top: int = 5,
     json: bool = False,
     verbose: bool = False,
@@ -304,11 +311,11 @@ def _starting_tensorflow(verbose):
 
 
 def _own_data(run, path):
+    what_to_do = "name pictures with --data, digits or a folder with one subfolder for each label"
     if run.recipe is None:
-        raise _UsageError(
-            f"{path} has no recipe.json beside it: name its pictures with --data, digits or a folder with one "
-            "subfolder for each label"
-        )
+        raise _UsageError(f"{path} has no recipe.json beside it: {what_to_do}")
+    if run.recipe.dataset != "digits" and not Path(run.recipe.dataset).is_dir():
+        raise FileNotFoundError(f"{path} was trained on {run.recipe.dataset}, which is not there: {what_to_do}")
     return run.recipe.dataset
 
 
@@ -347,6 +354,9 @@ def main() -> None:
                 tyro.conf.FlagCreatePairsOff,
             ),
         )
+    except BrokenPipeError:  # whoever read the output wanted no more, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if verbose:
             traceback.print_exc()

@@ -49,10 +49,16 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
     table = Table(title=title, title_justify="left", title_style="bold", show_header=columns is not None)
     for index in range(len(rows[0])):
         numeric = columns is not None and index > 0
-        table.add_column(columns[index] if columns else "", justify="right" if numeric else "left", no_wrap=index == 0)
+        justify, overflow = ("right", "ellipsis") if numeric else ("left", "fold")
+        name = columns[index] if columns else ""
+        # Where it is narrow, names fold and numbers stay whole.
+        table.add_column(name, justify=justify, overflow=overflow, no_wrap=numeric)
     for row in rows:
         table.add_row(*row)
-    Console(markup=False).print(table)  # a path may hold brackets
+    console = Console(markup=False)  # a path may hold brackets
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 160  # a file or a pipe has no width
+    console.print(table)
 
 
 @functools.cache  # a second call would find the null device

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import os
 from pathlib import Path
 
 try:
@@ -163,7 +164,7 @@ def _activate_and_normalize(x, activation, name):
 
 def _input(input_tensor, input_shape, include_top):
     if input_shape is not None:
-        input_shape = tuple(input_shape)
+        input_shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
         if (
             len(input_shape) != 3
             or not all(side is None or _is_positive_integer(side) for side in input_shape)
@@ -177,7 +178,9 @@ def _input(input_tensor, input_shape, include_top):
         default = (224, 224, 3) if include_top else (None, None, 3)
         return keras.Input(input_shape or default, name="images")
     if not keras.backend.is_keras_tensor(input_tensor):
-        input_tensor = keras.Input(tensor=input_tensor, name="images")
+        raise ValueError(
+            f"input_tensor is a {type(input_tensor).__name__}: give a Keras tensor, as keras.Input returns"
+        )
     if input_shape is not None and tuple(input_tensor.shape[1:]) != input_shape:
         raise ValueError(
             f"input_shape={input_shape} is not the shape of input_tensor, "
@@ -226,7 +229,7 @@ def _activation_name(argument, activation):
 
 
 def _check_weights_file(weights):
-    if Path(weights).suffix != ".keras":
+    if not isinstance(weights, (str, os.PathLike)) or Path(weights).suffix != ".keras":
         raise ValueError(
             f"weights={str(weights)!r}: allowed are None and the path of a .keras file; "
             "published weights are not in this version"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ def read_image(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, is damaged, has over 179 million pixels, or is under 2 pixels high
-            or wide.
+        ValueError: the file is no picture, is damaged, has 32-bit pixels or over 179 million, or is under 2
+            pixels high or wide.
     """
     path = Path(path)
     try:
         with Image.open(path) as image:
+            kind = image.format
             image.load()
             image = ImageOps.exif_transpose(image)
     except FileNotFoundError:
@@ -76,11 +77,13 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(
             f"{path} is {image.width}x{image.height} pixels, too small to show anything: give a picture of at least 2x2"
         )
+    if image.mode in ("I", "F") and kind != "PNG":
+        raise ValueError(f"{path} has 32-bit pixels, whose black and white nobody knows: save it with 8 or 16 bits")
     return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow would clip these to 255
+    if image.mode.startswith("I"):  # 16 bits, in older Pillows read from PNG as 32; convert() would clip at 255
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

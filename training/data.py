@@ -39,11 +39,20 @@ def load_dataset(
 ) -> Dataset:
     """Load `digits` or a folder as `load_images` does, split 70 / 10 / 20 % with equal shares of each label.
 
-    Of the digits: 1,257 / 180 / 360. Raises what `load_images` raises.
+    Of the digits: 1,257 / 180 / 360.
+
+    Raises:
+        ValueError: what `load_images` raises, and where a folder has under two labels or under ten pictures of
+            one of them.
     """
     from sklearn.model_selection import train_test_split
 
     class_names, everything = load_images(name, preprocessing, class_names, progress)
+    counts = np.bincount(everything.labels)
+    few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
+    if few or np.count_nonzero(counts) < 2:
+        problem = f"fewer than ten pictures of {', '.join(few)}" if few else "pictures of one label only"
+        raise ValueError(f"{name} has {problem}: to split it, give ten pictures or more of each of two labels or more")
 
     def divide(chosen, share):
         return train_test_split(chosen, test_size=share, stratify=everything.labels[chosen], random_state=0)
@@ -66,8 +75,8 @@ def load_images(
     images are held in memory, prepared for evaluation.
 
     Raises:
-        ValueError: `name` is neither; the folder holds under two labels, under ten pictures of one, or a
-            label that is not among `class_names`; a picture is damaged.
+        ValueError: `name` is neither; the folder has no subfolders, one without pictures, or one that is not
+            among `class_names`; a picture is damaged.
     """
     if name == "digits":
         class_names, labels, pictures = _digits()
@@ -100,14 +109,14 @@ def _folder(folder, class_names):
     found = {
         entry.name: sorted(path for path in entry.rglob("*") if path.suffix.lower() in SUFFIXES)
         for entry in sorted(folder.iterdir())
-        if entry.is_dir()
+        if entry.is_dir() and not entry.name.startswith(".")
     }
-    few = [label for label, paths in found.items() if len(paths) < 10]
-    if len(found) < 2 or few:
-        problem = f"{len(found)} subfolders" if len(found) < 2 else f"fewer than ten pictures of {', '.join(few)}"
+    empty = [label for label, paths in found.items() if not paths]
+    if empty or not found:
+        problem = f"no pictures in {', '.join(empty)}" if empty else "no subfolders"
         raise ValueError(
-            f"{folder} has {problem}: give a folder with a subfolder for each of two labels or more, "
-            "ten pictures or more in each"
+            f"{folder} has {problem}: give a folder with one subfolder of pictures for each label "
+            f"({', '.join(SUFFIXES)})"
         )
     class_names = tuple(class_names or found)
     unknown = sorted(set(found) - set(class_names))

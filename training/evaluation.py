@@ -50,9 +50,11 @@ def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluati
     """Run a classifier that takes pixels 0..255 over a split.
 
     Raises:
-        ValueError: the model's input is not the images' shape, it has fewer classes than the labels name, or
+        ValueError: the model is no classifier, its input is not the images' shape, it has fewer classes than the labels name, or
             it returns NaN.
     """
+    if len(model.outputs) != 1 or len(model.output_shape) != 2:
+        raise ValueError(f"the model returns {model.output_shape}, and a classifier returns [images, classes]")
     expected, actual = tuple(model.input_shape[1:]), split.images.shape[1:]
     if any(side not in (None, given) for side, given in zip(expected, actual, strict=True)):
         raise ValueError(f"the model takes images of {expected}, and these are {actual}")
@@ -63,7 +65,7 @@ def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluati
         )
     # A view of its own: compiling would take the caller's optimizer and metrics away. Not "auto", which is
     # XLA: eight times slower on a CPU.
-    view = keras.Model(model.input, model.output)
+    view = keras.Model(model.inputs[0], model.outputs[0])
     view.compile(jit_compile=False)
     outputs = view.predict(split.images, batch_size=batch_size, verbose=0)
     if not np.isfinite(outputs).all():

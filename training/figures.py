@@ -90,7 +90,9 @@ def draw_predictions(
         for axis, index in zip(figure.axes, chosen, strict=False):
             predicted, label = evaluation.predicted[index], evaluation.labels[index]
             title = f"{class_names[predicted]}  {evaluation.probabilities[index, predicted]:.0%}"
-            axis.imshow(images[index].squeeze(), cmap="gray", vmin=0, vmax=255)
+            axis.imshow(
+                images[index] if images.shape[-1] == 3 else images[index, ..., 0], cmap="gray", vmin=0, vmax=255
+            )
             if predicted == label:
                 axis.set_title(title, fontsize=8)
             else:

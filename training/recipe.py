@@ -1,6 +1,8 @@
 """What a training run is made of."""
 
+import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,13 @@ class Recipe:
     """Seed of initialization and of the order of the images."""
 
     def __post_init__(self):
+        if Path(self.name).name != self.name:
+            raise ValueError(f"name={self.name!r}: give a name for a folder, without slashes")
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("seed", "weight_decay"):
-                if value < 0:
-                    raise ValueError(f"{field.name}={value}: give 0 or more")
-            elif isinstance(value, (int, float)) and not value > 0:
-                raise ValueError(f"{field.name}={value}: give more than 0")
+            if isinstance(value, str):
+                continue
+            least_allowed = value >= 0 if field.name in ("seed", "weight_decay") else value > 0
+            if not (least_allowed and math.isfinite(value)):
+                allowed = "0 or more" if field.name in ("seed", "weight_decay") else "more than 0"
+                raise ValueError(f"{field.name}={value}: give {allowed}")

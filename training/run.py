@@ -43,6 +43,8 @@ def train(recipe: Recipe, run: Path, overwrite: bool = False, verbose: bool = Tr
             f"{run} holds a trained model already: pass --overwrite to train again, or another --name"
         )
     preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
+    if Path(recipe.dataset).is_dir() and recipe.dataset != "digits":  # found again from wherever
+        recipe = dataclasses.replace(recipe, dataset=str(Path(recipe.dataset).resolve()))
     with progress_bar(verbose) as progress:
         dataset = load_dataset(recipe.dataset, preprocessing, progress=progress)
     keras.utils.set_random_seed(recipe.seed)
@@ -55,7 +57,7 @@ def train(recipe: Recipe, run: Path, overwrite: bool = False, verbose: bool = Tr
     _write_text(run / "labels.txt", "\n".join(dataset.class_names) + "\n")
     with atomic_file(run / "model.keras") as path:
         # Without the optimizer, whose schedule is a class of ours: the file loads with plain Keras.
-        keras.Model(model.input, model.output, name=model.name).save(path)
+        keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(path)
 
     evaluation = evaluate(model, dataset.test)
     figures.draw_curves(history, run / "curves.png")
@@ -107,6 +109,8 @@ def load_run(path: Path) -> Run:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such run folder or .keras file")
     file = path / "model.keras" if path.is_dir() else path
+    if file.is_file() and file.suffix not in (".keras", ".h5"):
+        raise ValueError(f"{path} is no .keras file: name a run folder of `convmixer train`, or a .keras file")
     if not file.is_file():
         raise ValueError(f"{path} holds no model.keras: name a run folder of `convmixer train`, or a .keras file")
     try:
