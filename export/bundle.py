@@ -12,15 +12,16 @@ import numpy as np
 from keras_convmixer import __version__
 from keras_convmixer.atomic import atomic_folder, require_folder_name
 from keras_convmixer.backend import require_tensorflow
+from keras_convmixer.classifier import as_classifier, predict
 from keras_convmixer.console import progress_bar
 from keras_convmixer.images import Preprocessing
 
 from .interpreter import LiteRTModel
 from .litert import CONVERSIONS
-from .manifest import NAME, read_manifest, sha256, write_manifest
+from .manifest import read_manifest, sha256, unlisted_files, write_manifest
 from .operators import read_operators
-from .saved_model import INPUT, OUTPUT, run_saved_model, saved_model_operators, write_saved_model
-from .validate import REQUIREMENTS, ValidationError, check_litert, validate
+from .saved_model import INPUT, OUTPUT, SavedModel, write_saved_model
+from .validate import check_dtypes, check_litert, validate
 
 LABELS = "labels.txt"
 SAVED_MODEL = "saved_model/1"
@@ -40,9 +41,10 @@ def export_bundle(
 ) -> dict:
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
-    The bundle holds saved_model/1, litert/float32.tflite, litert/int8.tflite (uint8 in and out; these two as
-    `formats` says), labels.txt and manifest.json. It appears under its name only when every artifact was run on the validation images and
-    agreed with the Keras model; otherwise, or when the process is killed, a former bundle stays as it was.
+    The bundle holds saved_model/1, litert/float32.tflite and litert/int8.tflite (uint8 in and out) as `formats`
+    says, labels.txt and manifest.json. It appears under its name only when every artifact was run on the
+    validation images and agreed with the Keras model; otherwise, or when the process is killed, a former bundle
+    stays as it was.
     Logits are turned into probabilities.
 
     Args:
@@ -76,8 +78,8 @@ def export_bundle(
             f"validation_labels has shape {np.shape(validation_labels)}: give one class number for each of the "
             f"{len(validation_images)} validation_images"
         )
-    preprocessing = asdict(Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction))
-    reference = _probabilities(model, validation_images)
+    preprocessing = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction).facts()
+    reference = predict(model, validation_images)
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
@@ -114,17 +116,18 @@ def export_bundle(
 def _write_saved_model(model, folder, images):
     path = folder / SAVED_MODEL
     write_saved_model(model, path)
-    dtypes = REQUIREMENTS["saved_model"]
+    written = SavedModel(path)
+    check_dtypes("saved_model", written.input["dtype"], written.output["dtype"])
     return {
         "format": "saved_model",
         "path": SAVED_MODEL,
         "size": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         "sha256": sha256(path),
-        "input": _tensor(INPUT, model.input_shape, dtypes.input_dtype, [0, 255]),
-        "output": _tensor(OUTPUT, model.output_shape, dtypes.output_dtype, [0, 1]),
-        "operators": saved_model_operators(path),
+        "input": {**written.input, "range": [0, 255]},
+        "output": {**written.output, "range": [0, 1]},
+        "operators": written.operators(),
         "quantization": None,
-    }, run_saved_model(path, images)
+    }, written(images)
 
 
 def _write_litert(model, folder, name, calibration_images, images):
@@ -139,20 +142,16 @@ def _write_litert(model, folder, name, calibration_images, images):
     described |= {"size": len(content), "sha256": sha256(path)}
     quantization = {}
     for side, tensor, values in (("input", litert.input, [0, 255]), ("output", litert.output, [0, 1])):
-        described[side] = _tensor(
-            {"input": INPUT, "output": OUTPUT}[side],
-            [int(length) for length in tensor["shape"]],
-            np.dtype(tensor["dtype"]).name,
-            values,
-        )
+        described[side] = {
+            "name": {"input": INPUT, "output": OUTPUT}[side],
+            "shape": [int(length) for length in tensor["shape"]],
+            "dtype": np.dtype(tensor["dtype"]).name,
+            "range": values,
+        }
         scale, zero_point = tensor["quantization"]
         if scale:
             quantization[side] = {"scale": float(scale), "zero_point": int(zero_point)}
     return described | {"operators": operators.counts, "quantization": quantization or None}, litert(images)
-
-
-def _tensor(name, shape, dtype, values):
-    return {"name": name, "shape": list(shape), "dtype": dtype, "range": values}
 
 
 def _check_out(out):
@@ -161,13 +160,18 @@ def _check_out(out):
         raise ValueError(
             f"{out} has one of *?[]\\ in its path, where TensorFlow cannot load a SavedModel: name another"
         )
-    if out.is_dir() and any(out.iterdir()) and not (out / NAME).is_file():
-        raise FileExistsError(f"{out} holds other things than a bundle: name a new folder, or empty that one")
+    if out.is_dir() and any(out.iterdir()) and unlisted_files(out):
+        raise FileExistsError(
+            f"{out} holds other things than a bundle ({', '.join(unlisted_files(out)[:3])}): name a new folder, or "
+            "move them away"
+        )
 
 
 def _check_choices(class_names, formats):
-    if len(set(class_names)) != len(class_names) or not all(
-        isinstance(label, str) and label.strip() and label.splitlines() == [label] for label in class_names
+    if (
+        isinstance(class_names, str)
+        or len(set(class_names)) != len(class_names)
+        or not all(isinstance(label, str) and label.strip() and label.splitlines() == [label] for label in class_names)
     ):
         raise ValueError("class_names: give strings of one line each, no two the same")
     unknown = sorted(set(formats) - set(CONVERSIONS))
@@ -177,40 +181,31 @@ def _check_choices(class_names, formats):
 
 def _classifier(model, class_names):
     """Return the model with probabilities as output, once it is one that can be exported."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    classifier = as_classifier(model)
+    shape = classifier.input_shape[1:]
+    if None in shape or shape[-1] not in (1, 3):
         raise ValueError(
-            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs: "
-            "export takes a classifier with one image and one output"
-        )
-    shape = model.input_shape[1:]
-    if len(shape) != 3 or None in shape or shape[-1] not in (1, 3):
-        raise ValueError(
-            f"the model takes input {shape}: export takes images (height, width, 1 or 3) of one size; "
+            f"the model takes images {shape}: export takes (height, width, 1 or 3) of one size; "
             "rebuild it with that input_shape and the same weights"
         )
-    if len(model.output_shape) != 2 or model.output_shape[-1] != len(class_names):
+    if classifier.output_shape[-1] != len(class_names):
         raise ValueError(
-            f"the model returns {model.output_shape[1:]} and there are {len(class_names)} labels: "
-            "export takes one output for each label"
+            f"the model has {classifier.output_shape[-1]} classes and there are {len(class_names)} labels: "
+            "give one label for each class"
         )
-    if model.inputs[0].dtype != "float32":
+    reduced = {layer.compute_dtype for layer in classifier.layers} - {"float32"}
+    if reduced:
         raise ValueError(
-            f"the model's input is {model.inputs[0].dtype}: rebuild it with a float32 input for pixels 0..255; "
-            "exported files take uint8 where they can"
+            f"the model computes in {', '.join(sorted(reduced))}: rebuild it under the float32 policy and load the "
+            "same weights"
         )
-    for weight in model.weights:
+    for weight in classifier.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise ValueError(
                 f"the model's weights {weight.path} are NaN or infinite: its training diverged; train it again "
                 "with a lower learning rate, or export an earlier checkpoint"
             )
-    # Named anew: TensorFlow refuses names that Keras allows. Not model.input, which a loaded Sequential lacks.
-    model = keras.Model(model.inputs[0], model.outputs[0], name="classifier")
-    noise = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.float32)
-    sample = keras.ops.convert_to_numpy(model(noise, training=False))
-    if sample.min() >= 0 and np.allclose(sample.sum(-1), 1, atol=1e-3):
-        return model
-    return keras.Model(model.input, keras.layers.Softmax(name=OUTPUT)(model.output), name="classifier")
+    return classifier
 
 
 def _check_images(argument, images, model):
@@ -220,14 +215,6 @@ def _check_images(argument, images, model):
             f"{argument} is {images.dtype} {images.shape}: give uint8 images [count, *{model.input_shape[1:]}], "
             "at least one"
         )
-
-
-def _probabilities(model, images):
-    model.compile(jit_compile=False)  # XLA is eight times slower on a CPU
-    probabilities = model.predict(images, batch_size=64, verbose=0)
-    if not np.isfinite(probabilities).all():
-        raise ValidationError("the Keras model returns NaN or infinity for the validation images: train it again")
-    return probabilities
 
 
 def _accuracy(probabilities, labels):

@@ -22,12 +22,22 @@ class LiteRTModel:
 
     def __init__(self, content: bytes, name: str, threads: int | None = None):
         try:
-            self._interpreter = Interpreter(model_content=content, num_threads=threads or os.cpu_count())
+            self._interpreter = Interpreter(model_content=content, num_threads=threads or _cores())
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{name} is no .tflite file that LiteRT can run: {str(error).splitlines()[0]}") from None
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]["shape"]) != 4 or len(outputs[0]["shape"]) != 2:
+        if any(np.dtype(tensor["dtype"]).name not in ("float32", "uint8") for tensor in (*inputs, *outputs)):
+            raise ValueError(
+                f"{name} does not take and return float32 or uint8: convert it with uint8 input and output"
+            )
+        if (
+            len(inputs) != 1
+            or len(outputs) != 1
+            or len(inputs[0]["shape"]) != 4
+            or len(outputs[0]["shape"]) != 2
+            or inputs[0]["shape"][0] != 1
+        ):
             raise ValueError(f"{name} is no image classifier: it needs one image input and one output of classes")
         self.input, self.output = inputs[0], outputs[0]
         self.height, self.width, self.channels = (int(side) for side in self.input["shape"][1:])
@@ -46,3 +56,8 @@ class LiteRTModel:
     def _dequantize(self, values):
         scale, zero_point = self.output["quantization"]
         return values if scale == 0 else (values.astype(np.float32) - zero_point) * scale
+
+
+def _cores():
+    # What this process may use, which in a container is fewer than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

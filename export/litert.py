@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert import ConverterError
 
+from keras_convmixer.atomic import explaining_full_disk
+
 from .saved_model import write_saved_model
 
 
@@ -44,7 +46,7 @@ CONVERSIONS: dict[str, Callable[[keras.Model, np.ndarray], bytes]] = {
 def _convert(model, configure):
     # Through a SavedModel: from_concrete_functions converts a Keras 3 model silently into a file that returns
     # NaN, and from_keras_model leaves the signature's names to chance.
-    with tempfile.TemporaryDirectory() as folder:
+    with explaining_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
         write_saved_model(model, Path(folder), batch=1, dtype="float32")
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

@@ -9,13 +9,23 @@ NAME = "manifest.json"
 
 
 def write_manifest(bundle: Path, content: dict) -> None:
-    """Write manifest.json for all files that the bundle holds by now, with their sizes and checksums."""
+    """Write manifest.json for all files that the bundle holds by now, with their sizes and checksums.
+
+    Its own `sha256` is that of the other keys as JSON, sorted and without spaces.
+    """
     files = {
         path.relative_to(bundle).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(bundle.rglob("*"))
         if path.is_file()
     }
-    (bundle / NAME).write_text(json.dumps({"schema": SCHEMA, **content, "files": files}, indent=2) + "\n")
+    content = {"schema": SCHEMA, **content, "files": files}
+    content["sha256"] = _digest(content)
+    (bundle / NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _digest(content):
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_manifest(bundle: Path) -> dict:
@@ -35,25 +45,33 @@ def read_manifest(bundle: Path) -> dict:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"{path} has schema {schema!r}, and this version reads {SCHEMA}: export the model again")
+    if content.get("sha256") != _digest(content):
+        raise ValueError(f"{path} was changed: its checksum is not its own; export or copy the bundle again")
     return content
+
+
+def unlisted_files(folder: Path) -> list[str]:
+    """Relative paths of all files in a folder that no manifest there lists: none where it is just a bundle."""
+    try:
+        listed = {*read_manifest(folder)["files"], NAME}
+    except ValueError:
+        listed = set()
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(set(found) - listed)
 
 
 def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
     """Return a file's bytes once its checksum is what the manifest says.
 
     Raises:
-        ValueError: the file is missing, not listed, or was changed.
+        ValueError: the file is missing or was changed.
     """
     path = Path(bundle) / name
-    try:
-        expected = manifest["files"][name]["sha256"]
-    except (KeyError, TypeError):
-        raise ValueError(f"{Path(bundle) / NAME} lists no file {name}: export or copy the bundle again") from None
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: export or copy the bundle again") from None
-    if hashlib.sha256(content).hexdigest() != expected:
+    if hashlib.sha256(content).hexdigest() != manifest["files"][name]["sha256"]:
         raise ValueError(f"{path} was changed: its checksum is not the manifest's; export or copy the bundle again")
     return content
 

@@ -46,7 +46,7 @@ class Classifier:
         if format is not None:
             raise ValueError(f"{path} is one file and has no formats: leave --format out, or name the bundle")
         bundle = path.resolve().parent.parent
-        if (bundle / NAME).is_file():
+        if path.resolve().parent.name == "litert" and (bundle / NAME).is_file():
             manifest = read_manifest(bundle)
             inside = path.resolve().relative_to(bundle).as_posix()
             for artifact in manifest["artifacts"]:
@@ -63,9 +63,9 @@ class Classifier:
             raise ValueError(f"{bundle} has no .tflite file {name!r}: it has {', '.join(artifacts) or 'none'}")
         artifact = artifacts[name]
         content = read_verified(bundle, manifest, artifact["path"])
-        labels = read_verified(bundle, manifest, manifest["labels"]).decode().splitlines()
+        labels = read_verified(bundle, manifest, manifest["labels"]).decode().rstrip("\n").split("\n")
         model = LiteRTModel(content, str(bundle / artifact["path"]), threads)
-        return cls(model, tuple(labels), Preprocessing(**artifact["preprocessing"]))
+        return cls(model, tuple(labels), Preprocessing.from_facts(artifact["preprocessing"]))
 
     def __call__(self, picture: Path, top: int = 5) -> list[Prediction]:
         """Classify a picture file: the `top` most probable classes, best first.

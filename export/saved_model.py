@@ -1,5 +1,6 @@
 """Write a Keras classifier as a SavedModel in TF Serving's layout, and run it."""
 
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -27,17 +28,29 @@ def write_saved_model(model: keras.Model, path: Path, batch: int | None = None, 
     archive.write_out(str(path), verbose=False)
 
 
-def run_saved_model(path: Path, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Load a SavedModel and classify uint8 `[count, height, width, channels]`: float32 `[count, classes]`."""
-    function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
-    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([function(**{INPUT: tf.constant(batch)})[OUTPUT].numpy() for batch in batches])
+class SavedModel:
+    """A SavedModel's signature, loaded back from its folder, as TF Serving sees it."""
+
+    def __init__(self, path: Path):
+        self._loaded = tf.saved_model.load(str(path))  # the signature holds no reference to its variables
+        self._function = self._loaded.signatures[SIGNATURE]
+        ((self.input),) = map(_describe, self._function.structured_input_signature[1].items())
+        ((self.output),) = map(_describe, self._function.structured_outputs.items())
+
+    def __call__(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Classify uint8 `[count, height, width, channels]`: float32 `[count, classes]`."""
+        batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+        name = self.output["name"]
+        with tf.device("CPU"):
+            return np.concatenate([self._function(images=tf.constant(batch))[name].numpy() for batch in batches])
+
+    def operators(self) -> dict[str, int]:
+        """Count the TensorFlow operators of the signature's graph, called functions included."""
+        definition = self._function.graph.as_graph_def()
+        nodes = [*definition.node, *(node for called in definition.library.function for node in called.node_def)]
+        return dict(sorted(Counter(node.op for node in nodes).items()))
 
 
-def saved_model_operators(path: Path) -> dict[str, int]:
-    """Count the TensorFlow operators of the signature's graph, called functions included."""
-    function = tf.saved_model.load(str(path)).signatures[SIGNATURE]
-    definition = function.graph.as_graph_def()
-    nodes = [*definition.node, *(node for called in definition.library.function for node in called.node_def)]
-    names = [node.op for node in nodes]
-    return {name: names.count(name) for name in sorted(set(names))}
+def _describe(item):
+    name, spec = item
+    return {"name": name, "shape": list(spec.shape), "dtype": spec.dtype.name}

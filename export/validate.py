@@ -81,6 +81,17 @@ def validate(
     return result
 
 
+def check_dtypes(name: str, input_dtype: str, output_dtype: str) -> None:
+    """Check what an artifact takes and returns; raises ValidationError where it is not REQUIREMENTS[name]'s."""
+    requirement = REQUIREMENTS[name]
+    for side, dtype, required in (
+        ("input", input_dtype, requirement.input_dtype),
+        ("output", output_dtype, requirement.output_dtype),
+    ):
+        if dtype != required:
+            raise ValidationError(f"{name}'s {side} is {dtype}, and must be {required}")
+
+
 def check_litert(name: str, model: LiteRTModel, operators: Operators) -> None:
     """Check dtypes and operators of a .tflite file, and that it takes raw pixels.
 
@@ -88,12 +99,7 @@ def check_litert(name: str, model: LiteRTModel, operators: Operators) -> None:
         ValidationError: an input, output or tensor has a dtype, or there is an operator, that does not belong.
     """
     requirement = REQUIREMENTS[name]
-    for side, tensor, dtype in (
-        ("input", model.input, requirement.input_dtype),
-        ("output", model.output, requirement.output_dtype),
-    ):
-        if np.dtype(tensor["dtype"]).name != dtype:
-            raise ValidationError(f"{name}'s {side} is {np.dtype(tensor['dtype']).name}, and must be {dtype}")
+    check_dtypes(name, np.dtype(model.input["dtype"]).name, np.dtype(model.output["dtype"]).name)
     if operators.custom:
         raise ValidationError(
             f"{name} has operators that LiteRT lacks ({', '.join(sorted(operators.custom))}): "

@@ -158,7 +158,7 @@ def evaluate(
     data = data or _own_data(run, model)
     own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
     with progress_bar() as progress:
-        if Path(data).is_dir() and not own:
+        if data != "digits" and not own:
             class_names, split = load_images(data, run.preprocessing, run.class_names, progress)
             images = f"all {len(split):,} images of {data}"
         else:
@@ -251,7 +251,7 @@ def predict(
     bundle: tyro.conf.Positional[_argument(Path, "BUNDLE")],
     images: tyro.conf.Positional[_argument(tuple[Path, ...], "IMAGE...", "one or more")],
     *,
-    format: _argument(Literal["float32", "int8"] | None, "float32|int8", "float32") = None,
+    format: _argument(str | None, "float32|int8", "float32") = None,
     top: int = 5,
     json: bool = False,
     verbose: bool = False,

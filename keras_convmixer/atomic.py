@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,15 +33,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it takes the name `path` when the block ends well.
 
     The path has the same suffix, for writers that choose a format by it. Where the block raises, what was
-    there before stays.
+    there before stays. A full disk is an OSError that says what to do.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    path = Path(path).resolve()
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
-        with _explaining_full_disk(path):
+        with explaining_full_disk(path):
             yield partial
             _sync(partial)
         partial.replace(path)
+        _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -52,27 +53,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     A folder that is there already is exchanged in one system call, so that at every moment, also when the
     process is killed, `path` is the former folder or the new one. File systems without that call (NFS, and
-    every one outside Linux) get two renames instead: killed between them, `path` is missing and the former
-    folder stands beside it as `.NAME.….former`. What killed processes left beside `path` is swept up first.
+    every one outside Linux) get two renames instead: killed between them, `path` is missing, and the next
+    call puts the former folder back. What killed processes left beside `path` is swept up first.
+
+    Raises:
+        OSError: the disk is full, or `path` is a mount point; says what to do.
     """
     path = Path(path).resolve()
+    if os.path.ismount(path):
+        raise OSError(errno.EBUSY, "a mount point cannot be replaced: name a folder in it", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
-        _sweep(path)
-        partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
-        partial.mkdir()
-        lock = os.open(partial, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        with _explaining_full_disk(path):
+    with ExitStack() as cleanup:
+        with _open(path.parent) as parent:
+            _lock(parent, fcntl.LOCK_EX)  # nobody sweeps a partial folder between its making and its locking
+            _sweep(path)
+            partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+            cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
+            partial.mkdir()
+            _lock(cleanup.enter_context(_open(partial)), fcntl.LOCK_EX)
+        with explaining_full_disk(path):
             yield partial
-            for file in partial.rglob("*"):
-                _sync(file)
+            for written in (partial, *partial.rglob("*")):
+                _sync(written)
         _put(partial, path)
         _sync(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(lock)
 
 
 def _put(partial: Path, path: Path) -> None:
@@ -108,31 +112,43 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _sweep(path: Path) -> None:
     """Remove what killed processes left; a folder still being filled holds its lock, which dies with it."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        lock = os.open(partial, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
+    for former in path.parent.glob(f".{glob.escape(path.name)}.*.former"):
+        if path.exists():
+            shutil.rmtree(former, ignore_errors=True)
         else:
-            shutil.rmtree(partial, ignore_errors=True)
-        finally:
-            os.close(lock)
+            former.rename(path)
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError), _open(partial) as descriptor:  # it may be renamed at this moment, or be no folder
+            if _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that nobody sweeps a partial folder between its making and its locking."""
-    lock = os.open(folder, os.O_RDONLY)
+def _open(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
-        os.close(lock)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, operation: int) -> bool:
+    """Lock a folder until its descriptor is closed; False where another holds it or the file system has no locks.
+
+    NFS has none for folders: nothing is swept up there.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EBADF, errno.ENOLCK, errno.ENOTSUP):
+            raise
+        return False
+    return True
 
 
 @contextmanager
-def _explaining_full_disk(path: Path) -> Iterator[None]:
+def explaining_full_disk(path: Path) -> Iterator[None]:
+    """Turn the errors of a full disk, TensorFlow's too, into an OSError that names `path` and says what to do."""
     try:
         yield
     except Exception as error:

@@ -64,6 +64,7 @@ def ConvMixer(
         ValueError: an argument is not allowed; the sentence names it, its value and what is.
     """
     _check_positive_integers(dim=dim, depth=depth, kernel_size=kernel_size, patch_size=patch_size)
+    dim, depth, kernel_size, patch_size = int(dim), int(depth), int(kernel_size), int(patch_size)  # NumPy's too
     activation = _activation_name("activation", activation)
     if include_top:
         _check_positive_integers(classes=classes)
@@ -106,7 +107,7 @@ def ConvMixer(
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
         x = keras.layers.Dense(
-            classes,
+            int(classes),
             activation=classifier_activation,
             kernel_initializer=_pytorch_uniform(dim),
             bias_initializer=_pytorch_uniform(dim),
@@ -258,5 +259,13 @@ def _load(model, path):
         raise ValueError(
             f"weights={str(path)!r} are of another architecture: pass the dim, depth, kernel_size, patch_size "
             "and input channels that they were trained with"
+        )
+    ours, theirs = (
+        [layer.activation for layer in m.layers if type(layer).__name__ == "Activation"] for m in (model, source)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"weights={str(path)!r} are of a model with activation={theirs[0].__name__!r}, and this one has "
+            f"{ours[0].__name__!r}: pass the activation that they were trained with"
         )
     model.set_weights(weights)

@@ -34,15 +34,42 @@ class Preprocessing:
         return self.apply(read_image(path))
 
     def apply(self, image: Image.Image) -> np.ndarray:
-        """Prepare an RGB or grey Pillow image: uint8 `[height, width, channels]`."""
+        """Prepare an RGB or grey Pillow image: uint8 `[height, width, channels]`.
+
+        Source: `transforms_imagenet_eval` of timm with torchvision's Resize and CenterCrop, whose roundings
+        these are.
+        """
         image = image.convert("RGB" if self.channels == 3 else "L")
-        scale = max(self.height / image.height, self.width / image.width) / self.crop_fraction
-        size = (max(self.width, round(image.width * scale)), max(self.height, round(image.height * scale)))
+        height, width = int(self.height / self.crop_fraction), int(self.width / self.crop_fraction)
+        if height * image.width >= width * image.height:
+            size = (height * image.width // image.height, height)
+        else:
+            size = (width, width * image.height // image.width)
         if size != image.size:
             image = image.resize(size, Image.Resampling.BICUBIC)
-        left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
+        left, top = round((size[0] - self.width) / 2), round((size[1] - self.height) / 2)
         image = image.crop((left, top, left + self.width, top + self.height))
         return np.asarray(image).reshape(self.height, self.width, self.channels)
+
+    def facts(self) -> dict:
+        """All that another program needs to prepare pictures alike, as JSON."""
+        return {
+            "orientation": "upright by EXIF",
+            "transparent": "on white",
+            "colours": "RGB" if self.channels == 3 else "grey",
+            "resize": "the shorter side to floor(size / crop_fraction)",
+            "interpolation": "bicubic, with antialias",
+            "crop": "centre",
+            "crop_fraction": self.crop_fraction,
+            "height": self.height,
+            "width": self.width,
+            "channels": self.channels,
+        }
+
+    @classmethod
+    def from_facts(cls, facts: dict) -> "Preprocessing":
+        """Return what `facts` described; keys that this version does not know are left out."""
+        return cls(facts["height"], facts["width"], facts["channels"], facts["crop_fraction"])
 
 
 def read_image(path: Path) -> Image.Image:
@@ -52,8 +79,8 @@ def read_image(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, is damaged, has 32-bit pixels or over 179 million, or is under 2
-            pixels high or wide.
+        ValueError: the file is no picture, is damaged, has 32-bit pixels or over 179 million, is under 2 pixels
+            high or wide, or a hundred times longer than wide.
     """
     path = Path(path)
     try:
@@ -77,6 +104,8 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(
             f"{path} is {image.width}x{image.height} pixels, too small to show anything: give a picture of at least 2x2"
         )
+    if max(image.size) > 100 * min(image.size):
+        raise ValueError(f"{path} is {image.width}x{image.height} pixels, too thin to show anything: cut a part out")
     if image.mode in ("I", "F") and kind != "PNG":
         raise ValueError(f"{path} has 32-bit pixels, whose black and white nobody knows: save it with 8 or 16 bits")
     return _to_rgb(image)
@@ -84,7 +113,10 @@ def read_image(path: Path) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, in older Pillows read from PNG as 32; convert() would clip at 255
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        values = np.asarray(image).astype(np.uint32)
+        grey = (values >> 8).astype(np.uint8)
+        grey[values == image.info.get("transparency", -1)] = 255
+        image = Image.fromarray(grey)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

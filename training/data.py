@@ -51,7 +51,8 @@ def load_dataset(
     counts = np.bincount(everything.labels)
     few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
     if few or np.count_nonzero(counts) < 2:
-        problem = f"fewer than ten pictures of {', '.join(few)}" if few else "pictures of one label only"
+        alone = np.count_nonzero(counts) < 2
+        problem = "pictures of one label only" if alone else f"fewer than ten pictures of {', '.join(few)}"
         raise ValueError(f"{name} has {problem}: to split it, give ten pictures or more of each of two labels or more")
 
     def divide(chosen, share):
@@ -75,11 +76,14 @@ def load_images(
     images are held in memory, prepared for evaluation.
 
     Raises:
-        ValueError: `name` is neither; the folder has no subfolders, one without pictures, or one that is not
-            among `class_names`; a picture is damaged.
+        ValueError: `name` is neither, or digits and `class_names` are others; the folder has no subfolders, one
+            without pictures, or one that is not among `class_names`; a picture is damaged.
     """
     if name == "digits":
+        given = class_names
         class_names, labels, pictures = _digits()
+        if given not in (None, class_names):
+            raise ValueError(f"digits have the labels 0 to 9, and the model has {', '.join(given)}: name other data")
     elif Path(name).is_dir():
         class_names, labels, pictures = _folder(Path(name), class_names)
     else:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from keras_convmixer.classifier import as_classifier, predict
+
 from .data import Split
 
 
@@ -47,29 +49,19 @@ class Evaluation:
 
 
 def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluation:
-    """Run a classifier that takes pixels 0..255 over a split.
+    """Run a classifier that takes pixels 0..255, and returns probabilities or logits, over a split.
 
     Raises:
-        ValueError: the model is no classifier, its input is not the images' shape, it has fewer classes than the labels name, or
-            it returns NaN.
+        ValueError: the model is no classifier, takes images of another shape, has fewer classes than the
+            labels name, or returns NaN.
     """
-    if len(model.outputs) != 1 or len(model.output_shape) != 2:
-        raise ValueError(f"the model returns {model.output_shape}, and a classifier returns [images, classes]")
-    expected, actual = tuple(model.input_shape[1:]), split.images.shape[1:]
+    classifier = as_classifier(model)
+    expected, actual = classifier.input_shape[1:], split.images.shape[1:]
     if any(side not in (None, given) for side, given in zip(expected, actual, strict=True)):
         raise ValueError(f"the model takes images of {expected}, and these are {actual}")
-    if model.output_shape[-1] <= split.labels.max():
+    if classifier.output_shape[-1] <= split.labels.max():
         raise ValueError(
-            f"the model has {model.output_shape[-1]} classes, and the data {split.labels.max() + 1}: "
+            f"the model has {classifier.output_shape[-1]} classes, and the data {split.labels.max() + 1}: "
             "evaluate on the data that the model was trained for"
         )
-    # A view of its own: compiling would take the caller's optimizer and metrics away. Not "auto", which is
-    # XLA: eight times slower on a CPU.
-    view = keras.Model(model.inputs[0], model.outputs[0])
-    view.compile(jit_compile=False)
-    outputs = view.predict(split.images, batch_size=batch_size, verbose=0)
-    if not np.isfinite(outputs).all():
-        raise ValueError("the model returns NaN or infinity: its training diverged; train with a lower learning rate")
-    if outputs.min() < 0 or not np.allclose(outputs.sum(-1), 1, atol=1e-3):
-        outputs = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
-    return Evaluation(outputs, split.labels)
+    return Evaluation(predict(classifier, split.images, batch_size), split.labels)

@@ -13,6 +13,7 @@ from .evaluation import Evaluation
 
 STYLE = {
     "font.size": 9,
+    "text.parse_math": False,  # a class may be called a $x_$ b
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

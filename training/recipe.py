@@ -44,7 +44,7 @@ class Recipe:
     """Seed of initialization and of the order of the images."""
 
     def __post_init__(self):
-        if Path(self.name).name != self.name:
+        if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"name={self.name!r}: give a name for a folder, without slashes")
         for field in fields(self):
             value = getattr(self, field.name)

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from keras_convmixer.atomic import atomic_file, require_folder_name
+from keras_convmixer.atomic import explaining_full_disk, require_folder_name
 from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.console import progress_bar
 from keras_convmixer.convmixer import ConvMixer
@@ -50,19 +51,28 @@ def train(recipe: Recipe, run: Path, overwrite: bool = False, verbose: bool = Tr
     keras.utils.set_random_seed(recipe.seed)
     model = _build(recipe, dataset)
 
-    run.mkdir(parents=True, exist_ok=True)
-    with atomic_file(run / "metrics.csv") as path:
-        history, seconds = _fit(model, recipe, dataset, path, verbose)
-    _write_text(run / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
-    _write_text(run / "labels.txt", "\n".join(dataset.class_names) + "\n")
-    with atomic_file(run / "model.keras") as path:
-        # Without the optimizer, whose schedule is a class of ours: the file loads with plain Keras.
-        keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(path)
+    partial = run / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with explaining_full_disk(run):
+            summary = _train_into(partial, model, recipe, dataset, verbose)
+        # Not one step, as the folder may hold more than a run: between these, it holds no model.
+        (run / "model.keras").unlink(missing_ok=True)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "model.keras"):
+            file.replace(run / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not any(run.iterdir()):
+            run.rmdir()
+    return summary
 
+
+def _train_into(folder, model, recipe, dataset, verbose):
+    history, seconds = _fit(model, recipe, dataset, folder / "metrics.csv", verbose)
+    # Without the optimizer, whose schedule is a class of ours: the file loads with plain Keras.
+    keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(folder / "model.keras")
     evaluation = evaluate(model, dataset.test)
-    figures.draw_curves(history, run / "curves.png")
-    figures.draw_confusion(evaluation, dataset.class_names, run / "confusion.png")
-    figures.draw_predictions(dataset.test.images, evaluation, dataset.class_names, run / "predictions.png")
     summary = {
         "test_accuracy": evaluation.accuracy,
         "test_loss": evaluation.loss,
@@ -74,7 +84,12 @@ def train(recipe: Recipe, run: Path, overwrite: bool = False, verbose: bool = Tr
         "seconds": seconds,
         "images_per_second": recipe.epochs * len(dataset.train) / seconds,
     }
-    _write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    for name, content in (("recipe.json", dataclasses.asdict(recipe)), ("summary.json", summary)):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    (folder / "labels.txt").write_text("\n".join(dataset.class_names) + "\n")
+    figures.draw_curves(history, folder / "curves.png")
+    figures.draw_confusion(evaluation, dataset.class_names, folder / "confusion.png")
+    figures.draw_predictions(dataset.test.images, evaluation, dataset.class_names, folder / "predictions.png")
     return summary
 
 
@@ -186,8 +201,3 @@ def _stop_on_nan(step, logs):
 def _xla_pays():
     # On a CPU, XLA's depthwise convolution makes training eight times slower; Keras's "auto" uses it there.
     return bool(tf.config.list_physical_devices("GPU"))
-
-
-def _write_text(path, text):
-    with atomic_file(path) as partial:
-        partial.write_text(text)

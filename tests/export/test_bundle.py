@@ -12,8 +12,9 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_convmixer.atomic import atomic_folder
-from keras_convmixer.export import ValidationError, read_manifest, verify_bundle
+from keras_convmixer.export import Classifier, ValidationError, bundle, read_manifest, verify_bundle
 from keras_convmixer.export import litert as conversions
+from keras_convmixer.export.manifest import write_manifest
 
 RED = (255, 0, 0)
 
@@ -35,7 +36,10 @@ def test_the_manifest_says_what_is_there(toy, toy_bundle):
     assert (toy_bundle / manifest["labels"]).read_text() == "red\ngreen\nblue\n"
     assert manifest["calibration"] == {"images": 100}
     for artifact in manifest["artifacts"]:
-        assert artifact["preprocessing"] == {"height": 8, "width": 8, "channels": 3, "crop_fraction": 1.0}
+        preprocessing = {"height": 8, "width": 8, "channels": 3, "crop_fraction": 1.0}
+        assert artifact["preprocessing"].items() > preprocessing.items()
+        assert artifact["input"]["range"] == [0, 255]
+        assert artifact["output"]["range"] == [0, 1]
         assert artifact["validation"]["images"] == 60
         assert artifact["validation"]["accuracy"] == 1.0
         assert artifact["validation"]["top1_agreement"] == 1.0
@@ -144,6 +148,45 @@ def test_a_small_difference_of_a_float_form_fails_the_export(toy, no_former, mon
         toy.export(no_former)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(swap_classes, "saved_model agrees"), (lambda w: [*w[:-1], 0.9 * w[-1]], "saved_model differs")],
+)
+def test_a_saved_model_that_is_another_fails_the_export(toy, no_former, monkeypatch, change, words):
+    original = bundle.write_saved_model
+    other = with_weights(toy.model, change)
+    monkeypatch.setattr(bundle, "write_saved_model", lambda model, path: original(other, path))
+    with pytest.raises(ValidationError, match=words):
+        toy.export(no_former)
+
+
+def test_a_saved_model_with_another_input_fails_the_export(toy, no_former, monkeypatch):
+    original = bundle.write_saved_model
+    monkeypatch.setattr(bundle, "write_saved_model", lambda model, path: original(model, path, dtype="float32"))
+    with pytest.raises(ValidationError, match="saved_model's input is float32, and must be uint8"):
+        toy.export(no_former)
+
+
+def test_crop_accuracy_and_formats_are_what_was_asked(toy, tmp_path):
+    wrong = np.where(np.arange(60) < 15, (toy.test_labels + 1) % 3, toy.test_labels)
+    manifest = toy.export(tmp_path / "b", crop_fraction=0.5, formats=("float32",), validation_labels=wrong)
+    assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "float32"]
+    assert manifest["reference_accuracy"] == 0.75
+    assert {artifact["validation"]["accuracy"] for artifact in manifest["artifacts"]} == {0.75}
+    assert {artifact["preprocessing"]["crop_fraction"] for artifact in manifest["artifacts"]} == {0.5}
+    assert Classifier.load(tmp_path / "b").preprocessing.crop_fraction == 0.5
+    manifest = toy.export(tmp_path / "b", validation_labels=None, formats=())
+    assert manifest["reference_accuracy"] is manifest["artifacts"][0]["validation"]["accuracy"] is None
+
+
+def test_every_calibration_image_counts(toy, tmp_path):
+    images = np.minimum(toy.train_images, 100)
+    images[-1] = toy.train_images[-1]  # the only one that spans the pixels
+    name, convert = "int8", conversions.convert_int8
+    (tensor,) = Interpreter(model_content=convert(toy.model, images)).get_input_details()
+    assert tensor["quantization"] == pytest.approx((1.0, 0)), name
+
+
 def test_nan_from_an_artifact_fails_the_export(toy, no_former, monkeypatch):
     original = conversions.CONVERSIONS["float32"]
     other = with_weights(toy.model, lambda weights: [*weights[:-1], weights[-1] * np.nan])
@@ -206,6 +249,15 @@ def test_images_that_do_not_span_the_pixels_are_named(toy, no_former):
         ({"calibration_images": np.zeros((0, 8, 8, 3), np.uint8)}, "at least one"),
         ({"validation_images": np.zeros((3, 9, 8, 3), np.uint8)}, r"validation_images is uint8 \(3, 9, 8, 3\)"),
         ({"crop_fraction": 2}, "crop_fraction=2"),
+        ({"formats": ("float32", "int9")}, "formats has int9: there are float32, int8"),
+        ({"validation_labels": np.zeros(59, int)}, r"validation_labels has shape \(59,\)"),
+        ({"validation_labels": np.zeros((60, 1), int)}, r"validation_labels has shape \(60, 1\)"),
+        ({"class_names": ("red", "green", "red")}, "no two the same"),
+        ({"class_names": ("re\nd", "green", "blue")}, "one line each"),
+        ({"class_names": ("re\u2028d", "green", "blue")}, "one line each"),
+        ({"class_names": ("red", "", "blue")}, "one line each"),
+        ({"class_names": "rgb"}, "give strings"),
+        ({"class_names": (0, 1, 2)}, "give strings"),
     ],
 )
 def test_wrong_arguments_are_named(toy, no_former, changes, words):
@@ -216,13 +268,16 @@ def test_wrong_arguments_are_named(toy, no_former, changes, words):
 def test_models_that_are_no_image_classifier_are_named(toy, no_former):
     images, more = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     pool, dense = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")
-    with pytest.raises(ValueError, match="2 inputs and 1 outputs"):
+    with pytest.raises(ValueError, match="a classifier takes one image"):
         toy.export(no_former, model=keras.Model([images, more], dense(pool(images + more))))
     anything = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match=r"input \(None, None, 3\)"):
+    with pytest.raises(ValueError, match=r"takes images \(None, None, 3\)"):
         toy.export(no_former, model=keras.Model(anything, dense(pool(anything))))
-    with pytest.raises(ValueError, match=r"returns \(8, 8, 3\)"):
-        toy.export(no_former, model=keras.Model(images, images))
+    with pytest.raises(ValueError, match=r"returns \[\(None, 8, 8, 3\)\]"):
+        toy.export(no_former, model=keras.Model(images, images * 2))
+    with pytest.raises(ValueError, match="computes in bfloat16"):
+        half = keras.layers.Dense(4, dtype="bfloat16")(pool(images))
+        toy.export(no_former, model=keras.Model(images, keras.layers.Dense(3, dtype="float32")(half)))
 
 
 def test_another_backend_is_refused(toy, no_former, monkeypatch):
@@ -237,7 +292,24 @@ def test_an_output_that_is_a_file_or_somebody_elses_folder(toy, tmp_path):
         toy.export(tmp_path / "file")
     with pytest.raises(FileExistsError, match="holds other things than a bundle"):
         toy.export(tmp_path)
+    for name, content in (("app/manifest.json", '{"name": "somebody else\'s"}'), ("app/src.js", "precious")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FileExistsError, match=r"app holds other things than a bundle \(manifest\.json, src\.js\)"):
+        toy.export(tmp_path / "app")
+    with pytest.raises(ValueError, match="where TensorFlow cannot load a SavedModel"):
+        toy.export(tmp_path / "bundle [1]")
     assert (tmp_path / "file").read_text() == "precious"
+    assert (tmp_path / "app/src.js").read_text() == "precious"
+
+
+def test_a_file_put_into_a_bundle_is_not_lost(toy, toy_bundle, tmp_path):
+    out = tmp_path / "bundle"
+    shutil.copytree(toy_bundle, out)
+    (out / "NOTES.md").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"other things than a bundle \(NOTES\.md\)"):
+        toy.export(out)
+    assert (out / "NOTES.md").read_text() == "precious"
 
 
 @pytest.mark.parametrize("size", ["40k", "120k", "200k"])
@@ -245,7 +317,7 @@ def test_a_full_disk_leaves_the_former_bundle(toy, small_disk, size):
     disk = small_disk(size)
     out = disk / "bundle"
     (out / "litert").mkdir(parents=True)
-    (out / "manifest.json").write_text('{"schema": 1, "files": {}}')
+    write_manifest(out, {})
     with pytest.raises(OSError, match="no space is left on the device: free some"):
         toy.export(out)
     assert set(files_of(out)) == {"manifest.json"}

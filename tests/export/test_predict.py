@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
-from keras_convmixer.export import Classifier, verify_bundle
+from keras_convmixer.export import Classifier, litert, verify_bundle
 from keras_convmixer.images import read_image
 
 NO_FRAMEWORK = ("tensorflow", "keras", "sklearn", "matplotlib")
@@ -41,6 +41,32 @@ def test_a_file_alone_has_numbered_classes(toy_bundle, picture, tmp_path):
     assert Classifier.load(tmp_path / "lone.tflite")(picture)[0].label == "class 1"
 
 
+def test_a_file_beside_a_foreign_manifest(toy_bundle, picture, tmp_path):
+    (tmp_path / "assets").mkdir()
+    shutil.copy(toy_bundle / "litert/int8.tflite", tmp_path / "assets/m.tflite")
+    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
+    assert Classifier.load(tmp_path / "assets/m.tflite")(picture)[0].label == "class 1"
+
+
+def test_a_file_that_takes_int8_is_refused(toy, tmp_path):
+    import tensorflow as tf
+
+    def configure(converter):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None].astype("float32")] for image in toy.train_images)
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+
+    (tmp_path / "int8.tflite").write_bytes(litert._convert(toy.model, configure))
+    with pytest.raises(ValueError, match="does not take and return float32 or uint8"):
+        Classifier.load(tmp_path / "int8.tflite")
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_top_is_one_or_more(toy_bundle, picture, top):
+    with pytest.raises(ValueError, match=f"top={top}: give 1 or more"):
+        Classifier.load(toy_bundle)(picture, top)
+
+
 @pytest.fixture
 def broken(toy_bundle, tmp_path):
     """A copy of a bundle to break."""
@@ -59,6 +85,19 @@ def test_a_flipped_byte_is_told_by_the_checksum(broken, name, position):
     flip_byte(broken / name, position)
     with pytest.raises(ValueError, match=f"{name} was changed: its checksum"):
         Classifier.load(broken)
+
+
+def test_a_flipped_byte_in_the_manifest_is_told(broken):
+    manifest = broken / "manifest.json"
+    size = manifest.stat().st_size
+    for position in np.random.default_rng(0).choice(size, 100, replace=False):
+        if manifest.read_bytes()[position] in b" \n":
+            continue  # JSON does not care for white space, and neither does the checksum
+        flip_byte(manifest, position)
+        with pytest.raises(ValueError, match=r"manifest\.json"):
+            Classifier.load(broken)
+        flip_byte(manifest, position)
+    Classifier.load(broken)
 
 
 def test_every_file_of_a_bundle_is_verified(broken):
@@ -86,17 +125,19 @@ def test_what_is_wrong_with_a_bundle_is_named(broken, tmp_path):
     assert "no .tflite file 'float64': it has float32, int8" in message(format="float64")
     manifest.write_text(content[:-9])
     assert "manifest.json is damaged" in message()
-    manifest.write_text(content.replace('"schema": 1', '"schema": 2'))
-    assert "schema 2, and this version reads 1" in message()
+    for schema in (0, 2):
+        manifest.write_text(content.replace('"schema": 1', f'"schema": {schema}'))
+        assert f"schema {schema}, and this version reads 1" in message()
     manifest.write_text("[]")
     assert "schema None" in message()
-    manifest.write_text(content.replace('"labels.txt": {', '"label.txt": {'))
-    assert "lists no file labels.txt" in message()
+    manifest.write_text('{"schema": 1}')
+    assert "manifest.json was changed" in message()
     manifest.write_text(content)
     (broken / "labels.txt").unlink()
     assert "labels.txt is missing" in message()
     (tmp_path / "text.tflite").write_text("not a model")
     assert "text.tflite is no .tflite file" in message(tmp_path / "text.tflite")
+    assert "is one file and has no formats" in message(tmp_path / "text.tflite", format="int8")
 
 
 def test_the_command_needs_no_framework(toy_bundle, picture):

@@ -130,6 +130,61 @@ def test_without_the_exchange_call_two_renames_do(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_without_the_exchange_call_a_failure_restores_the_former(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    with atomic_folder(tmp_path / "bundle") as folder:
+        fill(folder, "former")
+    rename = Path.rename
+
+    def fail_once_the_former_is_away(self, target):
+        if self.name.endswith(".partial") and not target.exists():
+            raise PermissionError(errno.EACCES, "no", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once_the_former_is_away)
+    with pytest.raises(PermissionError), atomic_folder(tmp_path / "bundle") as folder:
+        fill(folder, "new")
+    assert content_of(tmp_path / "bundle") == "former"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_kill_between_the_two_renames_is_mended_by_the_next(tmp_path, published):
+    fill_former = tmp_path / ".bundle.0123abcd.former"
+    fill_former.mkdir()
+    fill(fill_former, "former")
+    if published:
+        (tmp_path / "bundle").mkdir()
+        fill(tmp_path / "bundle", "published")
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "bundle"):
+        raise RuntimeError
+    assert content_of(tmp_path / "bundle") == ("published" if published else "former")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_only_has_a_partial_folders_name_is_left_alone(tmp_path):
+    (tmp_path / ".bundle.file.partial").write_text("mine")
+    os.mkfifo(tmp_path / ".bundle.pipe.partial")  # to open one would hang
+    with atomic_folder(tmp_path / "bundle") as folder:
+        fill(folder, "new")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"bundle", ".bundle.file.partial", ".bundle.pipe.partial"}
+
+
+def test_a_mount_point_is_refused_before_any_work(small_disk):
+    disk = small_disk("100k")
+    with pytest.raises(OSError, match="a mount point cannot be replaced: name a folder in it"), atomic_folder(disk):
+        pytest.fail("the block ran")
+
+
+def test_a_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "target").write_text("former")
+    (tmp_path / "link").symlink_to("target")
+    with atomic_file(tmp_path / "link") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the exchange is Linux's renameat2")
 def test_exchange_swaps_two_names(tmp_path):
     for name in ("one", "other"):

@@ -50,7 +50,7 @@ def test_a_recipes_fields_are_options():
         ("export runs/x", "--out"),
         ("predict bundle", "name at least one picture"),
         ("predict bundle a.png --top 0", "--top 0"),
-        ("predict bundle a.png --format int9", "int8"),
+        ("export runs/x --out b --formats int9", "int8"),
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments, words):
@@ -129,7 +129,7 @@ def test_quickstart_shows_accuracy_agreement_and_sizes(quickstart):
 @pytest.mark.slow
 def test_quickstart_leaves_pictures_and_metrics(quickstart):
     for name in ("curves", "confusion", "predictions"):
-        assert Image.open(quickstart.run / f"{name}.png").size > (400, 300)
+        assert min(Image.open(quickstart.run / f"{name}.png").size) > 300
     assert len(list(csv.DictReader((quickstart.run / "metrics.csv").open()))) == 20
     assert json.loads((quickstart.run / "summary.json").read_text())["test_accuracy"] >= 0.98
 
@@ -155,7 +155,17 @@ def test_predict_gets_nine_of_ten_held_out_digits(quickstart, tmp_path):
 @pytest.mark.slow
 def test_predict_imports_no_tensorflow(quickstart):
     picture = next((quickstart.run / "pictures").iterdir())
-    command = [sys.executable, "-X", "importtime", "-m", "keras_convmixer", "predict", quickstart.bundle, picture]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "keras_convmixer",
+        "predict",
+        "--verbose",
+        quickstart.bundle,
+        picture,
+    ]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.split("|")[-1].strip() for line in process.stderr.splitlines() if "|" in line}
     assert "ai_edge_litert.interpreter" in imported  # the list reaches to the end

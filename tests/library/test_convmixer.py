@@ -148,7 +148,8 @@ def test_normalization_has_pytorchs_constants():
 
 def test_initial_weights_are_spread_as_pytorchs():
     model = ConvMixer(dim=256, depth=1, kernel_size=9, patch_size=4, input_shape=(32, 32, 3))
-    for name, fan_in in (("stem_conv", 48), ("block_0_depthwise_conv", 81), ("block_0_pointwise_conv", 256)):
+    fans = {"stem_conv": 48, "block_0_depthwise_conv": 81, "block_0_pointwise_conv": 256, "head_dense": 256}
+    for name, fan_in in fans.items():
         for weights in model.get_layer(name).get_weights():
             bound = 1 / math.sqrt(fan_in)  # torch.nn.Conv2d: uniform in +-1/sqrt(fan in), bias too
             assert 0.9 * bound < np.abs(weights).max() <= bound
@@ -219,7 +220,11 @@ WRONG = [
     ({"input_shape": (8, 8, 1), "include_preprocessing": True}, ("include_preprocessing=True", "3 channels", "1")),
     ({"weights": "imagenet"}, ("weights='imagenet'", "None", ".keras")),
     ({"weights": "missing.keras"}, ("weights='missing.keras'", "no such file")),
+    ({"weights": 3}, ("weights='3'", "None", ".keras")),
+    ({"input_shape": 8}, ("input_shape=(8,)", "height, width, channels")),
     ({"input_tensor": keras.Input((9, 9, 3))}, ("input_shape=(8, 8, 3)", "(9, 9, 3)")),
+    ({"input_tensor": np.zeros((1, 8, 8, 3))}, ("input_tensor is a ndarray", "keras.Input")),
+    ({"input_tensor": keras.Input((9,)), "input_shape": None}, ("input_tensor has shape (None, 9)", "height, width")),
 ]
 
 
@@ -230,6 +235,11 @@ def test_wrong_arguments_get_one_sentence(changes, named):
     for words in named:
         assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_numpys_integers_are_integers():
+    numbers = {name: np.int64(SMALL[name]) for name in ("dim", "depth", "kernel_size", "patch_size", "classes")}
+    assert ConvMixer(**{**SMALL, **numbers}).count_params() == ConvMixer(**SMALL).count_params()
 
 
 def test_channels_first_is_refused():
@@ -259,6 +269,8 @@ def test_weights_that_do_not_fit(tmp_path):
         ConvMixer(**{**SMALL, "classes": 7}, weights=path)
     with pytest.raises(ValueError, match="another architecture"):
         ConvMixer(**{**SMALL, "dim": 16}, weights=path)
+    with pytest.raises(ValueError, match="a model with activation='gelu', and this one has 'relu'"):
+        ConvMixer(**SMALL, activation="relu", weights=path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be loaded"):
         ConvMixer(**SMALL, weights=path)

@@ -52,6 +52,14 @@ def test_16_bit_greyscale_keeps_its_high_byte(tmp_path):
     np.testing.assert_array_equal(np.asarray(read)[..., 0], values >> 8)
 
 
+def test_16_bit_greyscale_may_be_transparent(tmp_path):
+    values = np.full((8, 8), 70 << 8, np.uint16)
+    values[0, 0] = 1234
+    read = read_image(save(Image.fromarray(values), tmp_path / "deep.png", transparency=1234))
+    assert read.getpixel((0, 0)) == (255, 255, 255)
+    assert read.getpixel((1, 1)) == (70, 70, 70)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_parts_are_white(tmp_path, mode):
     path = tmp_path / "transparent.png"
@@ -103,22 +111,37 @@ def test_an_image_of_the_right_size_is_untouched():
     np.testing.assert_array_equal(Preprocessing(16, 16).apply(image), np.asarray(image))
 
 
-@pytest.mark.parametrize("size", [(40, 60), (60, 40), (23, 300), (7, 5)])
-@pytest.mark.parametrize("target", [(16, 16), (16, 24)])
-@pytest.mark.parametrize("crop_fraction", [1.0, 0.875])
-def test_resizing_equals_tensorflows(size, target, crop_fraction):
+# By hand, after torchvision: Resize makes the shorter side floor(size / crop fraction) and the longer int(shorter *
+# longer side / shorter side); CenterCrop starts at int(round(half the rest)), halves to even.
+TORCHVISION = [
+    # height, width    target   crop   resized to (width, height)   left, top
+    ((375, 500), (224, 224), 0.96, (310, 233), (43, 4)),
+    ((500, 333), (224, 224), 0.96, (233, 349), (4, 62)),
+    ((500, 500), (224, 224), 0.875, (256, 256), (16, 16)),
+    ((23, 300), (16, 16), 1.0, (208, 16), (96, 0)),
+    ((7, 5), (16, 16), 1.0, (16, 22), (0, 3)),
+    ((40, 60), (16, 24), 1.0, (24, 16), (0, 0)),
+    ((60, 40), (16, 24), 1.0, (24, 36), (0, 10)),
+]
+
+
+@pytest.mark.parametrize(("size", "target", "crop_fraction", "resized", "corner"), TORCHVISION)
+def test_roundings_are_torchvisions_and_interpolation_tensorflows(size, target, crop_fraction, resized, corner):
     import tensorflow as tf
 
-    image = gradient(*size)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
     ours = Preprocessing(*target, crop_fraction=crop_fraction).apply(image)
     assert ours.shape == (*target, 3)
     assert ours.dtype == np.uint8
-    scale = max(target[0] / size[0], target[1] / size[1]) / crop_fraction
-    resized = [max(round(side * scale), least) for side, least in zip(size, target, strict=True)]
-    theirs = tf.image.resize(np.asarray(image, np.float32), resized, method="bicubic", antialias=True)
-    top, left = ((side - least) // 2 for side, least in zip(resized, target, strict=True))
-    theirs = tf.clip_by_value(theirs, 0, 255)[top : top + target[0], left : left + target[1]]
-    assert difference(ours, theirs) < 1
+    pixels = np.asarray(image, np.float32)
+    theirs = tf.image.resize(pixels, resized[::-1], method="bicubic", antialias=True)
+    theirs = tf.clip_by_value(theirs, 0, 255)[corner[1] : corner[1] + target[0], corner[0] : corner[0] + target[1]]
+    assert difference(ours, theirs) < 1  # in noise, which a shift by one pixel would change by tens
+
+
+def test_facts_round_trip_and_may_grow():
+    preprocessing = Preprocessing(224, 192, channels=1, crop_fraction=0.96)
+    assert Preprocessing.from_facts({**preprocessing.facts(), "of a later version": True}) == preprocessing
 
 
 def test_one_channel_is_grey():
@@ -142,8 +165,14 @@ def test_what_is_no_picture_is_said_to_be_none(tmp_path):
         read_image(text)
     with pytest.raises(ValueError, match="is a folder"):
         read_image(tmp_path)
-    with pytest.raises(ValueError, match=r"dot\.png is 1x1 pixels"):
-        read_image(save(Image.new("RGB", (1, 1)), tmp_path / "dot.png"))
+    for size in ((1, 1), (1, 30), (30, 1)):
+        with pytest.raises(ValueError, match=rf"dot\.png is {size[0]}x{size[1]} pixels, too small"):
+            read_image(save(Image.new("RGB", size), tmp_path / "dot.png"))
+    with pytest.raises(ValueError, match=r"line\.png is 30000x2 pixels, too thin"):
+        read_image(save(Image.new("RGB", (30000, 2)), tmp_path / "line.png"))
+    for mode in ("I", "F"):
+        with pytest.raises(ValueError, match=r"deep\.tif has 32-bit pixels"):
+            read_image(save(Image.new(mode, (8, 8)), tmp_path / "deep.tif"))
 
 
 def test_too_many_pixels_are_not_called_damage(tmp_path, monkeypatch):

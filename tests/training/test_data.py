@@ -83,11 +83,21 @@ def test_what_is_wrong_with_a_folder(folder, tmp_path):
     with pytest.raises(ValueError, match="no data set 'nowhere'"):
         load_images("nowhere", NATIVE)
     (folder / "eel").mkdir()
-    with pytest.raises(ValueError, match="fewer than ten pictures of eel"):
+    with pytest.raises(ValueError, match=r"no pictures in eel: .*\.png"):
         load_images(str(folder), NATIVE)
-    with pytest.raises(ValueError, match="has 1 subfolders"):
-        load_images(str(folder / "cat"), NATIVE)
-    (folder / "eel").rmdir()
+    with pytest.raises(ValueError, match="has no subfolders"):
+        load_images(str(folder / "eel"), NATIVE)
+    with pytest.raises(ValueError, match="pictures of one label only"):
+        load_dataset(str(folder / "cat"), NATIVE)
+    Image.new("RGB", (8, 8)).save(folder / "eel" / "1.tif")
+    assert len(load_images(str(folder), NATIVE)[1]) == 31
+    with pytest.raises(ValueError, match="fewer than ten pictures of eel"):
+        load_dataset(str(folder), NATIVE)
+    with pytest.raises(ValueError, match="the model has a, b: name other data"):
+        load_images("digits", NATIVE, class_names=("a", "b"))
+    (folder / "eel" / "1.tif").unlink()
+    (folder / "eel").rename(folder / ".ipynb_checkpoints")
+    assert len(load_images(str(folder), NATIVE)[1]) == 30
     (folder / "dog" / "0.png").write_text("broken")
     with pytest.raises(ValueError, match=r"dog.0\.png is not a picture"):
         load_images(str(folder), NATIVE)

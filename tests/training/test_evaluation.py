@@ -38,14 +38,6 @@ def test_logits_become_probabilities():
     assert evaluation.accuracy == 3 / 5
 
 
-def test_the_callers_compilation_stays():
-    model = constant_model([0.0, 1.0, 0.0])
-    model.compile("sgd", "mse", jit_compile=False)
-    optimizer = model.optimizer
-    evaluate(model, IMAGES)
-    assert model.optimizer is optimizer
-
-
 def test_what_cannot_be_evaluated_is_named():
     with pytest.raises(ValueError, match="NaN"):
         evaluate(constant_model([0.0, np.nan, 0.0]), IMAGES)

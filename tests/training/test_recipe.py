@@ -23,7 +23,14 @@ def test_a_recipe_says_what_to_type_and_to_expect(name):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("batch_size", -1), ("learning_rate", 0.0), ("learning_rate", float("nan"))]
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+    ],
 )
 def test_a_number_out_of_range_is_named(field, value):
     with pytest.raises(ValueError, match=f"{field}={value}: give more than 0"):
@@ -34,3 +41,11 @@ def test_seed_and_weight_decay_may_be_zero():
     recipe = dataclasses.replace(RECIPES["digits"], seed=0, weight_decay=0.0)
     with pytest.raises(ValueError, match="seed=-1: give 0 or more"):
         dataclasses.replace(recipe, seed=-1)
+    with pytest.raises(ValueError, match="weight_decay=nan: give 0 or more"):
+        dataclasses.replace(recipe, weight_decay=float("nan"))
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "/"])
+def test_a_name_is_one_folders(name):
+    with pytest.raises(ValueError, match="give a name for a folder"):
+        dataclasses.replace(RECIPES["digits"], name=name)

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from processes import run_python
 
+from keras_convmixer import Preprocessing
 from keras_convmixer.training import RECIPES, load_dataset, load_run, run, train
 
 SHORT = dataclasses.replace(RECIPES["digits"], name="short", image_size=8, patch_size=2, dim=16, depth=1, epochs=3)
@@ -121,20 +123,81 @@ def test_xla_is_for_gpus_only(monkeypatch, tmp_path, gpus, expected):
     assert compiled_with == {"jit_compile": expected}
 
 
-def test_weight_decay_leaves_biases_and_normalization_alone(monkeypatch, tmp_path):
-    compiled = []
+def test_a_recipe_is_followed(monkeypatch, tmp_path):
+    fitted = {}
 
-    def fit(self, *arguments, **others):
-        compiled.append(self)
+    def fit(self, images, labels, **arguments):
+        fitted.update(arguments, model=self, images=images, labels=labels)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "fit", fit)
+    recipe = dataclasses.replace(
+        SHORT,
+        **{"activation": "relu", "crop_fraction": 0.5, "batch_size": 100, "learning_rate": 0.03, "clip_norm": 0.7},
+    )
     with pytest.raises(KeyboardInterrupt):
-        train(SHORT, tmp_path / "run", verbose=False)
-    (model,) = compiled
-    decayed = {v.path for v in model.trainable_variables if model.optimizer._use_weight_decay(v)}
+        train(recipe, tmp_path / "run", verbose=False)
+    dataset = load_dataset("digits", Preprocessing(8, 8, crop_fraction=0.5))
+    np.testing.assert_array_equal(fitted["images"], dataset.train.images)
+    np.testing.assert_array_equal(fitted["labels"], dataset.train.labels)
+    np.testing.assert_array_equal(fitted["validation_data"][0], dataset.validation.images)
+    assert (fitted["batch_size"], fitted["epochs"]) == (100, 3)
+
+    model, optimizer = fitted["model"], fitted["model"].optimizer
+    activations = [layer for layer in model.layers if isinstance(layer, keras.layers.Activation)]
+    assert {layer.activation.__name__ for layer in activations} == {"relu"}
+    assert isinstance(optimizer, keras.optimizers.AdamW)
+    assert (optimizer.global_clipnorm, optimizer.epsilon, optimizer.weight_decay) == (0.7, 1e-3, SHORT.weight_decay)
+    schedule = optimizer._learning_rate
+    assert (schedule.peak, schedule.steps) == (0.03, 3 * 13)  # 1,257 images are 13 steps of up to 100
+    decayed = {v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)}
     assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("kernel")}
     assert len(decayed) == 4  # stem, depthwise, pointwise, head
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_saved_recipes_crop_is_used_again(short, tmp_path):
+    folder, _ = short
+    shutil.copytree(folder, tmp_path / "run")
+    recipe = json.loads((folder / "recipe.json").read_text())
+    (tmp_path / "run/recipe.json").write_text(json.dumps({**recipe, "crop_fraction": 0.5}))
+    assert load_run(tmp_path / "run").preprocessing.crop_fraction == 0.5
+
+
+def test_overwriting_leaves_what_is_not_of_the_run(short, tmp_path):
+    folder, _ = short
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run/bundle").mkdir()
+    (tmp_path / "run/bundle/labels.txt").write_text("precious")
+    before = (tmp_path / "run/model.keras").read_bytes()
+    train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", overwrite=True, verbose=False)
+    assert (tmp_path / "run/bundle/labels.txt").read_text() == "precious"
+    assert (tmp_path / "run/model.keras").read_bytes() != before
+    assert load_run(tmp_path / "run").recipe.epochs == 1
+    assert not (tmp_path / "run/.partial").exists()
+
+
+def test_a_full_disk_leaves_the_former_run(short, small_disk):
+    folder, _ = short
+    disk = small_disk("600k")
+    shutil.copytree(folder, disk / "run")
+    (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - 40_000))
+    before = {path.name: path.read_bytes() for path in (disk / "run").iterdir()}
+    with pytest.raises(OSError, match="no space is left on the device: free some"):
+        train(dataclasses.replace(SHORT, epochs=1), disk / "run", overwrite=True, verbose=False)
+    assert {path.name: path.read_bytes() for path in (disk / "run").iterdir()} == before
+
+
+def test_a_folder_is_found_again_from_anywhere(tmp_path, monkeypatch):
+    for label, value in (("a $x_$ b", 40), ("[red] c", 200)):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (12, 9), (value + index, value, value)).save(tmp_path / "data" / label / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    train(dataclasses.replace(SHORT, dataset="data", epochs=1), Path("run"), verbose=False)
+    assert load_run(tmp_path / "run").recipe.dataset == str(tmp_path / "data")
+    assert load_run(tmp_path / "run").class_names == ("[red] c", "a $x_$ b")
+    assert (tmp_path / "run/confusion.png").exists()
 
 
 def test_what_is_no_run_is_named(tmp_path):
