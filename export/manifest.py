@@ -6,26 +6,26 @@ from pathlib import Path
 
 SCHEMA = 1
 NAME = "manifest.json"
+UNSIGNED = "0" * 64
 
 
 def write_manifest(bundle: Path, content: dict) -> None:
     """Write manifest.json for all files that the bundle holds by now, with their sizes and checksums.
 
-    Its own `sha256` is that of the other keys as JSON, sorted and without spaces.
+    Its own `sha256` is that of the file with 64 zeros in its place.
     """
     files = {
         path.relative_to(bundle).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(bundle.rglob("*"))
         if path.is_file()
     }
-    content = {"schema": SCHEMA, **content, "files": files}
-    content["sha256"] = _digest(content)
-    (bundle / NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    content = {"schema": SCHEMA, **content, "files": files, "sha256": UNSIGNED}
+    text = json.dumps(content, indent=2) + "\n"
+    (bundle / NAME).write_text(text.replace(UNSIGNED, _digest(text)), encoding="utf-8")
 
 
-def _digest(content):
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(bundle: Path) -> dict:
@@ -37,7 +37,8 @@ def read_manifest(bundle: Path) -> dict:
     """
     path = Path(bundle) / NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode()
+        content = json.loads(text)
     except FileNotFoundError:
         raise ValueError(f"{bundle} is no bundle: it holds no {NAME}; make one with `convmixer export`") from None
     except ValueError as error:
@@ -45,7 +46,8 @@ def read_manifest(bundle: Path) -> dict:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"{path} has schema {schema!r}, and this version reads {SCHEMA}: export the model again")
-    if content.get("sha256") != _digest(content):
+    digest = str(content.get("sha256"))
+    if _digest(text.replace(digest, UNSIGNED)) != digest:
         raise ValueError(f"{path} was changed: its checksum is not its own; export or copy the bundle again")
     return content
 

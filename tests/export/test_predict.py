@@ -90,9 +90,7 @@ def test_a_flipped_byte_is_told_by_the_checksum(broken, name, position):
 def test_a_flipped_byte_in_the_manifest_is_told(broken):
     manifest = broken / "manifest.json"
     size = manifest.stat().st_size
-    for position in np.random.default_rng(0).choice(size, 100, replace=False):
-        if manifest.read_bytes()[position] in b" \n":
-            continue  # JSON does not care for white space, and neither does the checksum
+    for position in range(0, size, 7):
         flip_byte(manifest, position)
         with pytest.raises(ValueError, match=r"manifest\.json"):
             Classifier.load(broken)
