@@ -44,8 +44,7 @@ def export_bundle(
     The bundle holds saved_model/1, litert/float32.tflite and litert/int8.tflite (uint8 in and out) as `formats`
     says, labels.txt and manifest.json. It appears under its name only when every artifact was run on the
     validation images and agreed with the Keras model; otherwise, or when the process is killed, a former bundle
-    stays as it was.
-    Logits are turned into probabilities.
+    stays as it was. Logits are turned into probabilities.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -125,7 +124,7 @@ def _write_saved_model(model, folder, images):
         "sha256": sha256(path),
         "input": {**written.input, "range": [0, 255]},
         "output": {**written.output, "range": [0, 1]},
-        "operators": written.operators(),
+        "ops": written.operators(),
         "quantization": None,
     }, written(images)
 
@@ -151,7 +150,7 @@ def _write_litert(model, folder, name, calibration_images, images):
         scale, zero_point = tensor["quantization"]
         if scale:
             quantization[side] = {"scale": float(scale), "zero_point": int(zero_point)}
-    return described | {"operators": operators.counts, "quantization": quantization or None}, litert(images)
+    return described | {"ops": operators.counts, "quantization": quantization or None}, litert(images)
 
 
 def _check_out(out):

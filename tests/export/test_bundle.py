@@ -43,7 +43,7 @@ def test_the_manifest_says_what_is_there(toy, toy_bundle):
         assert artifact["validation"]["images"] == 60
         assert artifact["validation"]["accuracy"] == 1.0
         assert artifact["validation"]["top1_agreement"] == 1.0
-        assert artifact["operators"]
+        assert artifact["ops"]
 
 
 def test_sizes_and_checksums_are_what_the_systems_tools_find(toy_bundle):

@@ -36,6 +36,6 @@ def test_saved_model_cli_shows_names_and_shapes(toy_bundle):
 
 
 def test_the_manifest_names_the_graphs_operators(toy_bundle):
-    operators = read_manifest(toy_bundle)["artifacts"][0]["operators"]
+    operators = read_manifest(toy_bundle)["artifacts"][0]["ops"]
     assert operators["DepthwiseConv2dNative"] == 2
     assert operators["Softmax"] == 1
