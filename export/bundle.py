@@ -21,7 +21,7 @@ from .litert import CONVERSIONS
 from .manifest import read_manifest, sha256, unlisted_files, write_manifest
 from .operators import read_operators
 from .saved_model import INPUT, OUTPUT, SavedModel, write_saved_model
-from .validate import check_dtypes, check_litert, validate
+from .validate import accuracy, check_dtypes, check_litert, validate
 
 LABELS = "labels.txt"
 SAVED_MODEL = "saved_model/1"
@@ -78,7 +78,8 @@ def export_bundle(
             f"{len(validation_images)} validation_images"
         )
     preprocessing = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction).facts()
-    reference = predict(model, validation_images)
+    with keras.device("cpu"):  # a GPU rounds matrix products to TF32, which is no reference to compare with
+        reference = predict(model, validation_images)
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
@@ -105,7 +106,7 @@ def export_bundle(
                 "model": {"name": name, "parameters": model.count_params()},
                 "labels": LABELS,
                 "calibration": {"images": len(calibration_images)},
-                "reference_accuracy": _accuracy(reference, validation_labels),
+                "reference_accuracy": accuracy(reference, validation_labels),
                 "artifacts": artifacts,
             },
         )
@@ -159,10 +160,10 @@ def _check_out(out):
         raise ValueError(
             f"{out} has one of *?[]\\ in its path, where TensorFlow cannot load a SavedModel: name another"
         )
-    if out.is_dir() and any(out.iterdir()) and unlisted_files(out):
+    foreign = unlisted_files(out) if out.is_dir() else []
+    if foreign:
         raise FileExistsError(
-            f"{out} holds other things than a bundle ({', '.join(unlisted_files(out)[:3])}): name a new folder, or "
-            "move them away"
+            f"{out} holds other things than a bundle ({', '.join(foreign[:3])}): name a new folder, or move them away"
         )
 
 
@@ -214,10 +215,6 @@ def _check_images(argument, images, model):
             f"{argument} is {images.dtype} {images.shape}: give uint8 images [count, *{model.input_shape[1:]}], "
             "at least one"
         )
-
-
-def _accuracy(probabilities, labels):
-    return None if labels is None else float(np.mean(probabilities.argmax(-1) == labels))
 
 
 def _versions():

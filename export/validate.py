@@ -59,13 +59,12 @@ def validate(
     if not np.isfinite(probabilities).all():
         raise ValidationError(f"{name} returns NaN or infinity where the Keras model does not")
     difference = np.abs(probabilities - reference)
-    predicted = probabilities.argmax(-1)
     result = Validation(
         images=len(reference),
-        top1_agreement=float(np.mean(predicted == reference.argmax(-1))),
+        top1_agreement=float(np.mean(probabilities.argmax(-1) == reference.argmax(-1))),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        accuracy=None if labels is None else float(np.mean(predicted == labels)),
+        accuracy=accuracy(probabilities, labels),
     )
     requirement = REQUIREMENTS[name]
     if result.top1_agreement < requirement.top1_agreement:
@@ -79,6 +78,11 @@ def validate(
             f"{requirement.max_difference:.2g} is allowed"
         )
     return result
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray | None) -> float | None:
+    """Share of images `[images, classes]` whose most probable class is their label, 0..1; None without labels."""
+    return None if labels is None else float(np.mean(probabilities.argmax(-1) == labels))
 
 
 def check_dtypes(name: str, input_dtype: str, output_dtype: str) -> None:

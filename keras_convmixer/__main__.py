@@ -55,7 +55,7 @@ def quickstart(*, runs: _argument(Path, "FOLDER") = Path("runs"), verbose: bool 
 
     with _starting_tensorflow(verbose):
         from keras_convmixer.export import Classifier, read_manifest
-        from keras_convmixer.training import load_dataset, load_run
+        from keras_convmixer.training import load_dataset
 
     started = time.monotonic()
     run = runs / "quickstart"
@@ -65,17 +65,16 @@ def quickstart(*, runs: _argument(Path, "FOLDER") = Path("runs"), verbose: bool 
     _announce("2  export and validate", f"convmixer export {run} --out {bundle}")
     export(run, out=bundle, verbose=verbose)
 
-    preprocessing = load_run(run).preprocessing
-    test = load_dataset("digits", preprocessing).test
+    classify = Classifier.load(bundle, "int8")
+    test = load_dataset("digits", classify.preprocessing).test
     pictures = run / "pictures"
     pictures.mkdir(exist_ok=True)
     paths = [pictures / f"{test.labels[index]}_{index}.png" for index in range(QUICKSTART_PICTURES)]
     for path, image in zip(paths, test.images, strict=False):
         Image.fromarray(image).save(path)
     _announce("3  predict, without TensorFlow", f"convmixer predict {bundle} {pictures}/*.png --format int8")
-    classify = Classifier.load(bundle, "int8")
-    answers = [(path, classify(path)) for path in sorted(paths)]
-    _print_predictions(answers, top=1)
+    answers = [(path, classify(path, top=1)) for path in sorted(paths)]
+    _print_predictions(answers)
     right = sum(best[0].label == path.name[0] for path, best in answers)
     manifest = read_manifest(bundle)
     print_facts(
@@ -290,7 +289,7 @@ def predict(
             if json:
                 _print_json(line, indent=None)
     if answers and not json:
-        _print_predictions(answers, top)
+        _print_predictions(answers)
     for failure in failures:
         print(f"convmixer: {failure}", file=sys.stderr)
     if failures:
@@ -324,11 +323,11 @@ def _announce(step, command):
     Console(stderr=True).print(line, soft_wrap=True)
 
 
-def _print_predictions(answers, top):
+def _print_predictions(answers):
     columns = ("picture", "label", "probability")
     rows = []
     for path, best in answers:
-        for rank, prediction in enumerate(best[:top]):
+        for rank, prediction in enumerate(best):
             rows.append(("" if rank else str(path), prediction.label, f"{prediction.probability:.1%}"))
     print_table(None, columns, rows)
 

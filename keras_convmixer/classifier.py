@@ -48,11 +48,8 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.
     Raises:
         ValueError: it returns NaN or infinity.
     """
-    # On a CPU Keras's default, XLA, is eight times slower. On a GPU the matrix products are rounded to TF32,
-    # which is no reference to compare an exported file with.
-    model.compile(jit_compile=False)
-    with keras.device("cpu"):
-        outputs = model.predict(images, batch_size=batch_size, verbose=0)
+    model.compile(jit_compile=False)  # on a CPU Keras's default, XLA, is eight times slower
+    outputs = model.predict(images, batch_size=batch_size, verbose=0)
     if not np.isfinite(outputs).all():
         raise ValueError("the model returns NaN or infinity: its training diverged; train with a lower learning rate")
     return outputs

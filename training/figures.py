@@ -53,18 +53,18 @@ def draw_confusion(evaluation: Evaluation, class_names: tuple[str, ...], path: P
 
     count = len(class_names)
     matrix = confusion_matrix(evaluation.labels, evaluation.predicted, labels=np.arange(count))
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     with rc_context(STYLE):
         side = min(4.5 + count / 10, 14)
         figure = Figure(figsize=(side, side), layout="constrained")
         axis = figure.subplots()
-        axis.imshow(matrix / np.maximum(matrix.sum(1, keepdims=True), 1), cmap="Greys", vmin=0, vmax=1)
+        axis.imshow(share, cmap="Greys", vmin=0, vmax=1)
         axis.grid(False)
         axis.set(xlabel="predicted class", ylabel="label")
         axis.set_title(f"{evaluation.accuracy:.2%} of {len(evaluation.labels):,} images right")
         if count <= 30:
             axis.set_xticks(range(count), class_names, rotation=45 if max(map(len, class_names)) > 2 else 0)
             axis.set_yticks(range(count), class_names)
-            share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
             for row, column in zip(*np.nonzero(matrix), strict=True):
                 ink = "white" if share[row, column] > 0.5 else "black"
                 axis.text(column, row, matrix[row, column], ha="center", va="center", color=ink)
