@@ -1,15 +1,19 @@
-"""Which of Keras's backends the work needs."""
+"""Keras on one of its backends, and which of them the work needs."""
+
+try:
+    import keras
+except ImportError as error:
+    raise ImportError(
+        f"Keras needs a backend and could not load one ({error}): "
+        "pip install 'keras-convmixer[train]', or set KERAS_BACKEND to jax or torch where that is installed"
+    ) from error
 
 
 def require_tensorflow(work: str) -> None:
     """Check that Keras runs on TensorFlow; `work` is what needs it, as in "training".
 
-    Raises:
-        RuntimeError: Keras runs on another backend.
-        ImportError: Keras finds no backend.
+    Raises RuntimeError: Keras runs on another backend.
     """
-    import keras
-
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             f"{work} needs Keras on TensorFlow, and it runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"

@@ -1,0 +1,107 @@
+"""What timm does, each function for a process without TensorFlow; results go to files."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from peers import images_of, logits_of, randomized
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
+
+# A torchvision built for CUDA cannot load its operators beside a PyTorch for the CPU, and then fails on import to
+# describe these two. Nothing here calls them.
+_library = torch.library.Library("torchvision", "FRAGMENT")
+for _operator in ("nms", "qnms"):
+    if not hasattr(torch.ops.torchvision, _operator):
+        _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+from timm.data import ImageNetInfo, create_transform, resolve_data_config  # noqa: E402
+from timm.models import create_model  # noqa: E402
+from timm.models.convmixer import ConvMixer  # noqa: E402
+
+ACTIVATIONS = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU}
+
+
+def _build(activation, classes, sizes, seed=0):
+    return randomized(lambda: ConvMixer(**sizes, num_classes=classes, act_layer=ACTIVATIONS[activation]), seed)
+
+
+def write_weights_and_logits(folder, cases):
+    """For each case make timm's model with random weights; write CASE.safetensors and its logits, CASE.npz by size."""
+    for case, (activation, classes, sizes, image_sizes) in cases.items():
+        model = _build(activation, classes, sizes)
+        save_file(model.state_dict(), Path(folder) / f"{case}.safetensors")
+        logits = {f"{height}x{width}": logits_of(model, images_of(height, width)) for height, width in image_sizes}
+        np.savez(Path(folder) / f"{case}.npz", **logits)
+
+
+def write_logits_of_ours(folder, cases):
+    """For each case load our CASE.ours.safetensors into timm's model, strictly; write its logits, CASE.ours.npz."""
+    for case, (activation, classes, sizes, image_sizes) in cases.items():
+        model = _build(activation, classes, sizes, seed=1)
+        model.load_state_dict(load_file(Path(folder) / f"{case}.ours.safetensors"), strict=True)
+        logits = {f"{height}x{width}": logits_of(model, images_of(height, width)) for height, width in image_sizes}
+        np.savez(Path(folder) / f"{case}.ours.npz", **logits)
+
+
+def write_published_architectures(path, names):
+    """Write what timm itself builds by its published names: parameters, tensors' shapes, evaluation settings."""
+    found = {}
+    for name in names:
+        with torch.device("meta"):
+            model = create_model(name)
+        found[name] = {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "shapes": {n: list(t.shape) for n, t in model.state_dict().items() if not n.endswith("_tracked")},
+            "activation": type(model.stem[1]).__name__,
+            "config": {k: v for k, v in resolve_data_config(model=model).items() if k in ("crop_pct", "mean", "std")},
+            "hub": model.pretrained_cfg["hf_hub_id"],
+        }
+    Path(path).write_text(json.dumps(found))
+
+
+def write_operations(path, cases):
+    """Write how many multiplications with addition PyTorch counts in a forward pass of one image, by case."""
+    found = {}
+    for case, (sizes, classes, size) in cases.items():
+        with torch.device("meta"):
+            model = ConvMixer(**sizes, num_classes=classes)
+            images = torch.zeros(1, 3, size, size)
+        with FlopCounterMode(display=False) as counter:
+            model(images)
+        found[case] = counter.get_total_flops() / 2
+    Path(path).write_text(json.dumps(found))
+
+
+def write_transformed(folder, pictures, size):
+    """Write what timm's evaluation transform makes of picture files: NAME.npy, channels last."""
+    transform = create_transform((3, size, size), crop_pct=0.96, interpolation="bicubic")
+    for picture in pictures:
+        tensor = transform(Image.open(picture).convert("RGB"))
+        np.save(Path(folder) / f"{Path(picture).stem}.npy", tensor.permute(1, 2, 0).numpy())
+
+
+def write_imagenet_names(path):
+    """Write the synset and WordNet's lemmas of each ImageNet class, in the order of the models' outputs."""
+    info = ImageNetInfo("imagenet-1k")
+    lines = [f"{name}\t{info.label_name_to_description(name, detailed=False)}" for name in info.label_names()]
+    Path(path).write_text("\n".join(lines))
+
+
+def write_frozen():
+    """Write tests/library/frozen.npz anew."""
+    sys.path.insert(0, "library")
+    import frozen
+
+    found = {}
+    for case in frozen.CASES:
+        sizes = frozen.arguments(case)
+        model = _build(sizes.pop("activation"), frozen.CLASSES, sizes)
+        tensors = {name: torch.tensor(tensor) for name, tensor in frozen.tensors(case).items()}
+        counters = {name: t for name, t in model.state_dict().items() if name.endswith("num_batches_tracked")}
+        model.load_state_dict({**tensors, **counters}, strict=True)
+        found[case] = logits_of(model, frozen.images(case))
+    np.savez(frozen.FILE, **found)
