@@ -11,7 +11,25 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "convmixer": ["ConvMixer"],
+        "convmixer": ["ConvMixer", "features"],
+        "imagenet": ["decode_predictions", "preprocess_input"],
         "images": ["Preprocessing"],
+        "variants": [
+            "VARIANTS",
+            "Variant",
+            "ConvMixer1536_20",
+            "ConvMixer768_32",
+            "ConvMixer1024_20",
+            "ConvMixer1536_24",
+            "ConvMixer1536_20_ks3_p7",
+            "ConvMixer1536_20_ks9_p14",
+            "ConvMixer1024_16",
+            "ConvMixer1024_12",
+            "ConvMixer512_16",
+            "ConvMixer512_12",
+            "ConvMixer768_32_ks3_p14",
+            "ConvMixer256_8",
+        ],
+        "weights": ["load_weights", "save_weights_torch"],
     },
 )

@@ -2,20 +2,12 @@
 
 import math
 import numbers
-import os
-from pathlib import Path
+import re
 
-try:
-    import keras
-except ImportError as error:
-    raise ImportError(
-        f"Keras needs a backend and could not load one ({error}): "
-        "pip install 'keras-convmixer[train]', or set KERAS_BACKEND to jax or torch where that is installed"
-    ) from error
-
-# Of ImageNet, for pixels scaled to 0..1.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+from .backend import keras
+from .imagenet import DEVIATION, MEAN
+from .published import fetch, require_published
+from .weights import load_weights, require_weights_file
 
 
 def ConvMixer(
@@ -39,7 +31,8 @@ def ConvMixer(
     Input: images `[batch, height, width, channels]`, float32; pixels 0..255 with `include_preprocessing`,
     else scaled by the caller. Output: probabilities `[batch, classes]`; logits with
     `classifier_activation=None`; without top `[batch, height // patch_size, width // patch_size, dim]`, or
-    `[batch, dim]` with pooling. The defaults are the paper's ConvMixer-1536/20.
+    `[batch, dim]` with pooling. The defaults are the paper's ConvMixer-1536/20. Under a mixed dtype policy the
+    classifier stays float32.
 
     Source: section 2 and appendix D of the paper; `convmixer.py` of locuslab/convmixer, with PyTorch's
     default initialization, which the published recipes were tuned for.
@@ -52,16 +45,19 @@ def ConvMixer(
         activation: name of a Keras activation; "gelu" is the exact (erf) one.
         include_preprocessing: put ImageNet's scaling inside the model; needs 3 channels.
         include_top: end in average pooling and the classifier.
-        weights: None (random), or the path of a `.keras` file of the same architecture.
+        weights: None (random), "imagenet" (published: 1536/20, 768/32 with ReLU, 1024/20), or the path of a file
+            that `load_weights` takes. A classifier of another number of classes is left out, with a warning.
         input_tensor: a Keras tensor to use as the model's input.
         input_shape: (height, width, channels); height and width may be None. Default (224, 224, 3).
-        pooling: without top, None, "avg" or "max".
+        pooling: without top, None, "avg" or "max"; with top it has no effect, as in keras.applications.
         classes: number of classes.
         classifier_activation: activation of the classifier, None for logits.
         name: the model's name.
 
     Raises:
-        ValueError: an argument is not allowed; the sentence names it, its value and what is.
+        ValueError: an argument is not allowed, or the weights do not fit; the sentence names it, its value and
+            what is.
+        OSError: the published weights are neither in the hub's cache nor to be had.
     """
     _check_positive_integers(dim=dim, depth=depth, kernel_size=kernel_size, patch_size=patch_size)
     dim, depth, kernel_size, patch_size = int(dim), int(depth), int(kernel_size), int(patch_size)  # NumPy's too
@@ -69,10 +65,6 @@ def ConvMixer(
     if include_top:
         _check_positive_integers(classes=classes)
         classifier_activation = _activation_name("classifier_activation", classifier_activation)
-        if pooling is not None:
-            raise ValueError(
-                f"pooling={pooling!r} goes with include_top=False only: the classifier brings its own average pooling"
-            )
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling={pooling!r}: allowed are None, 'avg' and 'max'")
     if keras.config.image_data_format() != "channels_last":
@@ -80,16 +72,28 @@ def ConvMixer(
             f"keras.config.image_data_format() is {keras.config.image_data_format()!r}: ConvMixer takes "
             "'channels_last' only; call keras.config.set_image_data_format('channels_last')"
         )
-    if weights is not None:
-        _check_weights_file(weights)
     inputs = _input(input_tensor, input_shape, include_top)
     _check_image(inputs, patch_size, include_preprocessing)
+    if weights == "imagenet":
+        variant = require_published(
+            dim=dim,
+            depth=depth,
+            kernel_size=kernel_size,
+            patch_size=patch_size,
+            activation=activation,
+            channels=inputs.shape[-1],
+            classes=classes if include_top else None,
+            classifier_activation=classifier_activation,
+        )
+        weights = fetch(variant)
+    elif weights is not None:
+        weights = require_weights_file(weights)
 
     x = inputs
     if include_preprocessing:
         x = keras.layers.Rescaling(
-            scale=[1 / (255 * deviation) for deviation in IMAGENET_DEVIATION],
-            offset=[-m / d for m, d in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)],
+            scale=[1 / (255 * deviation) for deviation in DEVIATION],
+            offset=[-m / d for m, d in zip(MEAN, DEVIATION, strict=True)],
             name="preprocessing",
         )(x)
 
@@ -105,12 +109,15 @@ def ConvMixer(
         x = _activate_and_normalize(x, activation, name=f"{block}_pointwise")
 
     if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+        # Under mixed precision the sum over all positions and the softmax stay precise; they cost next to nothing.
+        dtype = "float32" if keras.config.dtype_policy().name.startswith("mixed_") else None
+        x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="head_pool")(x)
         x = keras.layers.Dense(
             int(classes),
             activation=classifier_activation,
             kernel_initializer=_pytorch_uniform(dim),
             bias_initializer=_pytorch_uniform(dim),
+            dtype=dtype,
             name="head_dense",
         )(x)
     elif pooling == "avg":
@@ -122,8 +129,25 @@ def ConvMixer(
         inputs = keras.utils.get_source_inputs(inputs)[0]
     model = keras.Model(inputs, x, name=name)
     if weights is not None:
-        _load(model, Path(weights))
+        load_weights(model, weights)
     return model
+
+
+def features(model):
+    """Return a view of a ConvMixer whose output is a dict of every block's output: "block_0", "block_1", ...
+
+    Each is `[batch, height // patch_size, width // patch_size, dim]`. The view shares the model's layers; it
+    returns what timm calls a block's output, after the last normalization. Raises ValueError: the model is no
+    ConvMixer.
+    """
+    names = [layer.name for layer in model.layers if re.fullmatch(r"block_\d+_pointwise_bn", layer.name)]
+    if not names:
+        raise ValueError(
+            f"the model {model.name!r} has no layer 'block_0_pointwise_bn': give a model that ConvMixer() returned, "
+            "not one that wraps it"
+        )
+    outputs = {name.removesuffix("_pointwise_bn"): model.get_layer(name).output for name in names}
+    return keras.Model(model.inputs[0], outputs, name=f"{model.name}_features")
 
 
 def _pytorch_uniform(fan_in):
@@ -227,45 +251,3 @@ def _activation_name(argument, activation):
     if name is None or getattr(keras.activations, name, None) is not function:
         raise ValueError(f"{argument}={activation!r}: give the name of a Keras activation, such as 'gelu' or 'relu'")
     return name
-
-
-def _check_weights_file(weights):
-    if not isinstance(weights, (str, os.PathLike)) or Path(weights).suffix != ".keras":
-        raise ValueError(
-            f"weights={str(weights)!r}: allowed are None and the path of a .keras file; "
-            "published weights are not in this version"
-        )
-    if not Path(weights).is_file():
-        raise ValueError(f"weights={str(weights)!r}: there is no such file")
-
-
-def _load(model, path):
-    # Not model.load_weights, which assigns layer by layer and leaves a misfit half loaded.
-    try:
-        source = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"weights={str(path)!r} cannot be loaded into this model: {reason}") from error
-    weights = source.get_weights()
-    have, need = [w.shape for w in weights], [tuple(w.shape) for w in model.weights]
-    if have[:-2] == need:  # include_top=False: the file's classifier has no place here
-        weights = weights[:-2]
-    elif have[:-2] == need[:-2] and have != need:
-        raise ValueError(
-            f"weights={str(path)!r} are for {have[-1][-1]} classes, and classes={need[-1][-1]}: "
-            f"pass classes={have[-1][-1]}, or include_top=False and a classifier of your own"
-        )
-    elif have != need:
-        raise ValueError(
-            f"weights={str(path)!r} are of another architecture: pass the dim, depth, kernel_size, patch_size "
-            "and input channels that they were trained with"
-        )
-    ours, theirs = (
-        [layer.activation for layer in m.layers if type(layer).__name__ == "Activation"] for m in (model, source)
-    )
-    if ours != theirs:
-        raise ValueError(
-            f"weights={str(path)!r} are of a model with activation={theirs[0].__name__!r}, and this one has "
-            f"{ours[0].__name__!r}: pass the activation that they were trained with"
-        )
-    model.set_weights(weights)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from processes import run_python
 
+import keras_convmixer as kc
 from keras_convmixer import ConvMixer
 
 SMALL = {"dim": 8, "depth": 2, "kernel_size": 5, "patch_size": 2, "input_shape": (8, 8, 3), "classes": 4}
@@ -63,62 +64,6 @@ def test_equals_the_papers_formula(kernel_size, shape):
     images = np.random.default_rng(1).normal(size=(2, *shape)).astype("float32")
     expected = convmixer_in_numpy(model, images, kernel_size, patch_size=2, depth=2)
     np.testing.assert_allclose(model(images, training=False), expected, atol=1e-5 * np.abs(expected).max())
-
-
-def test_equals_the_papers_own_code():
-    torch = pytest.importorskip("torch")
-    from torch import nn
-
-    class Residual(nn.Module):  # appendix of the paper, as printed
-        def __init__(self, fn):
-            super().__init__()
-            self.fn = fn
-
-        def forward(self, x):
-            return self.fn(x) + x
-
-    def reference(dim, depth, kernel_size, patch_size, n_classes):
-        return nn.Sequential(
-            nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size),
-            nn.GELU(),
-            nn.BatchNorm2d(dim),
-            *[
-                nn.Sequential(
-                    Residual(
-                        nn.Sequential(
-                            nn.Conv2d(dim, dim, kernel_size, groups=dim, padding="same"), nn.GELU(), nn.BatchNorm2d(dim)
-                        )
-                    ),
-                    nn.Conv2d(dim, dim, kernel_size=1),
-                    nn.GELU(),
-                    nn.BatchNorm2d(dim),
-                )
-                for _ in range(depth)
-            ],
-            nn.AdaptiveAvgPool2d((1, 1)),
-            nn.Flatten(),
-            nn.Linear(dim, n_classes),
-        )
-
-    for kernel_size in (4, 7):
-        model = randomize(ConvMixer(**{**SMALL, "kernel_size": kernel_size}, classifier_activation=None))
-        peer = reference(8, 2, kernel_size, 2, 4).eval()
-        ours = iter(model.get_weights())
-        with torch.no_grad():
-            for module in peer.modules():
-                if isinstance(module, nn.Conv2d):
-                    order = (2, 3, 0, 1) if module.groups > 1 else (3, 2, 0, 1)
-                    module.weight.copy_(torch.tensor(next(ours)).permute(order))
-                    module.bias.copy_(torch.tensor(next(ours)))
-                elif isinstance(module, nn.Linear):
-                    module.weight.copy_(torch.tensor(next(ours)).T)
-                    module.bias.copy_(torch.tensor(next(ours)))
-                elif isinstance(module, nn.BatchNorm2d):
-                    for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                        tensor.copy_(torch.tensor(next(ours)))
-            images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype("float32")
-            expected = peer(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-        np.testing.assert_allclose(model(images, training=False), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_defaults_are_the_papers_1536_20():
@@ -212,15 +157,16 @@ WRONG = [
     ({"activation": "geluu"}, ("activation='geluu'", "gelu", "relu")),
     ({"activation": lambda x: x}, ("activation=", "name of a Keras activation")),
     ({"classifier_activation": "softmux"}, ("classifier_activation='softmux'",)),
-    ({"pooling": "avg"}, ("pooling='avg'", "include_top=False")),
     ({"include_top": False, "pooling": "mean"}, ("pooling='mean'", "'avg'", "'max'")),
+    ({"pooling": "mean"}, ("pooling='mean'", "'avg'", "'max'")),
     ({"input_shape": (8, 8)}, ("input_shape=(8, 8)", "height, width, channels")),
     ({"input_shape": (8, 8, None)}, ("input_shape=(8, 8, None)", "channels")),
     ({"input_shape": (3, 8, 8), "patch_size": 5}, ("patch_size=5", "3x8")),
     ({"input_shape": (8, 8, 1), "include_preprocessing": True}, ("include_preprocessing=True", "3 channels", "1")),
-    ({"weights": "imagenet"}, ("weights='imagenet'", "None", ".keras")),
+    ({"weights": "imagenet"}, ("weights='imagenet'", "dim=8", "ConvMixer768_32")),
+    ({"weights": "imagenett"}, ("weights='imagenett'", "'imagenet'", ".safetensors")),
     ({"weights": "missing.keras"}, ("weights='missing.keras'", "no such file")),
-    ({"weights": 3}, ("weights='3'", "None", ".keras")),
+    ({"weights": 3}, ("weights='3'", "None", "'imagenet'", ".keras")),
     ({"input_shape": 8}, ("input_shape=(8,)", "height, width, channels")),
     ({"input_tensor": keras.Input((9, 9, 3))}, ("input_shape=(8, 8, 3)", "(9, 9, 3)")),
     ({"input_tensor": np.zeros((1, 8, 8, 3))}, ("input_tensor is a ndarray", "keras.Input")),
@@ -251,29 +197,76 @@ def test_channels_first_is_refused():
         keras.config.set_image_data_format("channels_last")
 
 
-def test_weights_from_a_keras_file(tmp_path):
-    source = randomize(ConvMixer(**SMALL))
-    path = tmp_path / "model.keras"
-    source.save(path)
-    for loaded in (ConvMixer(**SMALL, weights=path), ConvMixer(**SMALL, weights=str(path))):
-        for ours, theirs in zip(loaded.get_weights(), source.get_weights(), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-    body = ConvMixer(**SMALL, weights=path, include_top=False)
-    np.testing.assert_array_equal(body.get_weights()[-1], source.get_weights()[-3])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    exact = randomize(ConvMixer(**SMALL))
+    images = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype("float32")
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = ConvMixer(**SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(exact.get_weights())
+    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+    assert mixed.get_layer("block_0_pointwise_bn").output.dtype == policy.removeprefix("mixed_")
+    assert mixed.output.dtype == "float32"
+    np.testing.assert_allclose(mixed(images), exact(images), atol=0.03)
 
 
-def test_weights_that_do_not_fit(tmp_path):
-    path = tmp_path / "model.keras"
-    ConvMixer(**SMALL).save(path)
-    with pytest.raises(ValueError, match=r"4 classes, and classes=7.*pass classes=4"):
-        ConvMixer(**{**SMALL, "classes": 7}, weights=path)
-    with pytest.raises(ValueError, match="another architecture"):
-        ConvMixer(**{**SMALL, "dim": 16}, weights=path)
-    with pytest.raises(ValueError, match="a model with activation='gelu', and this one has 'relu'"):
-        ConvMixer(**SMALL, activation="relu", weights=path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cannot be loaded"):
-        ConvMixer(**SMALL, weights=path)
+def test_a_configuration_rebuilds_the_model():
+    model = randomize(ConvMixer(**SMALL, include_preprocessing=True))
+    images = np.random.default_rng(1).uniform(0, 255, size=(2, 8, 8, 3)).astype("float32")
+    for twin in (keras.Model.from_config(model.get_config()), keras.models.clone_model(model)):
+        assert [layer.name for layer in twin.layers] == [layer.name for layer in model.layers]
+        twin.set_weights(model.get_weights())
+        np.testing.assert_array_equal(twin(images), model(images))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"weights": "imagenett"},
+        {"weights": "missing.weights.h5"},
+        {"weights": "imagenet", "classifier_activation": "sigmoid"},
+        {"weights": "imagenet", "include_top": False, "input_shape": (64, 64, 4)},
+        {"input_shape": (64, 64)},
+        {"classifier_activation": "softmux"},
+        {"input_tensor": keras.Input((64, 64, 3)), "input_shape": (64, 64, 3)},
+        {"input_shape": (64, 64, 3), "pooling": "max"},
+        {"input_shape": (64, 64, 4)},
+        {"include_top": False},
+        {"include_top": False, "pooling": "avg", "input_shape": (64, 64, 3)},
+        {"include_top": False, "classes": 7, "classifier_activation": "sigmoid"},
+        {"classes": 7, "classifier_activation": None},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:This model usually expects 1 or 3 input channels")
+def test_arguments_mean_what_they_mean_to_keras_applications(arguments):
+    def outcome(build):
+        try:
+            model = build(**{"weights": None, "include_preprocessing": False, **arguments})
+        except ValueError:
+            return "ValueError"
+        *grid, channels = model.output_shape
+        return len(grid), channels if arguments.get("include_top", True) else "features"
+
+    assert outcome(kc.ConvMixer1024_20) == outcome(keras.applications.ConvNeXtTiny)
+
+
+def test_features_are_every_blocks_output():
+    model = randomize(ConvMixer(**{**SMALL, "depth": 3}))
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype("float32")
+    outputs = kc.features(model)(images)
+    assert list(outputs) == ["block_0", "block_1", "block_2"]
+    for block in range(3):
+        shallow = ConvMixer(**{**SMALL, "depth": block + 1}, include_top=False)
+        shallow.set_weights(model.get_weights()[: len(shallow.weights)])
+        np.testing.assert_allclose(outputs[f"block_{block}"], shallow(images), rtol=1e-5)
+
+
+def test_features_need_a_convmixer():
+    with pytest.raises(ValueError, match="'mlp' has no layer 'block_0_pointwise_bn'"):
+        kc.features(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="mlp"))
 
 
 def test_a_saved_model_loads_without_this_package(tmp_path):

@@ -109,7 +109,8 @@ def test_the_wheel_owns_one_import_name_and_holds_every_module(wheel):
     expected = {
         "/".join([*floor.split("."), path.relative_to(folder).as_posix()])
         for floor, folder in FLOORS.items()
-        for path in folder.rglob("*.py")
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".txt")
     }
     assert set(names) == expected
 
@@ -127,3 +128,4 @@ def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
     assert str(tmp_path) in run(bin / "python", "-c", code)
     assert "quickstart" in run(bin / "convmixer", "--help")
     assert "name=" in run(bin / "python", "-c", "from keras_convmixer.training import RECIPES; print(RECIPES)")
+    assert "ConvMixer1536_20" in run(bin / "convmixer", "variants")

@@ -1,0 +1,130 @@
+"""The paper's variants: one table, and a function for each of its rows."""
+
+from dataclasses import dataclass
+
+REFERENCE = "the reference repository"
+PAPER = "the paper's tables, as reported"
+ACTIVATIONS = {"gelu": "GELU", "relu": "ReLU"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the paper's tables: an architecture, what it costs, and how well it was reported to do.
+
+    Source: the paper's tables of results; READMEs of locuslab/convmixer and locuslab/convmixer-cifar10.
+    """
+
+    dim: int
+    depth: int
+    kernel_size: int
+    patch_size: int
+    top1: float
+    """Reported accuracy on the data set's evaluation images, in percent."""
+    source: str
+    """Where `top1` was reported, and after how many epochs where that is known."""
+    activation: str = "gelu"
+    dataset: str = "ImageNet"
+    image_size: int = 224
+    classes: int = 1000
+    weights: str | None = None
+    """Repository of the published weights on the Hugging Face hub."""
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers, as PyTorch counts: without the normalizations' moving statistics."""
+        stem = (3 * self.patch_size**2 + 1 + 2) * self.dim
+        depthwise = (self.kernel_size**2 + 1 + 2) * self.dim
+        pointwise = (self.dim + 1 + 2) * self.dim
+        return stem + self.depth * (depthwise + pointwise) + (self.dim + 1) * self.classes
+
+    @property
+    def gmacs(self) -> float:
+        """Billions of multiplications with addition for one image, those of depthwise convolutions included."""
+        positions = (self.image_size // self.patch_size) ** 2
+        stem = 3 * self.patch_size**2 * self.dim
+        block = (self.kernel_size**2 + self.dim) * self.dim
+        return (positions * (stem + self.depth * block) + self.dim * self.classes) / 1e9
+
+
+def _timm(name):
+    return f"timm/convmixer_{name}.in1k"
+
+
+# Published weights go by the short name; kernel and patch size are in the name where another row has it.
+VARIANTS = {
+    "ConvMixer1536_20": Variant(1536, 20, 9, 7, 81.37, f"{REFERENCE}, 150 epochs", weights=_timm("1536_20")),
+    "ConvMixer768_32": Variant(768, 32, 7, 7, 80.16, f"{REFERENCE}, 300 epochs", "relu", weights=_timm("768_32")),
+    "ConvMixer1024_20": Variant(1024, 20, 9, 14, 76.94, REFERENCE, weights=_timm("1024_20_ks9_p14")),
+    "ConvMixer1536_24": Variant(1536, 24, 9, 14, 80.21, PAPER),
+    "ConvMixer1536_20_ks3_p7": Variant(1536, 20, 3, 7, 81.60, PAPER),
+    "ConvMixer1536_20_ks9_p14": Variant(1536, 20, 9, 14, 78.92, PAPER),
+    "ConvMixer1024_16": Variant(1024, 16, 9, 7, 79.45, PAPER),
+    "ConvMixer1024_12": Variant(1024, 12, 8, 7, 77.75, PAPER),
+    "ConvMixer512_16": Variant(512, 16, 8, 7, 73.76, REFERENCE),
+    "ConvMixer512_12": Variant(512, 12, 8, 7, 72.59, PAPER),
+    "ConvMixer768_32_ks3_p14": Variant(768, 32, 3, 14, 74.93, PAPER, "relu"),
+    "ConvMixer256_8": Variant(
+        dim=256,
+        depth=8,
+        kernel_size=5,
+        patch_size=2,
+        top1=92.60,
+        source="the reference's CIFAR-10 repository, 25 epochs",
+        dataset="CIFAR-10",
+        image_size=32,
+        classes=10,
+    ),
+}
+
+
+def _function(function_name, variant):
+    model_name = function_name.replace("ConvMixer", "convmixer_")
+
+    def build(
+        include_top=True,
+        include_preprocessing=False,
+        weights=None,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=variant.classes,
+        classifier_activation="softmax",
+        name=model_name,
+    ):
+        from .convmixer import ConvMixer  # the table alone needs no Keras
+
+        if input_shape is None and input_tensor is None and include_top:
+            input_shape = (variant.image_size, variant.image_size, 3)
+        return ConvMixer(
+            dim=variant.dim,
+            depth=variant.depth,
+            kernel_size=variant.kernel_size,
+            patch_size=variant.patch_size,
+            activation=variant.activation,
+            include_preprocessing=include_preprocessing,
+            include_top=include_top,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name,
+        )
+
+    build.__name__ = build.__qualname__ = function_name
+    published = "None, 'imagenet'" if variant.weights else "None (no weights were published)"
+    build.__doc__ = f"""Build ConvMixer-{variant.dim}/{variant.depth} with {variant.kernel_size}x{variant.kernel_size} \
+kernels on {variant.patch_size}x{variant.patch_size} patches and {ACTIVATIONS[variant.activation]}.
+
+    {variant.parameters / 1e6:.2f} million parameters, {variant.gmacs:.2f} GMACs at {variant.image_size} pixels; \
+top-1 on {variant.dataset} {variant.top1:.2f} %
+    ({variant.source}).
+
+    Arguments, shapes and errors are those of `ConvMixer`. weights: {published} or the path of a file.
+    """
+    return build
+
+
+FUNCTIONS = {name: _function(name, variant) for name, variant in VARIANTS.items()}
+globals().update(FUNCTIONS)

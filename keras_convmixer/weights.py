@@ -1,0 +1,247 @@
+"""Weights from files into a model, and from a model out to PyTorch: exactly, or not at all."""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from .atomic import atomic_file
+from .backend import keras
+from .checkpoint import SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, Checkpoint, read_checkpoint
+from .published import published_variant
+
+KERAS_SUFFIXES = (".keras", ".weights.h5")
+# Keras layer -> timm module. Source: `ConvMixer` in timm/models/convmixer.py.
+MODULES = (
+    (r"stem_conv", r"stem.0"),
+    (r"stem_bn", r"stem.2"),
+    (r"block_(\d+)_depthwise_conv", r"blocks.\1.0.fn.0"),
+    (r"block_(\d+)_depthwise_bn", r"blocks.\1.0.fn.2"),
+    (r"block_(\d+)_pointwise_conv", r"blocks.\1.1"),
+    (r"block_(\d+)_pointwise_bn", r"blocks.\1.3"),
+    (r"head_dense", r"head"),
+)
+HEAD = ("head.weight", "head.bias")
+# Of each kind of layer its weights in Keras's order: name in PyTorch, Keras's axes in PyTorch's order.
+TENSORS = {
+    "Conv2D": (("weight", (3, 2, 0, 1)), ("bias", (0,))),
+    "DepthwiseConv2D": (("weight", (2, 3, 0, 1)), ("bias", (0,))),
+    "Dense": (("weight", (1, 0)), ("bias", (0,))),
+    "BatchNormalization": (("weight", (0,)), ("bias", (0,)), ("running_mean", (0,)), ("running_var", (0,))),
+}
+
+logger = logging.getLogger(__name__)
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Load a file of weights into a ConvMixer, normalization statistics included: all of it, or nothing.
+
+    Takes timm's .safetensors, the reference's .pth.tar (needs PyTorch; no code in it is run), and Keras's .keras
+    and .weights.h5. Half precision is widened. Where the model has no classifier, or one for another number of
+    classes, the file's classifier is left out, a warning in the log says so, and the model's own stays as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the model is no ConvMixer; or the file is damaged, holds NaN or code, or does not fit: the
+            sentence lists every missing, extra or misshapen tensor by its name in timm.
+        ImportError: a PyTorch file, and PyTorch is not installed or older than 2.6.
+    """
+    path = Path(path)
+    layers = _layers(model)
+    checkpoint = _open(model, path)
+    needed = {name: array.shape for name, array in _tensors(model).items()}
+    left_out = _head_that_has_no_place(checkpoint.shapes, needed)
+    _check_fit({n: s for n, s in checkpoint.shapes.items() if n not in left_out}, needed, left_out, checkpoint)
+    _check_activation(model, checkpoint)
+    loaded = [
+        (layer, [np.transpose(_read(checkpoint, name), np.argsort(axes)) for name, axes in tensors])
+        for layer, tensors in layers
+        if not (left_out and layer.name == "head_dense")
+    ]
+    for layer, arrays in loaded:
+        layer.set_weights(arrays)
+    if left_out:
+        classes = f"{needed['head.bias'][0]} classes" if "head.bias" in needed else "no classifier"
+        tensors = " and ".join(f"{name} {list(checkpoint.shapes[name])}" for name in left_out)
+        logger.warning("%s: %s left out, as the model has %s", path.name, tensors, classes)
+
+
+def save_weights_torch(model: keras.Model, path: Path) -> None:
+    """Write a ConvMixer's weights as a .safetensors file that timm's ConvMixer of the same sizes loads strictly.
+
+    float32. With `include_preprocessing=True` the PyTorch model must be given what `preprocess_input` returns: the
+    scaling is no weight. The file's metadata hold the activation's name. What was at `path` before stays where
+    writing fails.
+
+    Raises:
+        ValueError: the model is no ConvMixer, or `path` does not end in .safetensors.
+        OSError: the folder does not exist, or the disk is full.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    if not path.name.endswith(SAFETENSORS_SUFFIXES):
+        raise ValueError(f"{path} must end in .safetensors, which both timm and load_weights read without running code")
+    tensors = {name: np.ascontiguousarray(array, "float32") for name, array in _tensors(model).items()}
+    counters = {
+        name.replace("running_var", "num_batches_tracked"): np.zeros((), "int64")  # PyTorch's strict loading asks
+        for name in tensors
+        if name.endswith("running_var")
+    }
+    with atomic_file(path) as partial:
+        save_file({**tensors, **counters}, partial, {"format": "pt", "activation": _activation(model)})
+
+
+def require_weights_file(weights) -> Path:
+    """Check, before a model is built for it, that `weights` names a file of a kind that `load_weights` takes.
+
+    Raises ValueError: it is no path, of another kind, or not there.
+    """
+    suffixes = (*SAFETENSORS_SUFFIXES, *TORCH_SUFFIXES, *KERAS_SUFFIXES)
+    if not isinstance(weights, (str, os.PathLike)) or not Path(weights).name.endswith(suffixes):
+        raise ValueError(
+            f"weights={str(weights)!r}: allowed are None, 'imagenet', and the path of a file that ends in "
+            f"{', '.join(suffixes)}"
+        )
+    if not Path(weights).is_file():
+        raise ValueError(f"weights={str(weights)!r}: there is no such file")
+    return Path(weights)
+
+
+def _layers(model):
+    """Return the layers that hold weights: each with its tensors' names in timm and axes, in Keras's order."""
+    found = []
+    for layer in model.layers:
+        for pattern, module in MODULES:
+            match = re.fullmatch(pattern, layer.name)
+            if match:
+                tensors = TENSORS[type(layer).__name__]
+                found.append((layer, [(f"{match.expand(module)}.{name}", axes) for name, axes in tensors]))
+    if not found or found[0][0].name != "stem_conv":
+        raise ValueError(
+            f"the model {model.name!r} has no layer 'stem_conv': give a model that ConvMixer() returned, not one that "
+            "wraps it"
+        )
+    return found
+
+
+def _tensors(model):
+    """Return a ConvMixer's weights in PyTorch's layout by timm's names."""
+    return {
+        name: np.transpose(array, axes)
+        for layer, tensors in _layers(model)
+        for (name, axes), array in zip(tensors, layer.get_weights(), strict=True)
+    }
+
+
+def _activation(model):
+    return model.get_layer("stem_activation").activation.__name__
+
+
+def _open(model, path):
+    if not (path.name.endswith(KERAS_SUFFIXES) and path.is_file()):
+        return read_checkpoint(path)
+    try:
+        if path.suffix == ".keras":
+            source = keras.saving.load_model(path, compile=False)
+        else:  # into a twin, as Keras assigns layer by layer and leaves a misfit half loaded
+            source = keras.models.clone_model(model)
+            source.load_weights(path)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} cannot be loaded into this model: {reason}") from error
+    try:
+        tensors = _tensors(source)
+    except ValueError as error:
+        raise ValueError(f"{path} holds no ConvMixer: {error}") from None
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return Checkpoint(path, shapes, tensors.__getitem__, _activation(source))
+
+
+def _head_that_has_no_place(shapes, needed):
+    head = [name for name in HEAD if name in shapes]
+    if "head.weight" not in needed:
+        return head
+    # Only the number of classes may differ; another width is a misfit as any other.
+    fits = [shapes[name][:1] == needed[name][:1] for name in head]
+    same_width = shapes.get("head.weight", ())[1:] == needed["head.weight"][1:]
+    return head if head == list(HEAD) and same_width and not any(fits) else []
+
+
+def _check_fit(shapes, needed, left_out, checkpoint):
+    wanted = {name: shape for name, shape in needed.items() if not (left_out and name in HEAD)}
+    groups = {
+        "missing": {(name, f"{list(wanted[name])}") for name in wanted.keys() - shapes.keys()},
+        "extra": {(name, f"{list(shapes[name])}") for name in shapes.keys() - wanted.keys()},
+        "of another shape": {
+            (name, f"{list(shapes[name])}, not {list(wanted[name])}")
+            for name in shapes.keys() & wanted.keys()
+            if shapes[name] != wanted[name]
+        },
+    }
+    faults = "; ".join(f"{kind}: {_listed(tensors)}" for kind, tensors in groups.items() if tensors)
+    if not faults:
+        return
+    architecture = checkpoint.architecture
+    if architecture:
+        holds = ", ".join(f"{name}={value}" for name, value in architecture.items())
+        remedy = f"The file holds a ConvMixer with {holds}: build the model like that"
+    else:
+        remedy = "The file holds no whole ConvMixer: get timm's model.safetensors or the reference's .pth.tar"
+    raise ValueError(f"{checkpoint.path} does not fit the model. {remedy}. {faults}")
+
+
+def _listed(tensors):
+    """Name every tensor; those that differ only by the block's number together: "blocks.{0-19}.1.bias [8]"."""
+    together = {}
+    for name, note in tensors:
+        block = re.match(r"blocks\.(\d+)\.", name)
+        pattern = re.sub(r"^blocks\.\d+\.", "blocks.{}.", name)
+        together.setdefault((pattern, note), []).extend([int(block[1])] if block else [])
+    return ", ".join(
+        f"{pattern.format(_ranges(sorted(numbers))) if numbers else pattern} {note}"
+        for (pattern, note), numbers in sorted(together.items())
+    )
+
+
+def _ranges(numbers):
+    if len(numbers) == 1:
+        return str(numbers[0])
+    runs = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return "{" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) + "}"
+
+
+def _check_activation(model, checkpoint):
+    ours = _activation(model)
+    if checkpoint.activation not in (None, ours):
+        raise ValueError(
+            f"{checkpoint.path} is of a model with activation={checkpoint.activation!r}, and this one has {ours!r}: "
+            "pass the activation that the weights were trained with"
+        )
+    published = published_variant(**checkpoint.architecture)
+    if published and checkpoint.activation is None and published.activation != ours:
+        logger.warning(
+            "%s has the sizes of published weights that are for activation=%r, and the model has %r",
+            checkpoint.path.name,
+            published.activation,
+            ours,
+        )
+
+
+def _read(checkpoint, name):
+    array = checkpoint.read(name)
+    if array.dtype.kind not in "fV":  # V: bfloat16
+        raise ValueError(f"{checkpoint.path}: {name} is of {array.dtype}: get a file of floating-point weights")
+    array = array.astype("float32")
+    if not np.isfinite(array).all() or (name.endswith("running_var") and (array < 0).any()):
+        raise ValueError(
+            f"{checkpoint.path} is damaged: {name} holds NaN, infinity or a negative variance: get it again"
+        )
+    return array

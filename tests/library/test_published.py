@@ -1,0 +1,173 @@
+"""`weights="imagenet"` from a hub cache that the test lays out; nothing here goes online."""
+
+import hashlib
+import json
+
+import numpy as np
+import peers
+import pytest
+from processes import run_python
+from safetensors.numpy import save_file
+
+import keras_convmixer as kc
+
+NAME = "ConvMixer1024_20"
+
+
+def lay_out(cache, repository, tensors):
+    """What huggingface_hub keeps of a repository: blobs by checksum, snapshots of links, and where `main` is."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    for part in ("blobs", f"snapshots/{commit}", "refs"):
+        (folder / part).mkdir(parents=True)
+    save_file(tensors, folder / "partial")
+    blob = hashlib.sha256((folder / "partial").read_bytes()).hexdigest()
+    (folder / "partial").rename(folder / "blobs" / blob)
+    (folder / "snapshots" / commit / "model.safetensors").symlink_to(f"../../blobs/{blob}")
+    (folder / "refs" / "main").write_text(commit)
+    return folder / "blobs" / blob
+
+
+def random_tensors(variant):
+    """Weights of a published variant's sizes by timm's names, made without the code under test."""
+    random = np.random.RandomState(0)
+    dim, kernel_size, patch_size = variant.dim, variant.kernel_size, variant.patch_size
+    shapes = {"stem.0": (dim, 3, patch_size, patch_size), "stem.2": (dim,), "head": (variant.classes, dim)}
+    for block in range(variant.depth):
+        shapes[f"blocks.{block}.0.fn.0"] = (dim, 1, kernel_size, kernel_size)
+        shapes[f"blocks.{block}.0.fn.2"] = shapes[f"blocks.{block}.3"] = (dim,)
+        shapes[f"blocks.{block}.1"] = (dim, dim, 1, 1)
+    tensors = {}
+    for name, shape in shapes.items():
+        tensors[f"{name}.weight"] = random.uniform(-1, 1, shape).astype("float32")
+        tensors[f"{name}.bias"] = random.uniform(-1, 1, shape[0]).astype("float32")
+        if len(shape) == 1:
+            tensors[f"{name}.running_mean"] = random.uniform(-1, 1, shape).astype("float32")
+            tensors[f"{name}.running_var"] = random.uniform(0.5, 1, shape).astype("float32")
+            tensors[f"{name}.num_batches_tracked"] = np.array(7)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("hub")
+    variant = kc.VARIANTS[NAME]
+    lay_out(cache, variant.weights, random_tensors(variant))
+    return cache
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def from_cache(cache, offline, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+
+
+LOAD = """
+import json, sys
+import keras_convmixer as kc
+model = getattr(kc, sys.argv[1])(weights="imagenet", **json.loads(sys.argv[2]))
+weights = {layer.name: [float(w.reshape(-1)[-1]) for w in layer.get_weights()] for layer in model.layers}
+print(json.dumps([weights, model.output_shape]))
+"""
+
+
+def load(name=NAME, **arguments):
+    return run_python(LOAD, name, json.dumps(arguments), check=False)
+
+
+def test_imagenet_means_the_published_file_in_the_hubs_cache(from_cache):
+    process = load()
+    assert process.returncode == 0, process.stderr
+    weights, shape = json.loads(process.stdout.splitlines()[-1])
+    assert shape == [None, 1000]
+    tensors = random_tensors(kc.VARIANTS[NAME])
+    # The last number of each tensor is the same in both layouts.
+    for layer, module in {
+        "stem_conv": "stem.0",
+        "block_19_pointwise_conv": "blocks.19.1",
+        "head_dense": "head",
+    }.items():
+        assert weights[layer] == [float(tensors[f"{module}.{part}"].flat[-1]) for part in ("weight", "bias")]
+    parts = ("weight", "bias", "running_mean", "running_var")
+    assert weights["block_7_depthwise_bn"] == [float(tensors[f"blocks.7.0.fn.2.{part}"][-1]) for part in parts]
+
+
+def test_another_class_count_keeps_the_body_and_says_so(from_cache):
+    process = load(classes=10)
+    assert "head.weight [1000, 1024] and head.bias [1000] left out, as the model has 10 classes" in process.stderr
+    weights, shape = json.loads(process.stdout.splitlines()[-1])
+    assert shape == [None, 10]
+    assert weights["stem_conv"][1] == float(random_tensors(kc.VARIANTS[NAME])["stem.0.bias"][-1])
+
+
+def last_line(process):
+    assert process.returncode == 1
+    return process.stderr.splitlines()[-1]
+
+
+def test_offline_without_cache_one_sentence_says_what_to_do(offline, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    sentence = last_line(load())
+    for words in ("timm/convmixer_1024_20_ks9_p14.in1k", str(tmp_path), "HF_HUB_OFFLINE", "go online once", "weights="):
+        assert words in sentence
+
+
+def test_no_connection_and_no_cache_is_said_likewise(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    sentence = last_line(load())
+    assert "neither in the Hugging Face cache" in sentence
+    assert "HF_HUB_OFFLINE" not in sentence
+
+
+def test_a_damaged_cache_is_named(offline, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    blob = lay_out(tmp_path, kc.VARIANTS[NAME].weights, {"a": np.zeros(100)})
+    blob.write_bytes(blob.read_bytes()[:-9])
+    sentence = last_line(load())
+    assert str(tmp_path) in sentence
+    assert "damaged" in sentence
+
+
+def architecture(name, **changes):
+    v = kc.VARIANTS[name]
+    arguments = {"dim": v.dim, "depth": v.depth, "kernel_size": v.kernel_size, "patch_size": v.patch_size}
+    return {**arguments, "activation": v.activation, "weights": "imagenet", **changes}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (architecture("ConvMixer768_32", activation="gelu"), ("768/32", "activation='relu'", "'gelu'")),
+        (architecture("ConvMixer1536_20", activation="relu"), ("1536/20", "activation='gelu'")),
+        (architecture("ConvMixer1536_20", kernel_size=3), ("kernel_size=3", "ConvMixer1536_20, ConvMixer768_32")),
+        (architecture("ConvMixer512_16"), ("dim=512", "none were published")),
+        (architecture("ConvMixer768_32", input_shape=(224, 224, 1)), ("3 channels", "the input has 1")),
+        (architecture("ConvMixer768_32", classifier_activation="sigmoid"), ("'sigmoid'", "'softmax'", "None")),
+    ],
+)
+def test_what_has_no_published_weights_is_refused_before_anything_is_fetched(arguments, words):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the words are checked below
+        kc.ConvMixer(**arguments)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_timm_knows_the_same_published_models(tmp_path):
+    published = {name: variant for name, variant in kc.VARIANTS.items() if variant.weights}
+    assert len(published) == 3
+    timms = {name: v.weights.removeprefix("timm/").removesuffix(".in1k") for name, v in published.items()}
+    peers.run_timm("write_published_architectures", path=tmp_path / "found.json", names=list(timms.values()))
+    found = json.loads((tmp_path / "found.json").read_text())
+    for name, variant in published.items():
+        facts = found[timms[name]]
+        assert facts["parameters"] == variant.parameters
+        assert facts["activation"].lower() == variant.activation
+        assert facts["hub"] in (variant.weights, "timm/")
+        assert facts["config"]["crop_pct"] == 0.96
+        expected = {n: list(t.shape) for n, t in random_tensors(variant).items() if not n.endswith("_tracked")}
+        assert facts["shapes"] == expected

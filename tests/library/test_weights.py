@@ -1,0 +1,447 @@
+"""Weights in and out, against timm and the reference in PyTorch; what needs neither is in `frozen`."""
+
+import json
+import logging
+import pickle
+
+import frozen
+import keras
+import numpy as np
+import peers
+import pytest
+from processes import run_python
+from safetensors.numpy import load_file, save_file
+
+import keras_convmixer as kc
+
+SMALL = {"dim": 8, "depth": 2, "kernel_size": 5, "patch_size": 2}
+TOLERANCE = 1e-4  # of the largest logit
+
+
+def model_like(sizes, shape=(None, None, 3), classes=1000, **arguments):
+    return kc.ConvMixer(**sizes, input_shape=shape, classes=classes, **{"classifier_activation": None, **arguments})
+
+
+def assert_close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
+
+
+def tensors_of(case="odd_gelu"):
+    return frozen.tensors(case)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Weights of `model`, as timm would have saved them."""
+    path = tmp_path / "model.safetensors"
+    save_file(tensors_of(), path)
+    return path
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return model_like(frozen.arguments("odd_gelu"), classes=frozen.CLASSES)
+
+
+@pytest.mark.parametrize("case", frozen.CASES)
+def test_outputs_are_those_that_timm_once_computed(case, tmp_path):
+    save_file(frozen.tensors(case), tmp_path / "model.safetensors")
+    model = model_like(frozen.arguments(case), classes=frozen.CLASSES, weights=tmp_path / "model.safetensors")
+    assert_close(model(frozen.images(case), training=False), np.load(frozen.FILE)[case])
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("case", frozen.CASES)
+def test_other_backends_compute_the_same(backend, case, tmp_path, monkeypatch):
+    pytest.importorskip(backend, reason=f"{backend} is a peer: make test-peers")
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    save_file(frozen.tensors(case), tmp_path / "model.safetensors")
+    np.save(tmp_path / "images.npy", frozen.images(case))
+    arguments = {**frozen.arguments(case), "classes": frozen.CLASSES, "classifier_activation": None}
+    process = run_python(
+        "import json, sys, keras, numpy, keras_convmixer as kc\n"
+        "folder = sys.argv[1]\n"
+        "model = kc.ConvMixer(**json.loads(sys.argv[2]), input_shape=(None, None, 3))\n"
+        "kc.load_weights(model, folder + '/model.safetensors')\n"
+        "kc.save_weights_torch(model, folder + '/back.safetensors')\n"
+        "outputs = keras.ops.convert_to_numpy(model(numpy.load(folder + '/images.npy'), training=False))\n"
+        "print(json.dumps([keras.backend.backend(), outputs.tolist()]))",
+        tmp_path,
+        json.dumps(arguments),
+    )
+    ran_on, outputs = json.loads(process.stdout.splitlines()[-1])
+    assert ran_on == backend
+    assert_close(np.array(outputs), np.load(frozen.FILE)[case])
+    back = load_file(tmp_path / "back.safetensors")
+    for name, tensor in frozen.tensors(case).items():
+        np.testing.assert_array_equal(back[name], tensor)
+
+
+def convert(folder, cases):
+    """Load timm's files, compare the logits, and save the weights again."""
+    for case, (activation, classes, sizes, image_sizes) in cases.items():
+        weights = folder / f"{case}.safetensors"
+        model = model_like(sizes, classes=classes, activation=activation, weights=weights)
+        for height, width in image_sizes:
+            logits = model(peers.images_of(height, width), training=False)
+            assert_close(logits, np.load(folder / f"{case}.npz")[f"{height}x{width}"])
+        kc.save_weights_torch(model, folder / f"{case}.ours.safetensors")
+
+
+def compare_with_timm(folder, cases):
+    """There and back: timm -> file -> Keras -> file -> timm, logits at each step."""
+    peers.run_timm("write_weights_and_logits", folder=folder, cases=cases)
+    convert(folder, cases)
+    peers.run_timm("write_logits_of_ours", folder=folder, cases=cases)
+    for case in cases:
+        theirs, returned = np.load(folder / f"{case}.npz"), np.load(folder / f"{case}.ours.npz")
+        assert len(theirs.files) == 2
+        for size in theirs.files:
+            assert_close(returned[size], theirs[size])
+
+
+def test_small_models_equal_timms(tmp_path):
+    """Odd and even kernels, both activations, a size that the patch divides and one that it does not."""
+    cases = {}
+    for activation in ("gelu", "relu"):
+        for kernel_size, patch_size in ((9, 7), (7, 14), (8, 7), (4, 2)):
+            sizes = {"dim": 16, "depth": 3, "kernel_size": kernel_size, "patch_size": patch_size}
+            cases[f"{activation}_{kernel_size}_{patch_size}"] = (activation, 13, sizes, [(56, 56), (61, 47)])
+    compare_with_timm(tmp_path, cases)
+
+
+FULL = {
+    "1536_20": ("gelu", 1000, {"dim": 1536, "depth": 20, "kernel_size": 9, "patch_size": 7}, [(224, 224), (201, 170)]),
+    "768_32": ("relu", 1000, {"dim": 768, "depth": 32, "kernel_size": 7, "patch_size": 7}, [(224, 224), (201, 170)]),
+    "1024_20": ("gelu", 1000, {"dim": 1024, "depth": 20, "kernel_size": 9, "patch_size": 14}, [(224, 224), (201, 170)]),
+    "512_16": ("gelu", 1000, {"dim": 512, "depth": 16, "kernel_size": 8, "patch_size": 7}, [(224, 224), (201, 170)]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", FULL)
+def test_full_models_equal_timms(tmp_path, variant):
+    compare_with_timm(tmp_path, {variant: FULL[variant]})
+
+
+def compare_with_reference(path, sizes, size, wrap, classes):
+    torch = peers.import_torch()
+    peer = peers.reference_convmixer(**sizes, classes=classes)
+    torch.save(wrap(peer), path)
+    model = model_like(sizes, classes=classes, weights=path)
+    assert_close(model(peers.images_of(*size), training=False), peers.logits_of(peer, peers.images_of(*size)))
+
+
+WRAPPINGS = {
+    "plain": lambda peer: peer.state_dict(),
+    "parallel": lambda peer: {f"module.{name}": tensor for name, tensor in peer.state_dict().items()},
+    "nested": lambda peer: {"epoch": 3, "arch": "convmixer", "state_dict": peer.state_dict()},
+    "nested_parallel": lambda peer: {"state_dict": WRAPPINGS["parallel"](peer)},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("suffix", [".pth.tar", ".pt"])
+@pytest.mark.parametrize("kernel_size", [4, 7])
+def test_small_models_equal_the_references(tmp_path, wrapping, suffix, kernel_size):
+    sizes = {"dim": 8, "depth": 2, "kernel_size": kernel_size, "patch_size": 3}
+    compare_with_reference(tmp_path / f"model{suffix}", sizes, (31, 24), WRAPPINGS[wrapping], classes=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["1536_20", "1024_20"])
+def test_full_models_equal_the_references(tmp_path, variant):
+    _, classes, sizes, _ = FULL[variant]
+    compare_with_reference(tmp_path / "model.pth.tar", sizes, (224, 224), WRAPPINGS["plain"], classes)
+
+
+def test_the_references_numbers_need_no_pytorch(tmp_path):
+    """The numbering of the reference's nn.Sequential, by hand: 0, 2, 3 and on, pooling and flattening, linear."""
+    depth = frozen.CASES["odd_gelu"]["depth"]
+
+    def number(name):
+        if name.startswith("stem."):
+            return name.removeprefix("stem.")
+        if name.startswith("head."):
+            return f"{3 + depth + 2}.{name.removeprefix('head.')}"
+        _, block, rest = name.split(".", 2)
+        return f"{3 + int(block)}.{rest}"
+
+    save_file({number(name): tensor for name, tensor in tensors_of().items()}, tmp_path / "numbered.safetensors")
+    model = model_like(frozen.arguments("odd_gelu"), classes=frozen.CLASSES, weights=tmp_path / "numbered.safetensors")
+    assert_close(model(frozen.images("odd_gelu"), training=False), np.load(frozen.FILE)["odd_gelu"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_precisions_are_converted(tmp_path, model, dtype):
+    keras.config.floatx()  # Keras brings ml_dtypes, which knows bfloat16
+    narrow = {name: tensor.astype(dtype) for name, tensor in tensors_of().items()}
+    save_file(narrow, tmp_path / "model.safetensors")
+    kc.load_weights(model, tmp_path / "model.safetensors")
+    stem = model.get_layer("stem_conv").get_weights()[0]
+    assert stem.dtype == "float32"
+    np.testing.assert_array_equal(stem, narrow["stem.0.weight"].astype("float32").transpose(2, 3, 1, 0))
+
+
+def test_saving_and_loading_keeps_every_bit(tmp_path, model, file):
+    kc.load_weights(model, file)
+    kc.save_weights_torch(model, tmp_path / "back.safetensors")
+    back = load_file(tmp_path / "back.safetensors")
+    for name, tensor in tensors_of().items():
+        np.testing.assert_array_equal(back.pop(name), tensor)
+    assert {name.rsplit(".", 1)[1] for name in back} == {"num_batches_tracked"}
+    assert len(back) == 1 + 2 * frozen.CASES["odd_gelu"]["depth"]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_keras_files_load_likewise(tmp_path, model, file, suffix):
+    kc.load_weights(model, file)
+    path = tmp_path / f"model{suffix}"
+    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    other = model_like(frozen.arguments("odd_gelu"), classes=frozen.CLASSES, weights=path)
+    for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": 5}, "the model has 5 classes"),
+        ({"include_top": False}, "the model has no classifier"),
+        ({"include_top": False, "pooling": "avg"}, "the model has no classifier"),
+    ],
+)
+def test_another_class_count_keeps_the_body_and_says_so(tmp_path, model, file, caplog, suffix, changes, said):
+    kc.load_weights(model, file)
+    path = tmp_path / f"model{suffix}"
+    model.save(path) if suffix == ".keras" else kc.save_weights_torch(model, path)
+    arguments = {**frozen.arguments("odd_gelu"), "input_shape": (56, 56, 3), "classes": frozen.CLASSES, **changes}
+    keras.utils.set_random_seed(3)
+    fresh = kc.ConvMixer(**arguments)
+    keras.utils.set_random_seed(3)
+    with caplog.at_level(logging.WARNING):
+        loaded = kc.ConvMixer(**arguments, weights=path)
+    (line,) = caplog.messages
+    assert said in line
+    assert "head.weight [11, 16] and head.bias [11] left out" in line
+    for ours, theirs, start in zip(loaded.layers, model.layers, fresh.layers, strict=False):
+        expected = start if ours.name == "head_dense" else theirs
+        for a, b in zip(ours.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert loaded.layers[-1].name == fresh.layers[-1].name
+
+
+def test_fitting_weights_are_loaded_without_a_word(model, file, caplog):
+    kc.load_weights(model, file)
+    assert caplog.messages == []
+
+
+def assert_refused(model, path, *words, error=ValueError):
+    """Loading fails with one sentence that has these words, and the model is as it was."""
+    before = model.get_weights()
+    with pytest.raises(error) as caught:
+        kc.load_weights(model, path)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_every_misfit_is_listed(tmp_path, model):
+    tensors = tensors_of()
+    tensors["head.weight"] = np.zeros((11, 17), "float32")
+    tensors["extra.weight"] = np.zeros(3, "float32")
+    del tensors["stem.2.running_mean"]
+    for block in (0, 1):
+        tensors[f"blocks.{block}.1.bias"] = np.zeros(5, "float32")
+    del tensors["blocks.0.3.bias"], tensors["blocks.2.3.bias"]
+    save_file(tensors, tmp_path / "misfit.safetensors")
+    assert_refused(
+        model,
+        tmp_path / "misfit.safetensors",
+        "missing: blocks.{0,2}.3.bias [16], stem.2.running_mean [16]",
+        "extra: extra.weight [3]",
+        "of another shape: blocks.{0-1}.1.bias [5], not [16], head.weight [11, 17], not [11, 16]",
+    )
+
+
+@pytest.mark.parametrize("change", [{"dim": 8}, {"depth": 5}, {"kernel_size": 7}, {"patch_size": 4}])
+def test_another_architecture_is_named(change, file):
+    model = model_like({**frozen.arguments("odd_gelu"), **change}, classes=frozen.CLASSES)
+    assert_refused(
+        model,
+        file,
+        "The file holds a ConvMixer with dim=16, depth=3, kernel_size=9, patch_size=7, channels=3, classes=11",
+    )
+
+
+def test_a_head_of_two_minds_is_a_misfit(tmp_path, model):
+    tensors = {**tensors_of(), "head.bias": np.zeros(10, "float32")}
+    save_file(tensors, tmp_path / "misfit.safetensors")
+    assert_refused(model, tmp_path / "misfit.safetensors", "head.bias [10], not [11]")
+
+
+def test_a_body_without_classifier_needs_a_model_without(tmp_path, model):
+    tensors = {name: tensor for name, tensor in tensors_of().items() if not name.startswith("head.")}
+    save_file(tensors, tmp_path / "body.safetensors")
+    assert_refused(model, tmp_path / "body.safetensors", "missing: head.bias [11], head.weight [11, 16]")
+    body = kc.ConvMixer(**frozen.arguments("odd_gelu"), include_top=False)
+    kc.load_weights(body, tmp_path / "body.safetensors")
+    np.testing.assert_array_equal(body.get_layer("stem_conv").bias, tensors["stem.0.bias"])
+
+
+def test_truncated_and_corrupted_files_are_refused(tmp_path, model, file):
+    whole = file.read_bytes()
+    for name, content in {
+        "empty": b"",
+        "short": whole[:5],
+        "header": whole[:200],
+        "truncated": whole[:-1],
+        "longer": whole + b"\0",
+        "flipped": whole[:20] + bytes([whole[20] ^ 255]) + whole[21:],
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 200000000\n",
+    }.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        assert_refused(model, path, str(path), "damaged", "get it again")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("blocks.1.1.weight", np.nan), ("head.bias", np.inf), ("stem.2.running_var", -1)]
+)
+def test_numbers_that_no_training_leaves_are_refused(tmp_path, model, name, value):
+    tensors = tensors_of()
+    tensors[name].flat[-1] = value
+    save_file(tensors, tmp_path / "broken.safetensors")
+    assert_refused(model, tmp_path / "broken.safetensors", name, "damaged")
+
+
+def test_integers_are_no_weights(tmp_path, model):
+    tensors = {**tensors_of(), "head.bias": np.zeros(11, "int32")}
+    save_file(tensors, tmp_path / "integers.safetensors")
+    assert_refused(model, tmp_path / "integers.safetensors", "head.bias is of int32")
+
+
+def test_foreign_files_are_refused(tmp_path, model):
+    save_file({"layer1.0.conv1.weight": np.zeros((4, 4), "float32")}, tmp_path / "resnet.safetensors")
+    assert_refused(model, tmp_path / "resnet.safetensors", "no whole ConvMixer", "extra: layer1.0.conv1.weight [4, 4]")
+    (tmp_path / "notes.txt").write_text("notes")
+    assert_refused(model, tmp_path / "notes.txt", "notes.txt", ".safetensors", ".pth.tar", ".keras")
+    (tmp_path / "folder.safetensors").mkdir()
+    assert_refused(model, tmp_path / "folder.safetensors", "is a folder")
+    assert_refused(model, tmp_path / "nothing.safetensors", "there is no such file", error=FileNotFoundError)
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
+    assert_refused(model, tmp_path / "other.keras", "other.keras", "holds no ConvMixer")
+    (tmp_path / "broken.keras").write_bytes(b"PK broken")
+    assert_refused(model, tmp_path / "broken.keras", "broken.keras", "cannot be loaded")
+    (tmp_path / "broken.weights.h5").write_bytes(b"broken")
+    assert_refused(model, tmp_path / "broken.weights.h5", "broken.weights.h5", "cannot be loaded")
+
+
+def test_code_in_a_keras_file_is_not_run(tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = keras.layers.Lambda(lambda x: (__import__("pathlib").Path("code_ran").touch(), x)[1], output_shape=(4,))
+    keras.Sequential([keras.Input((4,)), code]).save("malicious.keras")
+    trace = tmp_path / "code_ran"
+    trace.unlink()
+    assert_refused(model, tmp_path / "malicious.keras", "malicious.keras", "cannot be loaded")
+    assert not trace.exists()
+    keras.saving.load_model("malicious.keras", safe_mode=False)(np.zeros((1, 4)))
+    assert trace.exists()  # it would have run
+
+
+class Malicious:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("suffix", [".pth.tar", ".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("way", ["torch", "legacy", "pickle", "modern_pickle"])
+def test_code_in_a_file_is_not_run(tmp_path, model, suffix, way):
+    torch = peers.import_torch()
+    path, trace = tmp_path / f"malicious{suffix}", tmp_path / "code_ran"
+    content = {"state_dict": Malicious(f"touch {trace}")}
+    if "pickle" in way:
+        path.write_bytes(pickle.dumps(content, protocol=2 if way == "pickle" else 4))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=way == "torch")
+    assert_refused(model, path, str(path), "damaged" if way == "modern_pickle" else "could run code")
+    assert not trace.exists()
+    pickle.loads(path.read_bytes()) if "pickle" in way else torch.load(path, weights_only=False)
+    assert trace.exists()  # it would have run
+
+
+def test_objects_beside_the_tensors_are_refused_with_the_remedy(tmp_path, model):
+    torch = peers.import_torch()
+    import argparse
+
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "run.pth.tar")
+    assert_refused(model, tmp_path / "run.pth.tar", "argparse.Namespace", "save the checkpoint's state_dict alone")
+
+
+def test_damaged_and_foreign_pytorch_files_are_refused(tmp_path, model):
+    torch = peers.import_torch()
+    torch.save({name: torch.tensor(tensor) for name, tensor in tensors_of().items()}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for name, content in {
+        "empty": b"",
+        "truncated": whole[:-100],
+        "half": whole[: len(whole) // 2],
+        "text": b"text",
+    }.items():
+        (tmp_path / f"{name}.pth").write_bytes(content)
+        assert_refused(model, tmp_path / f"{name}.pth", f"{name}.pth", "damaged")
+    for name, content in {"list": [1, 2], "numbers": {"state_dict": {"a": 1}}, "none": {}}.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        assert_refused(model, tmp_path / f"{name}.pth", "holds no state_dict of tensors")
+
+
+def test_without_pytorch_its_files_are_refused_with_the_remedy(tmp_path, model, monkeypatch):
+    (tmp_path / "model.pth.tar").write_bytes(b"anything")
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    assert_refused(
+        model, tmp_path / "model.pth.tar", "pip install torch, or use a .safetensors file", error=ImportError
+    )
+
+
+def test_an_old_pytorch_is_refused(tmp_path, model, monkeypatch):
+    torch = peers.import_torch()
+    (tmp_path / "model.pth.tar").write_bytes(b"anything")
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    assert_refused(model, tmp_path / "model.pth.tar", "2.5.1", "CVE-2025-32434", error=ImportError)
+
+
+def test_another_activation_is_refused_where_the_file_names_it(tmp_path, model):
+    kc.save_weights_torch(model, tmp_path / "model.safetensors")
+    other = model_like({**frozen.arguments("odd_gelu"), "activation": "relu"}, classes=frozen.CLASSES)
+    assert_refused(other, tmp_path / "model.safetensors", "activation='gelu'", "'relu'")
+
+
+def test_a_model_that_wraps_a_convmixer_is_refused(model, file):
+    inputs = keras.Input((56, 56, 3))
+    wrapped = keras.Model(inputs, model(inputs), name="wrapped")
+    assert_refused(wrapped, file, "'wrapped' has no layer 'stem_conv'", "not one that wraps it")
+
+
+def test_saving_needs_a_name_that_pytorch_users_can_read(tmp_path, model):
+    (tmp_path / "model.pth").write_text("before")
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        kc.save_weights_torch(model, tmp_path / "model.pth")
+    assert (tmp_path / "model.pth").read_text() == "before"
+
+
+def test_a_full_disk_leaves_what_was_there(small_disk, model):
+    folder = small_disk("8k")
+    (folder / "model.safetensors").write_text("before")
+    with pytest.raises(OSError, match="no space is left"):
+        kc.save_weights_torch(model, folder / "model.safetensors")
+    assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
+    assert (folder / "model.safetensors").read_text() == "before"
