@@ -7,27 +7,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from keras_convmixer.atomic import atomic_file
+from keras_convmixer.figure_style import STYLE, save_png
 
 from .evaluation import Evaluation
 
-STYLE = {
-    "font.size": 9,
-    "text.parse_math": False,  # a class may be called a $x_$ b
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "axes.axisbelow": True,
-    "savefig.dpi": 150,
-}
 TRAINING = {"color": "0.55", "linestyle": "--", "label": "training"}
 VALIDATION = {"color": "#1f4e9c", "label": "validation"}
-
-
-def _save(figure, path):
-    with atomic_file(path) as partial:
-        figure.savefig(partial, facecolor="white")
 
 
 def draw_curves(history: dict[str, list[float]], path: Path) -> None:
@@ -44,7 +29,7 @@ def draw_curves(history: dict[str, list[float]], path: Path) -> None:
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set(ylabel="cross-entropy (nats)", yscale="log")
         axes[1].set(ylabel="accuracy (%)")
-        _save(figure, path)
+        save_png(figure, path)
 
 
 def draw_confusion(evaluation: Evaluation, class_names: tuple[str, ...], path: Path) -> None:
@@ -68,7 +53,7 @@ def draw_confusion(evaluation: Evaluation, class_names: tuple[str, ...], path: P
             for row, column in zip(*np.nonzero(matrix), strict=True):
                 ink = "white" if share[row, column] > 0.5 else "black"
                 axis.text(column, row, matrix[row, column], ha="center", va="center", color=ink)
-        _save(figure, path)
+        save_png(figure, path)
 
 
 def draw_predictions(
@@ -98,4 +83,4 @@ def draw_predictions(
                 axis.set_title(title, fontsize=8)
             else:
                 axis.set_title(f"{title}\nis {class_names[label]}", fontsize=8, color="#b00020", weight="bold")
-        _save(figure, path)
+        save_png(figure, path)

@@ -13,7 +13,7 @@ EVALUATION = Evaluation(PROBABILITIES, labels=np.array([0, 1, 2]))
 def drawn(monkeypatch):
     """The figure that a function would have written."""
     kept = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(figures, "save_png", lambda figure, path: kept.append(figure))
     return kept
 
 
