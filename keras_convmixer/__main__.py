@@ -3,43 +3,31 @@
 What a command needs is imported inside it, so that `predict` answers without TensorFlow.
 """
 
-import json
-import os
 import sys
-import traceback
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.text import Text
+from rich.filesize import decimal
 
-from keras_convmixer import __version__
+from keras_convmixer import tables
 from keras_convmixer.atomic import require_folder_name
-from keras_convmixer.console import print_facts, print_table, progress_bar, silence_native_logs, waiting
+from keras_convmixer.command_line import UsageError, argument, run_app, sentence, starting_tensorflow
+from keras_convmixer.console import announce, print_facts, print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
 CALIBRATION_IMAGES = 500
 VALIDATION_IMAGES = 2000
 QUICKSTART_PICTURES = 10
-# What the package raises with a sentence for the user; anything else is a surprise and says where to look.
-EXPLAINED = (ValueError, ImportError, RuntimeError, FileNotFoundError, FileExistsError, FloatingPointError)
-
-
-def _argument(kind, metavar, default=None):
-    hint = None if default is None else f"(default: {default})"
-    return Annotated[kind, tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)]
-
 
 RecipeArgument = Annotated[tyro.extras.subcommand_type_from_defaults(RECIPES, DESCRIPTIONS), tyro.conf.arg(name="")]
-ModelArgument = tyro.conf.Positional[_argument(Path, "MODEL")]
-DataOption = _argument(str | None, "digits|FOLDER", "the run's own")
+ModelArgument = tyro.conf.Positional[argument(Path, "MODEL")]
+DataOption = argument(str | None, "digits|FOLDER", "the run's own")
 app = tyro.extras.SubcommandApp()
 
 
 @app.command
-def quickstart(*, runs: _argument(Path, "FOLDER") = Path("runs"), verbose: bool = False) -> None:
+def quickstart(*, runs: argument(Path, "FOLDER") = Path("runs"), verbose: bool = False) -> None:
     """Train on real digits, export, validate and predict: under three minutes on two cores.
 
     For example: convmixer quickstart
@@ -53,16 +41,16 @@ def quickstart(*, runs: _argument(Path, "FOLDER") = Path("runs"), verbose: bool 
 
     from PIL import Image
 
-    with _starting_tensorflow(verbose):
+    with starting_tensorflow(verbose):
         from keras_convmixer.export import Classifier, read_manifest
         from keras_convmixer.training import load_dataset
 
     started = time.monotonic()
     run = runs / "quickstart"
     bundle = run / "bundle"
-    _announce("1  train", f"convmixer train digits --name quickstart --overwrite --runs {runs}")
+    announce("1  train", f"convmixer train digits --name quickstart --overwrite --runs {runs}")
     train(dataclasses.replace(RECIPES["digits"], name="quickstart"), runs=runs, overwrite=True, verbose=verbose)
-    _announce("2  export and validate", f"convmixer export {run} --out {bundle}")
+    announce("2  export and validate", f"convmixer export {run} --out {bundle}")
     export(run, out=bundle, verbose=verbose)
 
     classify = Classifier.load(bundle, "int8")
@@ -72,31 +60,18 @@ def quickstart(*, runs: _argument(Path, "FOLDER") = Path("runs"), verbose: bool 
     paths = [pictures / f"{test.labels[index]}_{index}.png" for index in range(QUICKSTART_PICTURES)]
     for path, image in zip(paths, test.images, strict=False):
         Image.fromarray(image).save(path)
-    _announce("3  predict, without TensorFlow", f"convmixer predict {bundle} {pictures}/*.png --format int8")
+    announce("3  predict, without TensorFlow", f"convmixer predict {bundle} {pictures}/*.png --format int8")
     answers = [(path, classify(path, top=1)) for path in sorted(paths)]
-    _print_predictions(answers)
+    tables.print_predictions(answers)
     right = sum(best[0].label == path.name[0] for path, best in answers)
-    manifest = read_manifest(bundle)
-    print_facts(
-        f"Done in {time.monotonic() - started:.0f} s",
-        {
-            "test accuracy": f"{manifest['reference_accuracy']:.2%}",
-            **{
-                artifact["path"]: f"{artifact['size'] / 1000:,.1f} kB, "
-                f"{artifact['validation']['top1_agreement']:.2%} agreement with Keras"
-                for artifact in manifest["artifacts"]
-            },
-            "predict": f"{right} of {len(answers)} held-out digits right",
-            "pictures": f"{run}/predictions.png and others",
-        },
-    )
+    tables.print_quickstart(run, time.monotonic() - started, read_manifest(bundle), right, len(answers))
 
 
 @app.command
 def train(
     recipe: RecipeArgument,
     *,
-    runs: _argument(Path, "FOLDER") = Path("runs"),
+    runs: argument(Path, "FOLDER") = Path("runs"),
     overwrite: bool = False,
     verbose: bool = False,
 ) -> None:
@@ -110,21 +85,11 @@ def train(
         overwrite: train again although that folder holds a trained model.
         verbose: show tracebacks and TensorFlow's own log.
     """
-    with _starting_tensorflow(verbose):
+    with starting_tensorflow(verbose):
         from keras_convmixer.training import train
 
     run = runs / recipe.name
-    summary = train(recipe, run, overwrite=overwrite)
-    print_facts(
-        f"Trained {run}",
-        {
-            "test accuracy": f"{summary['test_accuracy']:.2%} of {summary['test_images']:,} images",
-            "parameters": f"{summary['parameters']:,}",
-            "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s",
-            "model": run / "model.keras",
-            "pictures": ", ".join(f"{name}.png" for name in ("curves", "confusion", "predictions")),
-        },
-    )
+    tables.print_training(run, train(recipe, run, overwrite=overwrite))
 
 
 @app.command
@@ -132,7 +97,7 @@ def evaluate(
     model: ModelArgument,
     *,
     data: DataOption = None,
-    out: _argument(Path | None, "FOLDER", "no pictures") = None,
+    out: argument(Path | None, "FOLDER", "no pictures") = None,
     json: bool = False,
     verbose: bool = False,
 ) -> None:
@@ -148,7 +113,7 @@ def evaluate(
         json: print one JSON object instead of tables.
         verbose: show tracebacks and TensorFlow's own log.
     """
-    with _starting_tensorflow(verbose):
+    with starting_tensorflow(verbose):
         from keras_convmixer.training import evaluate, load_dataset, load_images, load_run
 
     if out:
@@ -171,28 +136,18 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
         figures.draw_confusion(result, class_names, out / "confusion.png")
         figures.draw_predictions(split.images, result, class_names, out / "predictions.png")
-    facts = {"images": len(split), "accuracy": result.accuracy, "loss": result.loss}
     classes = result.by_class(class_names)
     if json:
-        _print_json({**facts, "classes": classes})
-        return
-    print_facts(
-        f"Evaluated {model} on {images}",
-        {
-            "accuracy": f"{result.accuracy:.2%}",
-            "cross-entropy": f"{result.loss:.4f} nats",
-            **({"pictures": out} if out else {}),
-        },
-    )
-    rows = [(c["label"], f"{c['precision']:.1%}", f"{c['recall']:.1%}", f"{c['images']:,}") for c in classes]
-    print_table(None, ("label", "precision", "recall", "images"), rows)
+        print_json({"images": len(split), "accuracy": result.accuracy, "loss": result.loss, "classes": classes})
+    else:
+        tables.print_evaluation(f"Evaluated {model} on {images}", result.accuracy, result.loss, classes, out)
 
 
 @app.command
 def export(
     model: ModelArgument,
     *,
-    out: _argument(Path, "BUNDLE"),
+    out: argument(Path, "BUNDLE"),
     data: DataOption = None,
     formats: tuple[Literal["float32", "int8"], ...] = ("float32", "int8"),
     verbose: bool = False,
@@ -208,7 +163,7 @@ def export(
         formats: which .tflite files beside the SavedModel.
         verbose: show tracebacks and TensorFlow's own log.
     """
-    with _starting_tensorflow(verbose):
+    with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
         from keras_convmixer.training import load_dataset, load_run
 
@@ -226,31 +181,15 @@ def export(
         formats=formats,
         crop_fraction=preprocessing.crop_fraction,
     )
-    rows = [
-        (
-            artifact["path"],
-            f"{artifact['size'] / 1000:,.1f}",
-            artifact["input"]["dtype"],
-            f"{artifact['validation']['top1_agreement']:.2%}",
-            f"{artifact['validation']['max_difference']:.1e}",
-            f"{artifact['validation']['accuracy']:.2%}",
-        )
-        for artifact in manifest["artifacts"]
-    ]
-    print_table(
-        f"Exported {out}: each file run on {manifest['artifacts'][0]['validation']['images']:,} held-out images "
-        f"(Keras accuracy {manifest['reference_accuracy']:.2%})",
-        ("file", "kB", "input", "agreement", "difference", "accuracy"),
-        rows,
-    )
+    tables.print_bundle(out, manifest)
 
 
 @app.command
 def predict(
-    bundle: tyro.conf.Positional[_argument(Path, "BUNDLE")],
-    images: tyro.conf.Positional[_argument(tuple[Path, ...], "IMAGE...", "one or more")],
+    bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
+    images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],
     *,
-    format: _argument(str | None, "float32|int8", "float32") = None,
+    format: argument(str | None, "float32|int8", "float32") = None,
     top: int = 5,
     json: bool = False,
     verbose: bool = False,
@@ -270,9 +209,9 @@ def predict(
     from keras_convmixer.export import Classifier
 
     if not images:
-        raise _UsageError("name at least one picture: convmixer predict BUNDLE IMAGE...")
+        raise UsageError("name at least one picture: convmixer predict BUNDLE IMAGE...")
     if top < 1:
-        raise _UsageError(f"--top {top}: give 1 or more")
+        raise UsageError(f"--top {top}: give 1 or more")
     if not verbose:
         silence_native_logs()
     classify = Classifier.load(bundle, format)
@@ -284,96 +223,130 @@ def predict(
                 answers.append((path, classify(path, top)))
                 line = {"file": str(path), "predictions": [vars(prediction) for prediction in answers[-1][1]]}
             except (OSError, ValueError) as error:
-                failures.append(_sentence(error))
+                failures.append(sentence(error))
                 line = {"file": str(path), "error": failures[-1]}
             if json:
-                _print_json(line, indent=None)
+                print_json(line, indent=None)
     if answers and not json:
-        _print_predictions(answers)
+        tables.print_predictions(answers)
     for failure in failures:
         print(f"convmixer: {failure}", file=sys.stderr)
     if failures:
         sys.exit(1)
 
 
-class _UsageError(Exception):
-    """Arguments that tyro let pass and that are wrong."""
+@app.command
+def variants(*, json: bool = False) -> None:
+    """List the paper's variants: sizes, parameters, operations, reported accuracy, published weights.
+
+    For example: convmixer variants
+
+    Args:
+        json: print one JSON object, with where each accuracy was reported, instead of a table.
+    """
+    from keras_convmixer.variants import VARIANTS
+
+    if json:
+        computed = {name: {"parameters": v.parameters, "gmacs": v.gmacs} for name, v in VARIANTS.items()}
+        print_json({name: {**vars(variant), **computed[name]} for name, variant in VARIANTS.items()})
+    else:
+        tables.print_variants(VARIANTS)
 
 
-@contextmanager
-def _starting_tensorflow(verbose):
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's other work runs on another one
-    if not verbose:
-        silence_native_logs()
-    with waiting("starting TensorFlow"):
-        yield
+@app.command
+def convert(
+    source: tyro.conf.Positional[argument(str, "IN")],
+    out: tyro.conf.Positional[argument(Path, "OUT")],
+    *,
+    activation: argument(
+        Literal["gelu", "relu"] | None, "gelu|relu", "the file's or the variant's own, else gelu"
+    ) = None,
+    image_size: argument(int | None, "INT", "the variant's own, else 224") = None,
+    scaled_input: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Convert weights between PyTorch and Keras, either way.
+
+    For example: convmixer convert model.safetensors model.keras
+
+    Args:
+        source: timm's .safetensors, the reference's .pth.tar, a .keras model, or the name of a variant with published
+            weights, which are fetched from the Hugging Face hub.
+        out: file to write, .keras for Keras or .safetensors for timm; one that is there is replaced.
+        activation: what PyTorch's files do not say.
+        image_size: side of the images that a .keras model is to take, in pixels.
+        scaled_input: let a .keras model take what preprocess_input returns instead of pixels 0..255.
+        verbose: show tracebacks and TensorFlow's own log.
+    """
+    with starting_tensorflow(verbose):
+        from keras_convmixer.conversion import convert
+
+    with waiting(f"converting {source}"):
+        model = convert(source, out, activation, image_size, not scaled_input)
+    _, *image = model.input_shape
+    print_facts(
+        f"Converted {source}",
+        {
+            "written": f"{out}, {decimal(out.stat().st_size)}",
+            "activation": model.get_layer("stem_activation").activation.__name__,
+            "images": " x ".join(map(str, image)),
+            "outputs": " x ".join(map(str, model.output_shape[1:])),
+            "parameters": f"{model.count_params():,}",
+        },
+    )
+
+
+@app.command
+def visualize(
+    model: ModelArgument,
+    image: tyro.conf.Positional[argument(Path | None, "IMAGE", "no receptive field, no Grad-CAM")] = None,
+    *,
+    out: argument(Path, "FOLDER") = Path("visualization"),
+    verbose: bool = False,
+) -> None:
+    """Draw what a model has learned: patch filters, depthwise kernels, receptive field and Grad-CAM on an image.
+
+    For example: convmixer visualize runs/digits digit.png
+
+    Args:
+        model: run folder, or .keras file that takes pixels 0..255.
+        image: picture to show the effective receptive field and Grad-CAM on.
+        out: folder to write PNG files to.
+        verbose: show tracebacks and TensorFlow's own log.
+    """
+    with starting_tensorflow(verbose):
+        from keras_convmixer import imagenet, pictures
+        from keras_convmixer.training import load_run
+
+    require_folder_name(out)
+    run = load_run(model)
+    pixels = run.preprocessing.load(image) if image else None
+    names = run.class_names
+    if names is None and run.model.output_shape[1:] == (imagenet.CLASSES,):
+        names = tuple(name for _, name in imagenet.class_names())
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = {"patch_embedding": pictures.draw_patch_embedding, "depthwise_kernels": pictures.draw_depthwise_kernels}
+    for name, draw in drawn.items():
+        draw(run.model, out / f"{name}.png")
+    if image:
+        drawn |= {"receptive_field": None, "grad_cam": None}
+        pictures.draw_effective_receptive_field(run.model, pixels, out / "receptive_field.png")
+        pictures.draw_grad_cam(run.model, pixels, out / "grad_cam.png", names)
+    print_facts(f"Visualized {model}", {"pictures": ", ".join(str(out / f"{name}.png") for name in drawn)})
 
 
 def _own_data(run, path):
     what_to_do = "name pictures with --data, digits or a folder with one subfolder for each label"
     if run.recipe is None:
-        raise _UsageError(f"{path} has no recipe.json beside it: {what_to_do}")
+        raise UsageError(f"{path} has no recipe.json beside it: {what_to_do}")
     if run.recipe.dataset != "digits" and not Path(run.recipe.dataset).is_dir():
         raise FileNotFoundError(f"{path} was trained on {run.recipe.dataset}, which is not there: {what_to_do}")
     return run.recipe.dataset
 
 
-def _announce(step, command):
-    line = Text.assemble("\n", (step, "bold"), "   ", (f"$ {command}", "dim"))
-    Console(stderr=True).print(line, soft_wrap=True)
-
-
-def _print_predictions(answers):
-    columns = ("picture", "label", "probability")
-    rows = []
-    for path, best in answers:
-        for rank, prediction in enumerate(best):
-            rows.append(("" if rank else str(path), prediction.label, f"{prediction.probability:.1%}"))
-    print_table(None, columns, rows)
-
-
-def _print_json(content, indent=2):
-    print(json.dumps(content, indent=indent, ensure_ascii=False))
-
-
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 the job failed, 2 wrong arguments."""
-    if sys.argv[1:] == ["--version"]:
-        print(f"convmixer {__version__}")
-        return
-    verbose = "--verbose" in sys.argv
-    try:
-        app.cli(
-            prog="convmixer",
-            description="ConvMixer in Keras 3: train it, export it, classify pictures with it.",
-            config=(
-                tyro.conf.OmitArgPrefixes,
-                tyro.conf.OmitSubcommandPrefixes,
-                tyro.conf.CascadeSubcommandArgs,
-                tyro.conf.FlagCreatePairsOff,
-            ),
-        )
-    except BrokenPipeError:  # whoever read the output wanted no more, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if verbose:
-            traceback.print_exc()
-        print(f"convmixer: {_sentence(error)}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, _UsageError) else 1)
-    except KeyboardInterrupt:
-        print("convmixer: interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
-def _sentence(error):
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed: pip install 'keras-convmixer[train,export]'"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'the system'}: {error.strerror}"
-    if type(error) in EXPLAINED or type(error).__module__.startswith("keras_convmixer"):
-        return str(error)
-    return f"{type(error).__name__}: {error} (--verbose shows where)"
+    """Run the command line of this process."""
+    run_app(app)
 
 
 if __name__ == "__main__":

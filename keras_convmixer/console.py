@@ -1,6 +1,7 @@
 """What a person sees: progress and errors on stderr, results on stdout."""
 
 import functools
+import json
 import os
 import sys
 
@@ -14,6 +15,7 @@ from rich.progress import (
 )
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 
 def progress_bar(visible: bool = True) -> Progress:
@@ -59,6 +61,17 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 160  # a file or a pipe has no width
     console.print(table)
+
+
+def print_json(content: object, indent: int | None = 2) -> None:
+    """Print JSON on stdout; `indent=None` keeps it on one line."""
+    print(json.dumps(content, indent=indent, ensure_ascii=False))
+
+
+def announce(step: str, command: str) -> None:
+    """Say on stderr which step begins, and with which command a person does it alone."""
+    line = Text.assemble("\n", (step, "bold"), "   ", (f"$ {command}", "dim"))
+    Console(stderr=True).print(line, soft_wrap=True)
 
 
 @functools.cache  # a second call would find the null device

@@ -57,7 +57,7 @@ def ConvMixer(
     Raises:
         ValueError: an argument is not allowed, or the weights do not fit; the sentence names it, its value and
             what is.
-        OSError: the published weights are neither in the hub's cache nor to be had.
+        ConnectionError: the published weights are neither in the hub's cache nor to be had.
     """
     _check_positive_integers(dim=dim, depth=depth, kernel_size=kernel_size, patch_size=patch_size)
     dim, depth, kernel_size, patch_size = int(dim), int(depth), int(kernel_size), int(patch_size)  # NumPy's too

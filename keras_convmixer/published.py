@@ -59,8 +59,8 @@ def require_published(
 def fetch(variant: Variant) -> Path:
     """Return the published weights' file, from the hub's cache or by download, with a progress bar.
 
-    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. Raises OSError: the file is not in the
-    cache and cannot be had.
+    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. Raises ConnectionError: the
+    file is not in the cache and cannot be had.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -69,7 +69,7 @@ def fetch(variant: Variant) -> Path:
         return Path(hf_hub_download(variant.weights, FILE))
     except Exception as error:  # of the hub's, the HTTP library's and the system's own types
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise OSError(
+        raise ConnectionError(
             f"{FILE} of {variant.weights} is neither in the Hugging Face cache {HF_HUB_CACHE} nor to be had from the "
-            f"hub{offline}: go online once, or pass weights= the path of that file from another machine"
+            f"hub{offline}: go online once, or get that file on another machine and give its path"
         ) from error

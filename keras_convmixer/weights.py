@@ -79,7 +79,7 @@ def save_weights_torch(model: keras.Model, path: Path) -> None:
         ValueError: the model is no ConvMixer, or `path` does not end in .safetensors.
         OSError: the folder does not exist, or the disk is full.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path = Path(path)
     if not path.name.endswith(SAFETENSORS_SUFFIXES):
@@ -90,8 +90,20 @@ def save_weights_torch(model: keras.Model, path: Path) -> None:
         for name in tensors
         if name.endswith("running_var")
     }
+    content = save({**tensors, **counters}, {"format": "pt", "activation": _activation(model)})
     with atomic_file(path) as partial:
-        save_file({**tensors, **counters}, partial, {"format": "pt", "activation": _activation(model)})
+        partial.write_bytes(content)  # not save_file, which lets nobody else read the file
+
+
+def read_keras_model(path: Path) -> keras.Model:
+    """Load a .keras file, without its optimizer; code in it is not run.
+
+    Raises ValueError: it is none, is damaged, or holds code or classes that plain Keras does not know.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # of Keras's, h5py's, zipfile's and the system's own types
+        raise ValueError(f"{path} is not a .keras file that plain Keras can load: {_first_line(error)}") from error
 
 
 def require_weights_file(weights) -> Path:
@@ -143,15 +155,14 @@ def _activation(model):
 def _open(model, path):
     if not (path.name.endswith(KERAS_SUFFIXES) and path.is_file()):
         return read_checkpoint(path)
-    try:
-        if path.suffix == ".keras":
-            source = keras.saving.load_model(path, compile=False)
-        else:  # into a twin, as Keras assigns layer by layer and leaves a misfit half loaded
-            source = keras.models.clone_model(model)
+    if path.suffix == ".keras":
+        source = read_keras_model(path)
+    else:  # into a twin, as Keras assigns layer by layer and leaves a misfit half loaded
+        source = keras.models.clone_model(model)
+        try:
             source.load_weights(path)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} cannot be loaded into this model: {reason}") from error
+        except Exception as error:
+            raise ValueError(f"{path} cannot be loaded into this model: {_first_line(error)}") from error
     try:
         tensors = _tensors(source)
     except ValueError as error:
@@ -168,6 +179,10 @@ def _head_that_has_no_place(shapes, needed):
     fits = [shapes[name][:1] == needed[name][:1] for name in head]
     same_width = shapes.get("head.weight", ())[1:] == needed["head.weight"][1:]
     return head if head == list(HEAD) and same_width and not any(fits) else []
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0]
 
 
 def _check_fit(shapes, needed, left_out, checkpoint):

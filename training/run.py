@@ -14,6 +14,7 @@ from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.console import progress_bar
 from keras_convmixer.convmixer import ConvMixer
 from keras_convmixer.images import Preprocessing
+from keras_convmixer.weights import read_keras_model
 
 from . import figures
 from .data import load_dataset
@@ -128,11 +129,7 @@ def load_run(path: Path) -> Run:
         raise ValueError(f"{path} is no .keras file: name a run folder of `convmixer train`, or a .keras file")
     if not file.is_file():
         raise ValueError(f"{path} holds no model.keras: name a run folder of `convmixer train`, or a .keras file")
-    try:
-        model = keras.saving.load_model(file, compile=False)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{file} is not a .keras file that plain Keras can load: {reason}") from error
+    model = read_keras_model(file)
     labels = file.with_name("labels.txt")
     class_names = tuple(labels.read_text().splitlines()) if labels.is_file() else None
     return Run(model, _read_recipe(file.with_name("recipe.json")), class_names)

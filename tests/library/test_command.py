@@ -15,7 +15,7 @@ from processes import convmixer
 
 from keras_convmixer.training import load_dataset, load_run
 
-COMMANDS = ("quickstart", "train", "evaluate", "export", "predict")
+COMMANDS = ("quickstart", "train", "evaluate", "export", "predict", "variants", "convert", "visualize")
 
 
 def test_help_lists_the_commands():
@@ -51,6 +51,9 @@ def test_a_recipes_fields_are_options():
         ("predict bundle", "name at least one picture"),
         ("predict bundle a.png --top 0", "--top 0"),
         ("export runs/x --out b --formats int9", "int8"),
+        ("convert a.safetensors", "OUT"),
+        ("convert a.safetensors b.keras --activation tanh", "gelu"),
+        ("visualize", "MODEL"),
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments, words):
@@ -70,6 +73,10 @@ def test_wrong_arguments_exit_with_2(arguments, words):
         ("train digits --dataset nowhere", "no data set 'nowhere'"),
         ("train digits --patch-size 17", "patch_size=17 is larger than the 16x16 image: at most 16"),
         ("train digits --runs file", "file is a file: name a folder"),
+        ("convert nowhere.safetensors b.keras", "nowhere.safetensors: there is no such file"),
+        ("convert file b.keras", "file is no file of weights by its name"),
+        ("visualize nowhere", "nowhere: there is no such run folder"),
+        ("visualize file --out file", "file is a file: name a folder"),
     ],
 )
 def test_failures_exit_with_1_and_one_sentence(tmp_path, arguments, words):

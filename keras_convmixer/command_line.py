@@ -1,0 +1,80 @@
+"""What every command shares: arguments, TensorFlow's start, and how it ends where it fails."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import tyro
+
+from . import __version__
+from .console import silence_native_logs, waiting
+
+# What the package raises with a sentence for the user; anything else is a surprise and says where to look.
+EXPLAINED = (
+    *(ValueError, ImportError, RuntimeError, FloatingPointError),
+    *(FileNotFoundError, FileExistsError, ConnectionError),
+)
+
+
+def argument(kind: type, metavar: str, default: str | None = None) -> type:
+    """Return `kind` as a command's argument that help shows as `metavar`, with `default` in words."""
+    hint = None if default is None else f"(default: {default})"
+    return Annotated[kind, tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)]
+
+
+class UsageError(Exception):
+    """Arguments that tyro lets pass and that are wrong; exit code 2."""
+
+
+@contextmanager
+def starting_tensorflow(verbose: bool) -> Iterator[None]:
+    """Show that TensorFlow is being imported in this context, and keep its log off the screen unless `verbose`."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's other work runs on another one
+    if not verbose:
+        silence_native_logs()
+    with waiting("starting TensorFlow"):
+        yield
+
+
+def run_app(app: tyro.extras.SubcommandApp) -> None:
+    """Run the command line of this process: exit code 0 done, 1 the job failed, 2 wrong arguments."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"convmixer {__version__}")
+        return
+    verbose = "--verbose" in sys.argv
+    try:
+        app.cli(
+            prog="convmixer",
+            description="ConvMixer in Keras 3: train it, export it, classify pictures with it.",
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.CascadeSubcommandArgs,
+                tyro.conf.FlagCreatePairsOff,
+            ),
+        )
+    except BrokenPipeError:  # whoever read the output wanted no more, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"convmixer: {sentence(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("convmixer: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def sentence(error: Exception) -> str:
+    """Return what a person is told of an error: one sentence."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed: pip install 'keras-convmixer[train,export]'"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    if type(error) in EXPLAINED or type(error).__module__.startswith("keras_convmixer"):
+        return str(error)
+    return f"{type(error).__name__}: {error} (--verbose shows where)"

@@ -1,0 +1,97 @@
+"""What the commands print when they are done, one table each, on stdout."""
+
+from pathlib import Path
+
+from .console import print_facts, print_table
+from .variants import Variant
+
+
+def print_variants(variants: dict[str, Variant]) -> None:
+    """Print the paper's variants with what they cost and how well they were reported to do, and where."""
+    sources = list(dict.fromkeys(variant.source for variant in variants.values()))
+    marks = dict(zip(sources, "abcdefgh", strict=False))
+    rows = [
+        (
+            name,
+            *(str(variant.kernel_size), str(variant.patch_size), variant.activation),
+            *(f"{variant.parameters / 1e6:.2f}", f"{variant.gmacs:.2f}"),
+            f"{variant.top1:.2f} {marks[variant.source]}",
+            "yes" if variant.weights else "-",
+        )
+        for name, variant in variants.items()
+    ]
+    title = "ConvMixer{dim}_{depth}: kernel size k, patch size p, millions of parameters"
+    print_table(title, ("function", "k", "p", "act", "params", "GMACs", "top-1 %", "hub"), rows)
+    for source, mark in marks.items():
+        (dataset,) = {variant.dataset for variant in variants.values() if variant.source == source}
+        print(f"{mark}  {dataset}, {source}")
+    print("hub: weights='imagenet' fetches its published weights from the Hugging Face hub")
+
+
+def print_training(run: Path, summary: dict) -> None:
+    """Print what `train` returned."""
+    print_facts(
+        f"Trained {run}",
+        {
+            "test accuracy": f"{summary['test_accuracy']:.2%} of {summary['test_images']:,} images",
+            "parameters": f"{summary['parameters']:,}",
+            "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s",
+            "model": run / "model.keras",
+            "pictures": ", ".join(f"{name}.png" for name in ("curves", "confusion", "predictions")),
+        },
+    )
+
+
+def print_evaluation(title: str, accuracy: float, loss: float, classes: list[dict], pictures: Path | None) -> None:
+    """Print accuracy and loss, and precision and recall by class."""
+    facts = {"accuracy": f"{accuracy:.2%}", "cross-entropy": f"{loss:.4f} nats"}
+    print_facts(title, {**facts, **({"pictures": pictures} if pictures else {})})
+    rows = [(c["label"], f"{c['precision']:.1%}", f"{c['recall']:.1%}", f"{c['images']:,}") for c in classes]
+    print_table(None, ("label", "precision", "recall", "images"), rows)
+
+
+def print_bundle(out: Path, manifest: dict) -> None:
+    """Print each file of a bundle with what validation measured."""
+    rows = [
+        (
+            artifact["path"],
+            f"{artifact['size'] / 1000:,.1f}",
+            artifact["input"]["dtype"],
+            f"{artifact['validation']['top1_agreement']:.2%}",
+            f"{artifact['validation']['max_difference']:.1e}",
+            f"{artifact['validation']['accuracy']:.2%}",
+        )
+        for artifact in manifest["artifacts"]
+    ]
+    print_table(
+        f"Exported {out}: each file run on {manifest['artifacts'][0]['validation']['images']:,} held-out images "
+        f"(Keras accuracy {manifest['reference_accuracy']:.2%})",
+        ("file", "kB", "input", "agreement", "difference", "accuracy"),
+        rows,
+    )
+
+
+def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pictures: int) -> None:
+    """Print the summary of a quickstart: accuracy, each file's size and agreement, digits predicted right."""
+    print_facts(
+        f"Done in {seconds:.0f} s",
+        {
+            "test accuracy": f"{manifest['reference_accuracy']:.2%}",
+            **{
+                artifact["path"]: f"{artifact['size'] / 1000:,.1f} kB, "
+                f"{artifact['validation']['top1_agreement']:.2%} agreement with Keras"
+                for artifact in manifest["artifacts"]
+            },
+            "predict": f"{right} of {pictures} held-out digits right",
+            "pictures": f"{run}/predictions.png and others",
+        },
+    )
+
+
+def print_predictions(answers: list[tuple[Path, tuple]]) -> None:
+    """Print each picture's most probable labels; `answers` are pictures with what a `Classifier` returned."""
+    rows = []
+    for path, best in answers:
+        for rank, prediction in enumerate(best):
+            rows.append(("" if rank else str(path), prediction.label, f"{prediction.probability:.1%}"))
+    print_table(None, ("picture", "label", "probability"), rows)

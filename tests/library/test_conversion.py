@@ -1,0 +1,177 @@
+import json
+import re
+
+import frozen
+import keras
+import numpy as np
+import peers
+import pytest
+from PIL import Image
+from processes import convmixer
+from safetensors.numpy import load_file, save_file
+
+import keras_convmixer as kc
+from keras_convmixer.conversion import convert
+
+EXPECTED = np.load(frozen.FILE)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(frozen.tensors("even_gelu"), path)
+    return path
+
+
+def test_the_architecture_is_read_off_the_shapes(tmp_path, file):
+    convert(file, tmp_path / "model.keras", image_size=32, include_preprocessing=False)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert model.input_shape == (None, 32, 32, 3)
+    same = kc.ConvMixer(**frozen.arguments("even_gelu"), classes=frozen.CLASSES, input_shape=(32, 32, 3), weights=file)
+    images = np.random.RandomState(2).normal(size=(2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(model(images), same(images), atol=1e-6)
+    logits = kc.ConvMixer(
+        **frozen.arguments("even_gelu"),
+        classes=frozen.CLASSES,
+        input_shape=(None, None, 3),
+        classifier_activation=None,
+        weights=tmp_path / "model.keras",
+    )
+    np.testing.assert_allclose(logits(frozen.images("even_gelu")), EXPECTED["even_gelu"], atol=1e-4)
+
+
+def test_a_converted_model_takes_pixels_unless_asked_otherwise(tmp_path, file):
+    pixels = np.random.RandomState(2).randint(0, 256, (2, 32, 32, 3)).astype("float32")
+    with_scaling = convert(file, tmp_path / "a.keras", image_size=32)
+    without = convert(file, tmp_path / "b.keras", image_size=32, include_preprocessing=False)
+    np.testing.assert_allclose(with_scaling(pixels), without(kc.preprocess_input(pixels)), atol=1e-5)
+
+
+def test_there_and_back_keeps_every_bit(tmp_path, file):
+    convert(file, tmp_path / "model.keras")
+    convert(tmp_path / "model.keras", tmp_path / "back.safetensors")
+    convert(tmp_path / "back.safetensors", tmp_path / "again.safetensors")
+    for name in ("back", "again"):
+        back = load_file(tmp_path / f"{name}.safetensors")
+        for tensor_name, tensor in frozen.tensors("even_gelu").items():
+            np.testing.assert_array_equal(back[tensor_name], tensor)
+
+
+def test_the_references_files_convert(tmp_path):
+    torch = peers.import_torch()
+    peer = peers.reference_convmixer(8, 2, 5, 3, classes=4)
+    torch.save({"state_dict": peer.state_dict()}, tmp_path / "reference.pth.tar")
+    model = convert(
+        tmp_path / "reference.pth.tar", tmp_path / "model.keras", image_size=20, include_preprocessing=False
+    )
+    images = peers.images_of(20, 20)
+    expected = torch.softmax(torch.tensor(peers.logits_of(peer, images)), -1)
+    np.testing.assert_allclose(model(images), expected, atol=1e-5)
+
+
+def test_a_body_converts_to_a_body(tmp_path):
+    body = {name: tensor for name, tensor in frozen.tensors("odd_relu").items() if not name.startswith("head.")}
+    save_file(body, tmp_path / "body.safetensors")
+    model = convert(tmp_path / "body.safetensors", tmp_path / "body.keras", image_size=16)
+    assert model.output_shape == (None, 8, 8, 8)
+
+
+def published_768_32():
+    shapes = {"stem.0": (768, 3, 7, 7), "stem.2": (768,), "head": (1000, 768)}
+    for block in range(32):
+        shapes |= {f"blocks.{block}.0.fn.0": (768, 1, 7, 7), f"blocks.{block}.1": (768, 768, 1, 1)}
+        shapes |= {f"blocks.{block}.0.fn.2": (768,), f"blocks.{block}.3": (768,)}
+    tensors = {}
+    for name, shape in shapes.items():
+        tensors |= {f"{name}.weight": np.full(shape, 0.01, "float32"), f"{name}.bias": np.zeros(shape[0], "float32")}
+        if len(shape) == 1:
+            tensors |= {f"{name}.running_mean": np.zeros(shape, "float32")}
+            tensors |= {f"{name}.running_var": np.ones(shape, "float32")}
+    return tensors
+
+
+def test_the_activation_is_the_published_variants_the_files_or_the_one_given(tmp_path, file, caplog):
+    def activation(*arguments):
+        return convert(*arguments).get_layer("stem_activation").activation.__name__
+
+    assert activation(file, tmp_path / "a.keras") == "gelu"
+    assert activation(file, tmp_path / "relu.safetensors", "relu") == "relu"
+    assert activation(tmp_path / "relu.safetensors", tmp_path / "b.keras") == "relu"
+    assert caplog.messages == []
+    save_file(published_768_32(), tmp_path / "published.safetensors")
+    assert activation(tmp_path / "published.safetensors", tmp_path / "c.keras") == "relu"
+    assert caplog.messages == []
+    assert activation(tmp_path / "published.safetensors", tmp_path / "c.keras", "gelu") == "gelu"
+    assert "the sizes of published weights that are for activation='relu'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "arguments", "words"),
+    [
+        ("model.safetensors", "out.pth", {}, "out.pth must end in .keras, for Keras, or in .safetensors"),
+        ("foreign.safetensors", "out.keras", {}, "holds no whole ConvMixer"),
+        ("broken.safetensors", "out.keras", {}, "damaged"),
+        ("broken.keras", "out.safetensors", {}, "not a .keras file that plain Keras can load"),
+        ("other.keras", "out.safetensors", {}, "has no layer 'stem_conv'"),
+        ("model.safetensors", "out.keras", {"image_size": 2}, "patch_size=3 is larger than the 2x2 image"),
+        ("model.weights.h5", "out.keras", {}, "ends in"),
+        ("other.keras", "out.keras", {"image_size": 32}, "is a model already"),
+        ("ConvMixer512_16", "out.keras", {}, "no weights were published for ConvMixer512_16: there are for ConvMixer"),
+    ],
+)
+def test_what_cannot_be_converted_leaves_what_was_there(tmp_path, file, source, out, arguments, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_file({"a": np.zeros(3, "float32")}, "foreign.safetensors")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save("other.keras")
+    for broken in ("broken.safetensors", "broken.keras", "model.weights.h5", out):
+        (tmp_path / broken).write_text("before")
+    with pytest.raises(ValueError, match=re.escape(words)):
+        convert(source, out, **arguments)
+    assert (tmp_path / out).read_text() == "before"
+
+
+@pytest.mark.parametrize("name", ["nothing.safetensors", "nothing.pth.tar", "nothing.keras"])
+def test_a_missing_file_is_named(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"{name}: there is no such file"):
+        convert(tmp_path / name, tmp_path / "out.keras")
+
+
+def test_the_command_says_what_it_made(tmp_path, file):
+    process = convmixer("convert", file, "model.keras", "--image-size", "32", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    for words in ("model.keras", "gelu", "32 x 32 x 3", "11"):
+        assert words in process.stdout
+    assert process.stderr == ""
+    process = convmixer("convert", "model.keras", "back.safetensors", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "back.safetensors").is_file()
+
+
+def test_a_converted_model_is_visualized(tmp_path, file):
+    convert(file, tmp_path / "model.keras", image_size=32)
+    Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype("uint8")).save(tmp_path / "a.png")
+    process = convmixer("visualize", "model.keras", "a.png", "--out", "pictures", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    names = {"patch_embedding.png", "depthwise_kernels.png", "receptive_field.png", "grad_cam.png"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == names
+    for name in names:
+        assert min(Image.open(tmp_path / "pictures" / name).size) > 200
+        assert f"pictures/{name}" in process.stdout
+    process = convmixer("visualize", "model.keras", "--out", "kernels", cwd=tmp_path)
+    assert {path.name for path in (tmp_path / "kernels").iterdir()} == {"patch_embedding.png", "depthwise_kernels.png"}
+
+
+def test_the_commands_table_is_the_librarys():
+    shown = json.loads(convmixer("variants", "--json", blocked=("tensorflow", "keras")).stdout)
+    assert list(shown) == list(kc.VARIANTS)
+    for name, variant in kc.VARIANTS.items():
+        assert shown[name]["parameters"] == variant.parameters
+        assert shown[name]["gmacs"] == variant.gmacs
+        assert shown[name]["source"] == variant.source
+    table = convmixer("variants", blocked=("tensorflow", "keras")).stdout
+    for name, variant in kc.VARIANTS.items():
+        (line,) = [line for line in table.splitlines() if f" {name} " in line]
+        assert f" {variant.parameters / 1e6:.2f} " in line
+        assert f" {variant.gmacs:.2f} " in line
+        assert f" {variant.top1:.2f} " in line
+        assert variant.source in table
