@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-peers lint clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
 
 test: $(VENV)/.dev  ## every test, the slow ones too
 	$(BIN)/python -m pytest
+
+test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX, which it installs
+	$(BIN)/python -m pytest -m peer
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -30,3 +33,8 @@ $(VENV)/.dev: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.train-export
+
+$(VENV)/.peers: $(VENV)/.dev
+	@echo "Installing PyTorch, timm and JAX into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
+	touch $@

@@ -279,10 +279,11 @@ def convert(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer.conversion import convert
+        from keras_convmixer.conversion import convert, source_file
 
+    path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
-        model = convert(source, out, activation, image_size, not scaled_input)
+        model = convert(path, out, activation, image_size, not scaled_input)
     _, *image = model.input_shape
     print_facts(
         f"Converted {source}",

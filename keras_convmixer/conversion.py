@@ -13,8 +13,24 @@ from .weights import read_keras_model, save_weights_torch
 ACTIVATION = "gelu"  # of all the reference's models but the published 768/32
 
 
+def source_file(source: str) -> Path:
+    """Return the file that `source` is, or the published weights' of the variant that it names, fetched if need be.
+
+    Raises:
+        ValueError: that variant has no published weights.
+        ConnectionError: they are neither in the hub's cache nor to be had.
+    """
+    variant = VARIANTS.get(source)
+    if variant is None:
+        return Path(source)
+    if variant.weights is None:
+        names = ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
+        raise ValueError(f"no weights were published for {source}: there are for {names}")
+    return fetch(variant)
+
+
 def convert(
-    source: str | Path,
+    source: Path,
     out: Path,
     activation: str | None = None,
     image_size: int | None = None,
@@ -22,23 +38,23 @@ def convert(
 ) -> keras.Model:
     """Write the ConvMixer in `source` to `out`, and return it.
 
-    `source`: a file that `load_weights` takes, or the name of a variant with published weights. `out` ends in
-    .keras, for plain Keras, or in .safetensors, for timm. PyTorch's files do not name the activation: it is taken
+    `source`: timm's .safetensors, the reference's .pth.tar or a .keras file. `out` ends in .keras, for plain Keras,
+    or in .safetensors, for timm. PyTorch's files do not name the activation: it is taken
     from the published variant of these sizes, else GELU. `image_size` in pixels likewise, else 224. What was at
     `out` before stays until the new file is whole.
 
     Raises what `load_weights` raises; ValueError too where `source` holds no whole ConvMixer, or an argument would
     have to change a .keras model, which is written as it is.
     """
-    out = Path(out)
+    source, out = Path(source), Path(out)
     if out.suffix != ".keras" and not out.name.endswith(SAFETENSORS_SUFFIXES):
         raise ValueError(f"{out} must end in .keras, for Keras, or in .safetensors, for PyTorch")
-    if str(source).endswith(".keras"):
+    if source.suffix == ".keras":
         if activation or image_size:
             raise ValueError(f"{source} is a model already: its activation and image size cannot be changed")
-        if not Path(source).is_file():
+        if not source.is_file():
             raise FileNotFoundError(f"{source}: there is no such file")
-        model = read_keras_model(Path(source))
+        model = read_keras_model(source)
     else:
         model = _build(source, activation, image_size, include_preprocessing)
     if out.suffix == ".keras":
@@ -49,8 +65,7 @@ def convert(
     return model
 
 
-def _build(source, activation, image_size, include_preprocessing):
-    path = _weights_of(source)
+def _build(path, activation, image_size, include_preprocessing):
     checkpoint = read_checkpoint(path)
     sizes = checkpoint.architecture
     if sizes is None:
@@ -69,13 +84,3 @@ def _build(source, activation, image_size, include_preprocessing):
         input_shape=(size, size, channels),
         classes=classes or 1000,
     )
-
-
-def _weights_of(source):
-    variant = VARIANTS.get(str(source))
-    if variant is None:
-        return Path(source)
-    if variant.weights is None:
-        names = ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
-        raise ValueError(f"no weights were published for {source}: there are for {names}")
-    return fetch(variant)

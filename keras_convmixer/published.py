@@ -1,6 +1,5 @@
 """The published ImageNet weights: which architectures have them, and how they get here from the hub."""
 
-import os
 from pathlib import Path
 
 from .imagenet import CLASSES
@@ -63,12 +62,12 @@ def fetch(variant: Variant) -> Path:
     file is not in the cache and cannot be had.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
     try:
         return Path(hf_hub_download(variant.weights, FILE))
     except Exception as error:  # of the hub's, the HTTP library's and the system's own types
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        offline = " (HF_HUB_OFFLINE is set)" if HF_HUB_OFFLINE else ""
         raise ConnectionError(
             f"{FILE} of {variant.weights} is neither in the Hugging Face cache {HF_HUB_CACHE} nor to be had from the "
             f"hub{offline}: go online once, or get that file on another machine and give its path"

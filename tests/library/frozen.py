@@ -7,6 +7,7 @@ tests/, computes frozen.npz anew.
 from pathlib import Path
 
 import numpy as np
+from peers import images_of
 
 FILE = Path(__file__).with_name("frozen.npz")
 # Odd and even kernels, a size that the patch does not divide, one that is not square, both activations.
@@ -23,8 +24,7 @@ def arguments(case):
 
 
 def images(case):
-    # RandomState and not default_rng: NumPy promises that its numbers stay.
-    return np.random.RandomState(1).normal(size=(2, *CASES[case]["size"], 3)).astype("float32")
+    return images_of(*CASES[case]["size"])
 
 
 def tensors(case):
@@ -36,14 +36,14 @@ def tensors(case):
     def convolution(name, *shape):
         fan_in = np.prod(shape[1:])
         result[f"{name}.weight"] = random.normal(size=shape) / np.sqrt(fan_in)
-        result[f"{name}.bias"] = random.normal(size=shape[0])
+        result[f"{name}.bias"] = random.uniform(-0.3, 0.3, shape[0])
 
     def normalization(name):
         for part, low, high in (
-            ("weight", 0.3, 1.5),
-            ("bias", -1, 1),
-            ("running_mean", -1, 1),
-            ("running_var", 0.2, 2),
+            ("weight", 0.5, 1.5),
+            ("bias", -0.5, 0.5),
+            ("running_mean", -0.3, 0.3),
+            ("running_var", 0.2, 1),
         ):
             result[f"{name}.{part}"] = random.uniform(low, high, dim)
 

@@ -11,7 +11,7 @@ from processes import convmixer
 from safetensors.numpy import load_file, save_file
 
 import keras_convmixer as kc
-from keras_convmixer.conversion import convert
+from keras_convmixer.conversion import convert, source_file
 
 EXPECTED = np.load(frozen.FILE)
 
@@ -57,6 +57,7 @@ def test_there_and_back_keeps_every_bit(tmp_path, file):
             np.testing.assert_array_equal(back[tensor_name], tensor)
 
 
+@pytest.mark.peer
 def test_the_references_files_convert(tmp_path):
     torch = peers.import_torch()
     peer = peers.reference_convmixer(8, 2, 5, 3, classes=4)
@@ -116,7 +117,6 @@ def test_the_activation_is_the_published_variants_the_files_or_the_one_given(tmp
         ("model.safetensors", "out.keras", {"image_size": 2}, "patch_size=3 is larger than the 2x2 image"),
         ("model.weights.h5", "out.keras", {}, "ends in"),
         ("other.keras", "out.keras", {"image_size": 32}, "is a model already"),
-        ("ConvMixer512_16", "out.keras", {}, "no weights were published for ConvMixer512_16: there are for ConvMixer"),
     ],
 )
 def test_what_cannot_be_converted_leaves_what_was_there(tmp_path, file, source, out, arguments, words, monkeypatch):
@@ -128,6 +128,11 @@ def test_what_cannot_be_converted_leaves_what_was_there(tmp_path, file, source, 
     with pytest.raises(ValueError, match=re.escape(words)):
         convert(source, out, **arguments)
     assert (tmp_path / out).read_text() == "before"
+
+
+def test_a_variant_without_published_weights_is_refused():
+    with pytest.raises(ValueError, match=r"no weights were published for ConvMixer512_16: there are for ConvMixer1536"):
+        source_file("ConvMixer512_16")
 
 
 @pytest.mark.parametrize("name", ["nothing.safetensors", "nothing.pth.tar", "nothing.keras"])

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import peers
 import pytest
-from processes import run_python
+from processes import convmixer, run_python
 from safetensors.numpy import save_file
 
 import keras_convmixer as kc
@@ -104,6 +104,14 @@ def test_another_class_count_keeps_the_body_and_says_so(from_cache):
     assert weights["stem_conv"][1] == float(random_tensors(kc.VARIANTS[NAME])["stem.0.bias"][-1])
 
 
+def test_the_command_converts_them_by_name(from_cache, tmp_path):
+    process = convmixer("convert", NAME, tmp_path / "model.keras")
+    assert process.returncode == 0, process.stderr
+    assert "224 x 224 x 3" in process.stdout
+    assert "24,5" in process.stdout  # 24.4 million trained parameters and the statistics
+    assert (tmp_path / "model.keras").stat().st_size > 90e6
+
+
 def last_line(process):
     assert process.returncode == 1
     return process.stderr.splitlines()[-1]
@@ -122,6 +130,7 @@ def test_offline_without_cache_one_sentence_says_what_to_do(offline, tmp_path, m
         assert words in sentence
 
 
+@pytest.mark.slow
 def test_no_connection_and_no_cache_is_said_likewise(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
@@ -163,6 +172,7 @@ def test_what_has_no_published_weights_is_refused_before_anything_is_fetched(arg
         assert word in str(error.value)
 
 
+@pytest.mark.peer
 def test_timm_knows_the_same_published_models(tmp_path):
     published = {name: variant for name, variant in kc.VARIANTS.items() if variant.weights}
     assert len(published) == 3

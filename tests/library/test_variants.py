@@ -85,6 +85,7 @@ def test_the_package_names_every_function():
     assert set(FUNCTIONS) == set(kc.VARIANTS) == {n for n in kc.__all__ if n.startswith("ConvMixer")} - {"ConvMixer"}
 
 
+@pytest.mark.peer
 def test_operations_are_those_that_pytorch_counts(tmp_path):
     cases = {
         name: (
