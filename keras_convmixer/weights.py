@@ -51,7 +51,11 @@ def load_weights(model: keras.Model, path: Path) -> None:
     path = Path(path)
     layers = _layers(model)
     checkpoint = _open(model, path)
-    needed = {name: array.shape for name, array in _tensors(model).items()}
+    needed = {
+        name: tuple(weight.shape[axis] for axis in axes)
+        for layer, tensors in layers
+        for (name, axes), weight in zip(tensors, layer.weights, strict=True)
+    }
     left_out = _head_that_has_no_place(checkpoint.shapes, needed)
     _check_fit({n: s for n, s in checkpoint.shapes.items() if n not in left_out}, needed, left_out, checkpoint)
     _check_activation(model, checkpoint)
@@ -257,6 +261,6 @@ def _read(checkpoint, name):
     array = array.astype("float32")
     if not np.isfinite(array).all() or (name.endswith("running_var") and (array < 0).any()):
         raise ValueError(
-            f"{checkpoint.path} is damaged: {name} holds NaN, infinity or a negative variance: get it again"
+            f"{checkpoint.path} is damaged: {name} holds NaN, infinity or a negative variance: delete it and get it again"
         )
     return array
