@@ -86,9 +86,7 @@ def _open_safetensors(path):
         file = safe_open(path, framework="numpy")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118, no dict
     except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is no safetensors file, or is damaged ({error}): delete it and get it again"
-        ) from None
+        raise ValueError(f"{path} is no safetensors file, or is damaged ({error}): delete it, get it again") from None
 
     def read(name):
         try:
@@ -121,7 +119,7 @@ def _open_torch(path):
                 f"{path} holds Python objects ({refused[1]}), which could run code and are not loaded: get a file of "
                 "tensors alone, or save the checkpoint's state_dict alone with torch.save"
             ) from None
-        raise ValueError(f"{path} is no PyTorch checkpoint, or is damaged: delete it and get it again") from None
+        raise ValueError(f"{path} is no PyTorch checkpoint, or is damaged: delete it, get it again") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content or not all(isinstance(t, torch.Tensor) for t in content.values()):

@@ -261,6 +261,6 @@ def _read(checkpoint, name):
     array = array.astype("float32")
     if not np.isfinite(array).all() or (name.endswith("running_var") and (array < 0).any()):
         raise ValueError(
-            f"{checkpoint.path} is damaged: {name} holds NaN, infinity or a negative variance: delete it and get it again"
+            f"{checkpoint.path} is damaged: {name} holds NaN, infinity or a negative variance; delete it, get it again"
         )
     return array
