@@ -91,7 +91,7 @@ def _open_safetensors(path):
     def read(name):
         try:
             return file.get_tensor(name)
-        except (SafetensorError, TypeError) as error:
+        except (SafetensorError, TypeError, AttributeError) as error:  # of precisions that NumPy does not know
             raise ValueError(f"{path}: {name} cannot be read ({error}): save it as float32") from None
 
     return shapes, read, (file.metadata() or {}).get("activation")

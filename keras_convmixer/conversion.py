@@ -72,8 +72,8 @@ def _build(path, activation, image_size, include_preprocessing):
         raise ValueError(
             f"{path} holds no whole ConvMixer: give timm's model.safetensors, the reference's .pth.tar or a .keras file"
         )
-    variant = published_variant(**sizes)
     channels, classes = sizes.pop("channels"), sizes.pop("classes", None)
+    variant = published_variant(**sizes)  # of any number of classes: what was fine-tuned keeps its activation
     size = image_size or (variant.image_size if variant else 224)
     return ConvMixer(
         **sizes,

@@ -8,14 +8,12 @@ from .variants import VARIANTS, Variant
 FILE = "model.safetensors"
 
 
-def published_variant(
-    dim: int, depth: int, kernel_size: int, patch_size: int, channels: int = 3, classes: int = CLASSES
-) -> Variant | None:
+def published_variant(dim: int, depth: int, kernel_size: int, patch_size: int) -> Variant | None:
     """Return the variant of these sizes that has published weights, of whatever activation; None if there is none."""
-    sizes = (dim, depth, kernel_size, patch_size, channels, classes)
-    for v in VARIANTS.values():
-        if v.weights and (v.dim, v.depth, v.kernel_size, v.patch_size, 3, v.classes) == sizes:
-            return v
+    sizes = (dim, depth, kernel_size, patch_size)
+    for variant in VARIANTS.values():
+        if variant.weights and (variant.dim, variant.depth, variant.kernel_size, variant.patch_size) == sizes:
+            return variant
     return None
 
 

@@ -244,7 +244,8 @@ def _check_activation(model, checkpoint):
             f"{checkpoint.path} is of a model with activation={checkpoint.activation!r}, and this one has {ours!r}: "
             "pass the activation that the weights were trained with"
         )
-    published = published_variant(**checkpoint.architecture)
+    sizes = {name: checkpoint.architecture[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
+    published = published_variant(**sizes)
     if published and checkpoint.activation is None and published.activation != ours:
         logger.warning(
             "%s has the sizes of published weights that are for activation=%r, and the model has %r",

@@ -104,6 +104,18 @@ def test_the_activation_is_the_published_variants_the_files_or_the_one_given(tmp
     assert caplog.messages == []
     assert activation(tmp_path / "published.safetensors", tmp_path / "c.keras", "gelu") == "gelu"
     assert "the sizes of published weights that are for activation='relu'" in caplog.text
+    fine_tuned = {**published_768_32(), "head.weight": np.zeros((5, 768), "float32")}
+    save_file({**fine_tuned, "head.bias": np.zeros(5, "float32")}, tmp_path / "mine.safetensors")
+    assert activation(tmp_path / "mine.safetensors", tmp_path / "d.keras") == "relu"
+
+
+def test_images_of_other_channels(tmp_path):
+    grey = {**frozen.tensors("odd_relu"), "stem.0.weight": np.ones((8, 1, 2, 2), "float32")}
+    save_file(grey, tmp_path / "grey.safetensors")
+    model = convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras", image_size=16, include_preprocessing=False)
+    assert model.input_shape == (None, 16, 16, 1)
+    with pytest.raises(ValueError, match="scales 3 channels"):
+        convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras", image_size=16)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +159,12 @@ def test_the_command_says_what_it_made(tmp_path, file):
     for words in ("model.keras", "gelu", "32 x 32 x 3", "11"):
         assert words in process.stdout
     assert process.stderr == ""
+    assert keras.saving.load_model(tmp_path / "model.keras").layers[1].name == "preprocessing"
+    process = convmixer("convert", file, "a.keras", "--activation", "relu", "--scaled-input", cwd=tmp_path)
+    assert "relu" in process.stdout
+    scaled = keras.saving.load_model(tmp_path / "a.keras")
+    assert scaled.layers[1].name == "stem_conv"
+    assert scaled.get_layer("stem_activation").activation.__name__ == "relu"
     process = convmixer("convert", "model.keras", "back.safetensors", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "back.safetensors").is_file()
@@ -180,3 +198,7 @@ def test_the_commands_table_is_the_librarys():
         assert f" {variant.gmacs:.2f} " in line
         assert f" {variant.top1:.2f} " in line
         assert variant.source in table
+        assert f" {variant.kernel_size} " in line
+        assert f" {variant.patch_size} " in line
+        assert f" {variant.activation} " in line
+        assert (" yes " in line) == bool(variant.weights)

@@ -172,6 +172,19 @@ def test_what_has_no_published_weights_is_refused_before_anything_is_fetched(arg
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"classifier_activation": None}, {"classifier_activation": "sigmoid", "classes": 7}, {"include_top": False}],
+)
+def test_what_has_published_weights_is_fetched(changes, monkeypatch):
+    def fetch(variant):
+        raise ConnectionError(f"fetching {variant.weights}")
+
+    monkeypatch.setattr("keras_convmixer.convmixer.fetch", fetch)
+    with pytest.raises(ConnectionError, match=r"fetching timm/convmixer_768_32\.in1k"):
+        kc.ConvMixer(**architecture("ConvMixer768_32", **changes))
+
+
 @pytest.mark.peer
 def test_timm_knows_the_same_published_models(tmp_path):
     published = {name: variant for name, variant in kc.VARIANTS.items() if variant.weights}

@@ -10,6 +10,7 @@ import numpy as np
 import peers
 import pytest
 from processes import run_python
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import keras_convmixer as kc
@@ -166,7 +167,18 @@ def test_full_models_equal_the_references(tmp_path, variant):
     compare_with_reference(tmp_path / "model.pth.tar", sizes, (224, 224), WRAPPINGS["plain"], classes)
 
 
-def test_the_references_numbers_need_no_pytorch(tmp_path):
+@pytest.mark.peer
+def test_a_half_precision_model_in_training_loads_from_its_state_dict(tmp_path, model):
+    torch = peers.import_torch()
+    tensors = {name: torch.nn.Parameter(torch.tensor(tensor).half()) for name, tensor in tensors_of().items()}
+    torch.save(tensors, tmp_path / "half.pth")
+    kc.load_weights(model, tmp_path / "half.pth")
+    stem = tensors_of()["stem.0.weight"].astype("float16").astype("float32")
+    np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, stem.transpose(2, 3, 1, 0))
+
+
+@pytest.mark.parametrize("after_the_blocks", [0, 1, 2])
+def test_the_references_numbers_need_no_pytorch(tmp_path, after_the_blocks):
     """The numbering of the reference's nn.Sequential, by hand: 0, 2, 3 and on, pooling and flattening, linear."""
     depth = frozen.CASES["odd_gelu"]["depth"]
 
@@ -174,7 +186,7 @@ def test_the_references_numbers_need_no_pytorch(tmp_path):
         if name.startswith("stem."):
             return name.removeprefix("stem.")
         if name.startswith("head."):
-            return f"{3 + depth + 2}.{name.removeprefix('head.')}"
+            return f"{3 + depth + after_the_blocks}.{name.removeprefix('head.')}"
         _, block, rest = name.split(".", 2)
         return f"{3 + int(block)}.{rest}"
 
@@ -200,7 +212,11 @@ def test_saving_and_loading_keeps_every_bit(tmp_path, model, file):
     back = load_file(tmp_path / "back.safetensors")
     for name, tensor in tensors_of().items():
         np.testing.assert_array_equal(back.pop(name), tensor)
-    assert {name.rsplit(".", 1)[1] for name in back} == {"num_batches_tracked"}
+    assert {(name.rsplit(".", 1)[1], str(counter.dtype)) for name, counter in back.items()} == {
+        ("num_batches_tracked", "int64")
+    }
+    with safe_open(tmp_path / "back.safetensors", framework="numpy") as opened:
+        assert opened.metadata() == {"format": "pt", "activation": "gelu"}  # transformers asks for the format
     assert len(back) == 1 + 2 * frozen.CASES["odd_gelu"]["depth"]
 
 
@@ -248,6 +264,22 @@ def test_fitting_weights_are_loaded_without_a_word(model, file, caplog):
     assert caplog.messages == []
 
 
+def test_a_channel_that_never_varied_is_no_damage(tmp_path, model):
+    tensors = tensors_of()
+    tensors["stem.2.running_var"][3] = 0
+    save_file(tensors, tmp_path / "dead.safetensors")
+    kc.load_weights(model, tmp_path / "dead.safetensors")
+    assert model.get_layer("stem_bn").moving_variance[3] == 0
+
+
+def test_a_model_that_was_compiled_with_a_loss_of_its_own_loads(tmp_path, model, file):
+    kc.load_weights(model, file)
+    model.compile("sgd", loss=lambda labels, outputs: keras.ops.mean(outputs))
+    model.save(tmp_path / "model.keras")
+    other = model_like(frozen.arguments("odd_gelu"), classes=frozen.CLASSES, weights=tmp_path / "model.keras")
+    np.testing.assert_array_equal(other.get_weights()[0], model.get_weights()[0])
+
+
 def assert_refused(model, path, *words, error=ValueError):
     """Loading fails with one sentence that has these words, and the model is as it was."""
     before = model.get_weights()
@@ -288,10 +320,45 @@ def test_another_architecture_is_named(change, file):
     )
 
 
-def test_a_head_of_two_minds_is_a_misfit(tmp_path, model):
-    tensors = {**tensors_of(), "head.bias": np.zeros(10, "float32")}
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ({"bias": (10,), "weight": (11, 16)}, "head.bias [10], not [11]"),
+        ({"bias": (10,), "weight": (10, 17)}, "head.weight [10, 17], not [11, 16]"),
+        ({"weight": (10, 16)}, "missing: head.bias [11]"),
+        ({"bias": (10,)}, "missing: head.weight [11, 16]"),
+    ],
+)
+def test_only_a_whole_head_of_this_width_is_left_out(tmp_path, model, head, words):
+    tensors = {name: tensor for name, tensor in tensors_of().items() if not name.startswith("head.")}
+    tensors |= {f"head.{name}": np.zeros(shape, "float32") for name, shape in head.items()}
     save_file(tensors, tmp_path / "misfit.safetensors")
-    assert_refused(model, tmp_path / "misfit.safetensors", "head.bias [10], not [11]")
+    assert_refused(model, tmp_path / "misfit.safetensors", words)
+
+
+def test_a_numbered_file_with_something_else_in_it_is_refused(tmp_path, model):
+    save_file({"0.weight": np.zeros(3, "float32"), "extra.weight": np.zeros(2, "float32")}, tmp_path / "a.safetensors")
+    assert_refused(model, tmp_path / "a.safetensors", "extra: 0.weight [3], extra.weight [2]")
+
+
+def test_the_layer_of_activations_has_no_place(tmp_path, model):
+    save_file({"0.weight": np.zeros(3, "float32"), "1.weight": np.zeros(2, "float32")}, tmp_path / "a.safetensors")
+    assert_refused(model, tmp_path / "a.safetensors", "stem.0.weight [3], not [16, 3, 7, 7]", "head.weight [2], not")
+
+
+def test_a_missing_block_is_no_shallower_model(tmp_path, model):
+    gap = {name: tensor for name, tensor in tensors_of().items() if not name.startswith("blocks.1.")}
+    save_file(gap, tmp_path / "gap.safetensors")
+    assert_refused(model, tmp_path / "gap.safetensors", "no whole ConvMixer", "missing: blocks.1.0.fn.0.bias [16]")
+
+
+@pytest.mark.parametrize("change", [{"depth": 2}, {"dim": 8}])
+def test_a_keras_file_that_does_not_fit_changes_nothing(tmp_path, model, change):
+    other = model_like({**frozen.arguments("odd_gelu"), **change}, classes=frozen.CLASSES)
+    other.save_weights(tmp_path / "other.weights.h5")
+    assert_refused(model, tmp_path / "other.weights.h5", "cannot be loaded into this model")
+    other.save(tmp_path / "other.keras")
+    assert_refused(model, tmp_path / "other.keras", "The file holds a ConvMixer with")
 
 
 def test_a_body_without_classifier_needs_a_model_without(tmp_path, model):
@@ -329,10 +396,29 @@ def test_numbers_that_no_training_leaves_are_refused(tmp_path, model, name, valu
     assert_refused(model, tmp_path / "broken.safetensors", name, "damaged")
 
 
-def test_integers_are_no_weights(tmp_path, model):
-    tensors = {**tensors_of(), "head.bias": np.zeros(11, "int32")}
-    save_file(tensors, tmp_path / "integers.safetensors")
-    assert_refused(model, tmp_path / "integers.safetensors", "head.bias is of int32")
+@pytest.mark.parametrize("dtype", ["int32", "complex64", "bool"])
+def test_other_numbers_are_no_weights(tmp_path, model, dtype):
+    tensors = {**tensors_of(), "head.bias": np.zeros(11, dtype)}
+    save_file(tensors, tmp_path / "other.safetensors")
+    assert_refused(model, tmp_path / "other.safetensors", f"head.bias is of {dtype}")
+
+
+def test_a_precision_that_numpy_does_not_know_is_named(tmp_path, model, file):
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    four_bits = {"dtype": "F4", "shape": [16], "data_offsets": header["stem.0.bias"]["data_offsets"]}
+    data = bytearray(content[8 + size :])
+    # 16 numbers of 4 bits are 8 bytes: the other tensors move up.
+    start, end = four_bits["data_offsets"]
+    del data[start + 8 : end]
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["data_offsets"][0] >= end:
+            entry["data_offsets"] = [offset - (end - start - 8) for offset in entry["data_offsets"]]
+    header["stem.0.bias"] = {**four_bits, "data_offsets": [start, start + 8]}
+    text = json.dumps(header).encode()
+    (tmp_path / "f4.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(data))
+    assert_refused(model, tmp_path / "f4.safetensors", "stem.0.bias cannot be read", "save it as float32")
 
 
 def test_foreign_files_are_refused(tmp_path, model):
@@ -439,10 +525,12 @@ def test_another_activation_is_refused_where_the_file_names_it(tmp_path, model):
     assert_refused(other, tmp_path / "model.safetensors", "activation='gelu'", "'relu'")
 
 
-def test_a_model_that_wraps_a_convmixer_is_refused(model, file):
+def test_a_model_that_wraps_or_cuts_a_convmixer_is_refused(model, file):
     inputs = keras.Input((56, 56, 3))
     wrapped = keras.Model(inputs, model(inputs), name="wrapped")
     assert_refused(wrapped, file, "'wrapped' has no layer 'stem_conv'", "not one that wraps it")
+    cut = keras.Model(model.get_layer("stem_bn").output, model.output, name="cut")
+    assert_refused(cut, file, "'cut' has no layer 'stem_conv'")
 
 
 def test_saving_needs_a_name_that_pytorch_users_can_read(tmp_path, model):
