@@ -3,6 +3,7 @@
 What a command needs is imported inside it, so that `predict` answers without TensorFlow.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,7 @@ QUICKSTART_PICTURES = 10
 RecipeArgument = Annotated[tyro.extras.subcommand_type_from_defaults(RECIPES, DESCRIPTIONS), tyro.conf.arg(name="")]
 ModelArgument = tyro.conf.Positional[argument(Path, "MODEL")]
 DataOption = argument(str | None, "digits|FOLDER", "the run's own")
+CropOption = argument(float | None, "FLOAT", "the run's own, else 1")
 app = tyro.extras.SubcommandApp()
 
 
@@ -97,6 +99,7 @@ def evaluate(
     model: ModelArgument,
     *,
     data: DataOption = None,
+    crop_fraction: CropOption = None,
     out: argument(Path | None, "FOLDER", "no pictures") = None,
     json: bool = False,
     verbose: bool = False,
@@ -109,6 +112,7 @@ def evaluate(
         model: run folder, or .keras file that takes pixels 0..255.
         data: digits (its test images), or a folder with a subfolder of pictures for each label: all of them, but
             of the folder that the model was trained on its test images.
+        crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
         out: folder to write a confusion matrix and a sheet of predictions to.
         json: print one JSON object instead of tables.
         verbose: show tracebacks and TensorFlow's own log.
@@ -118,7 +122,7 @@ def evaluate(
 
     if out:
         require_folder_name(out)
-    run = load_run(model)
+    run = load_run(model, crop_fraction)
     data = data or _own_data(run, model)
     own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
     with progress_bar() as progress:
@@ -149,6 +153,7 @@ def export(
     *,
     out: argument(Path, "BUNDLE"),
     data: DataOption = None,
+    crop_fraction: CropOption = None,
     formats: tuple[Literal["float32", "int8"], ...] = ("float32", "int8"),
     verbose: bool = False,
 ) -> None:
@@ -160,6 +165,7 @@ def export(
         model: run folder, or .keras file that takes pixels 0..255.
         out: the bundle's folder; a bundle that is there is replaced once the new one is valid.
         data: digits, or a folder with a subfolder of pictures for each label, to calibrate and validate with.
+        crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
         formats: which .tflite files beside the SavedModel.
         verbose: show tracebacks and TensorFlow's own log.
     """
@@ -167,7 +173,7 @@ def export(
         from keras_convmixer.export import export_bundle
         from keras_convmixer.training import load_dataset, load_run
 
-    run = load_run(model)
+    run = load_run(model, crop_fraction)
     preprocessing = run.preprocessing
     with progress_bar() as progress:
         dataset = load_dataset(data or _own_data(run, model), preprocessing, run.class_names, progress)
@@ -279,8 +285,9 @@ def convert(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer.conversion import convert, source_file
+        from keras_convmixer.conversion import convert, require_target, source_file
 
+    require_target(out)
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
         model = convert(path, out, activation, image_size, not scaled_input)
@@ -291,8 +298,9 @@ def convert(
             "written": f"{out}, {decimal(out.stat().st_size)}",
             "activation": model.get_layer("stem_activation").activation.__name__,
             "images": " x ".join(map(str, image)),
+            **({"takes": _takes(model)} if out.suffix == ".keras" else {}),
             "outputs": " x ".join(map(str, model.output_shape[1:])),
-            "parameters": f"{model.count_params():,}",
+            "parameters": f"{sum(math.prod(w.shape) for w in model.weights if 'moving_' not in w.name):,}",
         },
     )
 
@@ -303,6 +311,7 @@ def visualize(
     image: tyro.conf.Positional[argument(Path | None, "IMAGE", "no receptive field, no Grad-CAM")] = None,
     *,
     out: argument(Path, "FOLDER") = Path("visualization"),
+    crop_fraction: CropOption = None,
     verbose: bool = False,
 ) -> None:
     """Draw what a model has learned: patch filters, depthwise kernels, receptive field and Grad-CAM on an image.
@@ -313,6 +322,7 @@ def visualize(
         model: run folder, or .keras file that takes pixels 0..255.
         image: picture to show the effective receptive field and Grad-CAM on.
         out: folder to write PNG files to.
+        crop_fraction: share of the picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
@@ -320,20 +330,29 @@ def visualize(
         from keras_convmixer.training import load_run
 
     require_folder_name(out)
-    run = load_run(model)
+    run = load_run(model, crop_fraction)
     pixels = run.preprocessing.load(image) if image else None
     names = run.class_names
     if names is None and run.model.output_shape[1:] == (imagenet.CLASSES,):
         names = tuple(name for _, name in imagenet.class_names())
     out.mkdir(parents=True, exist_ok=True)
-    drawn = {"patch_embedding": pictures.draw_patch_embedding, "depthwise_kernels": pictures.draw_depthwise_kernels}
-    for name, draw in drawn.items():
-        draw(run.model, out / f"{name}.png")
+    draw = {
+        "patch_embedding": lambda path: pictures.draw_patch_embedding(run.model, path),
+        "depthwise_kernels": lambda path: pictures.draw_depthwise_kernels(run.model, path),
+    }
     if image:
-        drawn |= {"receptive_field": None, "grad_cam": None}
-        pictures.draw_effective_receptive_field(run.model, pixels, out / "receptive_field.png")
-        pictures.draw_grad_cam(run.model, pixels, out / "grad_cam.png", names)
-    print_facts(f"Visualized {model}", {"pictures": ", ".join(str(out / f"{name}.png") for name in drawn)})
+        draw["receptive_field"] = lambda path: pictures.draw_effective_receptive_field(run.model, pixels, path)
+    if image and len(run.model.output_shape) == 2:  # else there is no classifier
+        draw["grad_cam"] = lambda path: pictures.draw_grad_cam(run.model, pixels, path, names)
+    written = [out / f"{name}.png" for name in draw]
+    for path, write in zip(written, draw.values(), strict=True):
+        with waiting(f"drawing {path}"):
+            write(path)
+    print_facts(f"Visualized {model}", {"pictures": ", ".join(map(str, written))})
+
+
+def _takes(model):
+    return "pixels 0..255" if model.layers[1].name == "preprocessing" else "what preprocess_input returns"
 
 
 def _own_data(run, path):

@@ -28,14 +28,29 @@ def require_folder_name(path: Path) -> None:
             raise FileExistsError(f"{place} is a file: name a folder")
 
 
+def require_file_name(path: Path) -> None:
+    """Check that a file can be written under `path`, so that no work is done in vain.
+
+    Raises OSError: its folder does not exist or cannot be written to, or `path` is a folder.
+    """
+    path = Path(path).absolute()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder: make it first", str(path.parent))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder: name a file", str(path))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "this folder may not be written to: name another", str(path.parent))
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it takes the name `path` when the block ends well.
 
     The path has the same suffix, for writers that choose a format by it. Where the block raises, what was
-    there before stays. A full disk is an OSError that says what to do.
+    there before stays. A full disk, and what `require_file_name` finds, is an OSError that says what to do.
     """
     path = Path(path).resolve()
+    require_file_name(path)
     partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         with explaining_full_disk(path):

@@ -1,5 +1,6 @@
 """Checkpoint files of PyTorch: which tensors a file holds, under timm's names, read without running its code."""
 
+import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401, teaches NumPy bfloat16, which safetensors files may hold
 import numpy as np
 
-SAFETENSORS_SUFFIXES = (".safetensors",)
+BLOCK = re.compile(r"blocks\.(\d{1,4})\.")
+SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin")
 
 
@@ -23,26 +25,25 @@ class Checkpoint:
     activation: str | None = None
     """Name in Keras, where the file says it; PyTorch's own files do not."""
 
-    @property
-    def architecture(self) -> dict[str, int] | None:
-        """`ConvMixer`'s arguments as the shapes tell them, `channels` too; None where this is no ConvMixer.
 
-        `classes` is missing where the file holds no classifier.
-        """
-        shapes = self.shapes
-        stem, depthwise = shapes.get("stem.0.weight", ()), shapes.get("blocks.0.0.fn.0.weight", ())
-        blocks = {int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))}
-        if len(stem) != 4 or len(depthwise) != 4 or blocks != set(range(len(blocks))):
-            return None
-        head = {"classes": shapes["head.weight"][0]} if len(shapes.get("head.weight", ())) == 2 else {}
-        return {
-            "dim": stem[0],
-            "depth": len(blocks),
-            "kernel_size": depthwise[2],
-            "patch_size": stem[2],
-            "channels": stem[1],
-            **head,
-        }
+def architecture_of(shapes: dict[str, tuple[int, ...]]) -> dict[str, int] | None:
+    """Return `ConvMixer`'s arguments as the shapes tell them, `channels` too; None if they tell no whole one.
+
+    `classes` is missing where there is no classifier.
+    """
+    stem, depthwise = shapes.get("stem.0.weight", ()), shapes.get("blocks.0.0.fn.0.weight", ())
+    blocks = {int(found[1]) for name in shapes if (found := BLOCK.match(name))}
+    if len(stem) != 4 or len(depthwise) != 4 or blocks != set(range(len(blocks))):
+        return None
+    head = {"classes": shapes["head.weight"][0]} if len(shapes.get("head.weight", ())) == 2 else {}
+    return {
+        "dim": stem[0],
+        "depth": len(blocks),
+        "kernel_size": depthwise[2],
+        "patch_size": stem[2],
+        "channels": stem[1],
+        **head,
+    }
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -55,22 +56,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is of another kind, or holds Python objects, which could run code.
-        ImportError: a PyTorch file, and no PyTorch of version 2.6 or later, the first whose `weights_only` is safe.
+        ImportError: a PyTorch file, and no PyTorch of version 2.10 or later: `weights_only` of earlier ones can be
+            made to run code.
+        OSError: the file cannot be read.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file of weights")
     if not path.is_file():
-        raise ValueError(f"{path} is a folder: name a file of weights in it")
-    if path.name.endswith(SAFETENSORS_SUFFIXES):
+        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no ordinary file'}: name a file of weights")
+    with path.open("rb"):
+        pass  # safetensors says of a file that may not be read that there is none
+    if path.name.endswith(SAFETENSORS_SUFFIX):
         shapes, read, activation = _open_safetensors(path)
     elif path.name.endswith(TORCH_SUFFIXES):
         shapes, read, activation = *_open_torch(path), None
     else:
         raise ValueError(
             f"{path} is no file of weights by its name: give one that ends in "
-            f"{', '.join((*SAFETENSORS_SUFFIXES, *TORCH_SUFFIXES))} or .keras"
+            f"{', '.join((SAFETENSORS_SUFFIX, *TORCH_SUFFIXES))} or .keras"
         )
     names = {ours: theirs for theirs, ours in _timm_names(shapes).items()}
+    if len(names) < len(shapes):
+        raise ValueError(f"{path} names tensors of the same place twice: save the model's state_dict() anew")
     return Checkpoint(
         path,
         {ours: shapes[theirs] for ours, theirs in names.items() if not ours.endswith(".num_batches_tracked")},
@@ -85,7 +92,7 @@ def _open_safetensors(path):
     try:
         file = safe_open(path, framework="numpy")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118, no dict
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file, or is damaged ({error}): delete it, get it again") from None
 
     def read(name):
@@ -104,14 +111,18 @@ def _open_torch(path):
         raise ImportError(
             f"{path} is a PyTorch file, and reading it needs PyTorch: pip install torch, or use a .safetensors file"
         ) from None
-    if torch.torch_version.TorchVersion(torch.__version__) < (2, 6):
+    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
         raise ImportError(
-            f"PyTorch {torch.__version__} can be made to run code by a file (CVE-2025-32434): upgrade it to 2.6 or "
-            "later, or use a .safetensors file"
+            f"PyTorch {torch.__version__} can be made to run code by a file (CVE-2025-32434, CVE-2026-24747): upgrade "
+            "it to 2.10 or later, or use a .safetensors file"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a dozen types, by where the damage is
+        # Namespace, which holds values by name and does nothing, is what timm's training leaves beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a dozen types, OSError too, by where the damage is
         # Not PyTorch's own words, which advise weights_only=False.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
@@ -122,8 +133,8 @@ def _open_torch(path):
         raise ValueError(f"{path} is no PyTorch checkpoint, or is damaged: delete it, get it again") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(isinstance(t, torch.Tensor) for t in content.values()):
-        raise ValueError(f"{path} holds no state_dict of tensors: save the model's state_dict() with torch.save")
+    if not isinstance(content, dict) or not content or not all(map(_is_plain, content.values())):
+        raise ValueError(f"{path} holds no state_dict of dense tensors: save the model's state_dict() with torch.save")
 
     def read(name):
         tensor = content[name].detach()
@@ -132,11 +143,28 @@ def _open_torch(path):
     return {str(name): tuple(tensor.shape) for name, tensor in content.items()}, read
 
 
+def _is_plain(tensor):
+    import torch
+
+    return (
+        isinstance(tensor, torch.Tensor)
+        and not tensor.is_nested
+        and not tensor.is_quantized
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return str(error).strip().split("\n")[0]
+
+
 def _timm_names(names):
     """Return a dict from the file's names to timm's."""
     prefix = "module." if all(name.startswith("module.") for name in names) else ""
     bare = {name: name.removeprefix(prefix) for name in names}
-    if not all(re.match(r"\d+\.", name) for name in bare.values()):
+    if not all(re.match(r"\d{1,4}\.", name) for name in bare.values()):
         return bare
     head = max((int(name.split(".")[0]) for name in bare.values()), default=0)
     return {name: _name_of_sequential(number, head) for name, number in bare.items()}

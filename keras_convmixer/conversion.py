@@ -1,32 +1,54 @@
 """From a file of weights to a file of weights: PyTorch's to Keras's and back, the architecture read off the shapes."""
 
+import logging
 from pathlib import Path
 
-from .atomic import atomic_file
+from .atomic import atomic_file, require_file_name
 from .backend import keras
-from .checkpoint import SAFETENSORS_SUFFIXES, read_checkpoint
+from .checkpoint import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, architecture_of, read_checkpoint
 from .convmixer import ConvMixer
-from .published import fetch, published_variant
-from .variants import VARIANTS
-from .weights import read_keras_model, save_weights_torch
+from .published import fetch, published_names
+from .variants import VARIANTS, variant_of
+from .weights import KERAS_SUFFIX, read_keras_model, save_weights_torch
 
-ACTIVATION = "gelu"  # of all the reference's models but the published 768/32
+ACTIVATION = "gelu"  # of the reference's code, where the paper's tables have no such sizes
+IMAGE_SIZE = 224
+
+logger = logging.getLogger(__name__)
 
 
 def source_file(source: str) -> Path:
     """Return the file that `source` is, or the published weights' of the variant that it names, fetched if need be.
 
+    Of a run folder, its model.keras.
+
     Raises:
-        ValueError: that variant has no published weights.
-        ConnectionError: they are neither in the hub's cache nor to be had.
+        ValueError: it is none of these.
+        ConnectionError: the published weights are neither in the hub's cache nor to be had.
     """
     variant = VARIANTS.get(source)
-    if variant is None:
-        return Path(source)
-    if variant.weights is None:
-        names = ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
-        raise ValueError(f"no weights were published for {source}: there are for {names}")
-    return fetch(variant)
+    if variant is not None and variant.weights:
+        return fetch(variant)
+    path = Path(source)
+    if path.is_dir() and (path / "model.keras").is_file():
+        return path / "model.keras"
+    if variant is not None:
+        raise ValueError(f"no weights were published for {source}: there are for {published_names()}")
+    if not path.exists() and not path.name.endswith((SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, KERAS_SUFFIX)):
+        raise ValueError(f"{source} is neither a file nor a variant with published weights, {published_names()}")
+    return path
+
+
+def require_target(out: Path) -> None:
+    """Check that `convert` can write to `out`, before any work is done for it.
+
+    Raises:
+        ValueError: it ends neither in .keras nor in .safetensors.
+        OSError: its folder does not exist or cannot be written to, or it is a folder.
+    """
+    if not out.name.endswith((KERAS_SUFFIX, SAFETENSORS_SUFFIX)):
+        raise ValueError(f"{out} must end in .keras, for Keras, or in .safetensors, for PyTorch")
+    require_file_name(out)
 
 
 def convert(
@@ -39,25 +61,31 @@ def convert(
     """Write the ConvMixer in `source` to `out`, and return it.
 
     `source`: timm's .safetensors, the reference's .pth.tar or a .keras file. `out` ends in .keras, for plain Keras,
-    or in .safetensors, for timm. PyTorch's files do not name the activation: it is taken
-    from the published variant of these sizes, else GELU. `image_size` in pixels likewise, else 224. What was at
-    `out` before stays until the new file is whole.
+    or in .safetensors, for timm. PyTorch's files do not name the activation: it is that of the paper's variant of
+    these sizes; where there is none GELU, and a warning says so. `image_size` in pixels is the variant's likewise,
+    else 224. What was at `out` before stays until the new file is whole.
 
     Raises what `load_weights` raises; ValueError too where `source` holds no whole ConvMixer, or an argument would
-    have to change a .keras model, which is written as it is.
+    have no effect; OSError where `out` cannot be written.
     """
     source, out = Path(source), Path(out)
-    if out.suffix != ".keras" and not out.name.endswith(SAFETENSORS_SUFFIXES):
-        raise ValueError(f"{out} must end in .keras, for Keras, or in .safetensors, for PyTorch")
-    if source.suffix == ".keras":
-        if activation or image_size:
-            raise ValueError(f"{source} is a model already: its activation and image size cannot be changed")
-        if not source.is_file():
-            raise FileNotFoundError(f"{source}: there is no such file")
+    require_target(out)
+    if source.exists() and out.exists() and source.samefile(out):
+        raise ValueError(f"{source} would be converted into itself: name another file to write")
+    to_keras = out.name.endswith(KERAS_SUFFIX)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size={image_size}: give the side of the images in pixels, 1 or more")
+    if not to_keras and (image_size is not None or not include_preprocessing):
+        raise ValueError(
+            f"{out} holds weights alone, which say nothing of image size or scaling: leave these options out"
+        )
+    if source.name.endswith(KERAS_SUFFIX):
+        if to_keras or activation is not None:
+            raise ValueError(f"{source} is a Keras model already: name a .safetensors file to write, and no activation")
         model = read_keras_model(source)
     else:
-        model = _build(source, activation, image_size, include_preprocessing)
-    if out.suffix == ".keras":
+        model = _build(source, activation, image_size, include_preprocessing and to_keras)
+    if to_keras:
         with atomic_file(out) as partial:
             model.save(partial)
     else:
@@ -67,17 +95,25 @@ def convert(
 
 def _build(path, activation, image_size, include_preprocessing):
     checkpoint = read_checkpoint(path)
-    sizes = checkpoint.architecture
+    sizes = architecture_of(checkpoint.shapes)
     if sizes is None:
         raise ValueError(
             f"{path} holds no whole ConvMixer: give timm's model.safetensors, the reference's .pth.tar or a .keras file"
         )
     channels, classes = sizes.pop("channels"), sizes.pop("classes", None)
-    variant = published_variant(**sizes)  # of any number of classes: what was fine-tuned keeps its activation
-    size = image_size or (variant.image_size if variant else 224)
+    if include_preprocessing and channels != 3:
+        raise ValueError(
+            f"{path} is for images of {channels} channels, which ImageNet's scaling is not for: pass "
+            "include_preprocessing=False (--scaled-input)"
+        )
+    variant = variant_of(**sizes)  # of any number of classes: what was fine-tuned keeps its activation
+    activation = activation or checkpoint.activation or (variant.activation if variant else None)
+    if activation is None:
+        logger.warning("%s does not say its activation: %s is assumed; give it if it is another", path.name, ACTIVATION)
+    size = image_size or (variant.image_size if variant else IMAGE_SIZE)
     return ConvMixer(
         **sizes,
-        activation=activation or checkpoint.activation or (variant.activation if variant else ACTIVATION),
+        activation=activation or ACTIVATION,
         include_preprocessing=include_preprocessing,
         include_top=classes is not None,
         weights=path,

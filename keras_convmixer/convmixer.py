@@ -48,7 +48,8 @@ def ConvMixer(
         weights: None (random), "imagenet" (published: 1536/20, 768/32 with ReLU, 1024/20), or the path of a file
             that `load_weights` takes. A classifier of another number of classes is left out, with a warning.
         input_tensor: a Keras tensor to use as the model's input.
-        input_shape: (height, width, channels); height and width may be None. Default (224, 224, 3).
+        input_shape: (height, width, channels); height and width may be None. Default (224, 224, 3), without top
+            (None, None, 3).
         pooling: without top, None, "avg" or "max"; with top it has no effect, as in keras.applications.
         classes: number of classes.
         classifier_activation: activation of the classifier, None for logits.

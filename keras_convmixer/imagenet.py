@@ -16,14 +16,19 @@ CLASSES = 1000
 def preprocess_input(x, data_format=None):
     """Scale pixels 0..255 as the published weights expect them; what `include_preprocessing=True` does inside.
 
-    `x`: RGB array or tensor `[..., height, width, 3]`, any dtype; it is left as it is. Returns floats of about
-    -2.1..2.6, of the same shape. Raises ValueError where the last axis is not of 3 channels.
+    `x`: RGB array or tensor, `[height, width, 3]` or `[batch, height, width, 3]`, any dtype; it is left as it is.
+    Returns floats of about -2.1..2.6, of the same shape. Raises ValueError for any other shape.
 
     Source: ImageNet's mean and standard deviation, keras.applications' "torch" mode.
     """
     data_format = data_format or keras.config.image_data_format()
+    if not keras.ops.is_tensor(x) and not keras.backend.is_keras_tensor(x):
+        x = np.asarray(x)
+    if getattr(x.shape, "rank", 0) is None:
+        raise ValueError("x has no known number of axes: call its set_shape first, as tf.io.decode_image does not")
     shape = tuple(x.shape)
-    if len(shape) not in (3, 4) or shape[-3 if data_format == "channels_first" else -1] != 3:
+    axis = -3 if data_format == "channels_first" else -1
+    if len(shape) not in (3, 4) or shape[axis] not in (3, None):  # decoded in tf.data, it may not say its channels
         raise ValueError(f"x has shape {shape}: give RGB pixels, [height, width, 3] or [batch, height, width, 3]")
     # Keras's own writes into a float array that it is given, and fails on a tensor of integers.
     if isinstance(x, np.ndarray):
@@ -44,6 +49,8 @@ def decode_predictions(preds, top=5):
         raise ValueError(
             f"preds has shape {preds.shape}: give [batch, {CLASSES}], what a model of {CLASSES} classes returns"
         )
+    if top < 1:
+        raise ValueError(f"top={top}: give how many names each image is to get, 1 or more")
     names = class_names()
     order = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [[(*names[index], row[index]) for index in best] for row, best in zip(preds, order, strict=True)]

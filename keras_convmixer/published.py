@@ -1,20 +1,20 @@
 """The published ImageNet weights: which architectures have them, and how they get here from the hub."""
 
+import errno
+import os
 from pathlib import Path
 
+from .atomic import explaining_full_disk
+from .checkpoint import first_line, read_checkpoint
 from .imagenet import CLASSES
-from .variants import VARIANTS, Variant
+from .variants import VARIANTS, Variant, variant_of
 
 FILE = "model.safetensors"
 
 
-def published_variant(dim: int, depth: int, kernel_size: int, patch_size: int) -> Variant | None:
-    """Return the variant of these sizes that has published weights, of whatever activation; None if there is none."""
-    sizes = (dim, depth, kernel_size, patch_size)
-    for variant in VARIANTS.values():
-        if variant.weights and (variant.dim, variant.depth, variant.kernel_size, variant.patch_size) == sizes:
-            return variant
-    return None
+def published_names() -> str:
+    """Return the names of the variants that have published weights, for a sentence."""
+    return ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
 
 
 def require_published(
@@ -32,12 +32,11 @@ def require_published(
     Raises ValueError: there are none for this architecture, activation or number of channels; or their classifier
     would end in another activation than softmax or none.
     """
-    variant = published_variant(dim, depth, kernel_size, patch_size)
-    if variant is None:
-        names = ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
+    variant = variant_of(dim, depth, kernel_size, patch_size)
+    if variant is None or variant.weights is None:
         raise ValueError(
             f"weights='imagenet': none were published for dim={dim}, depth={depth}, kernel_size={kernel_size}, "
-            f"patch_size={patch_size}; there are for {names}"
+            f"patch_size={patch_size}; there are for {published_names()}"
         )
     if variant.activation != activation:
         raise ValueError(
@@ -56,17 +55,35 @@ def require_published(
 def fetch(variant: Variant) -> Path:
     """Return the published weights' file, from the hub's cache or by download, with a progress bar.
 
-    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. Raises ConnectionError: the
-    file is not in the cache and cannot be had.
+    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. A damaged file in the cache is fetched
+    anew.
+
+    Raises:
+        ConnectionError: the file is not in the cache, or is damaged there, and cannot be had.
+        OSError: the disk is full, or the cache may not be written.
     """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    with explaining_full_disk(Path(HF_HUB_CACHE)):
+        path = _download(variant, "is not in the Hugging Face cache")
+        try:
+            read_checkpoint(path)
+        except ValueError:
+            path = _download(variant, f"is damaged, as {path.resolve()}, in the cache", force_download=True)
+    return path
+
+
+def _download(variant, fault, **options):
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
     try:
-        return Path(hf_hub_download(variant.weights, FILE))
+        return Path(hf_hub_download(variant.weights, FILE, **options))
     except Exception as error:  # of the hub's, the HTTP library's and the system's own types
-        offline = " (HF_HUB_OFFLINE is set)" if HF_HUB_OFFLINE else ""
+        if isinstance(error, PermissionError) or os.strerror(errno.ENOSPC) in str(error):
+            raise
+        reason = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else f"{type(error).__name__}: {first_line(error)}"
         raise ConnectionError(
-            f"{FILE} of {variant.weights} is neither in the Hugging Face cache {HF_HUB_CACHE} nor to be had from the "
-            f"hub{offline}: go online once, or get that file on another machine and give its path"
-        ) from error
+            f"{FILE} of {variant.weights} {fault} {HF_HUB_CACHE}, and cannot be had from the hub ({reason}): go "
+            "online once, or get that file on another machine and give its path"
+        ) from None

@@ -77,6 +77,12 @@ VARIANTS = {
 }
 
 
+def variant_of(dim: int, depth: int, kernel_size: int, patch_size: int) -> Variant | None:
+    """Return the row of these sizes, of whatever activation and number of classes; None if there is none."""
+    sizes = (dim, depth, kernel_size, patch_size)
+    return next((v for v in VARIANTS.values() if (v.dim, v.depth, v.kernel_size, v.patch_size) == sizes), None)
+
+
 def _function(function_name, variant):
     model_name = function_name.replace("ConvMixer", "convmixer_")
 
@@ -121,7 +127,8 @@ kernels on {variant.patch_size}x{variant.patch_size} patches and {ACTIVATIONS[va
 top-1 on {variant.dataset} {variant.top1:.2f} %
     ({variant.source}).
 
-    Arguments, shapes and errors are those of `ConvMixer`. weights: {published} or the path of a file.
+    Arguments, shapes and errors are those of `ConvMixer`. Defaults are images of {variant.image_size} pixels and
+    {variant.classes} classes. weights: {published}, or the path of a file.
     """
     return build
 

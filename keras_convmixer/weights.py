@@ -3,16 +3,25 @@
 import logging
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from .atomic import atomic_file
 from .backend import keras
-from .checkpoint import SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, Checkpoint, read_checkpoint
-from .published import published_variant
+from .checkpoint import (
+    BLOCK,
+    SAFETENSORS_SUFFIX,
+    TORCH_SUFFIXES,
+    Checkpoint,
+    architecture_of,
+    first_line,
+    read_checkpoint,
+)
+from .variants import variant_of
 
-KERAS_SUFFIXES = (".keras", ".weights.h5")
+KERAS_SUFFIX = ".keras"
 # Keras layer -> timm module. Source: `ConvMixer` in timm/models/convmixer.py.
 MODULES = (
     (r"stem_conv", r"stem.0"),
@@ -38,24 +47,21 @@ logger = logging.getLogger(__name__)
 def load_weights(model: keras.Model, path: Path) -> None:
     """Load a file of weights into a ConvMixer, normalization statistics included: all of it, or nothing.
 
-    Takes timm's .safetensors, the reference's .pth.tar (needs PyTorch; no code in it is run), and Keras's .keras
-    and .weights.h5. Half precision is widened. Where the model has no classifier, or one for another number of
+    Takes timm's .safetensors, the reference's .pth.tar (needs PyTorch; no code in it is run), and Keras's .keras.
+    All are read as float32. Where the model has no classifier, or one for another number of
     classes, the file's classifier is left out, a warning in the log says so, and the model's own stays as it is.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the model is no ConvMixer; or the file is damaged, holds NaN or code, or does not fit: the
             sentence lists every missing, extra or misshapen tensor by its name in timm.
-        ImportError: a PyTorch file, and PyTorch is not installed or older than 2.6.
+        ImportError: a PyTorch file, and PyTorch is not installed or older than 2.10.
+        OSError: the file cannot be read.
     """
     path = Path(path)
     layers = _layers(model)
-    checkpoint = _open(model, path)
-    needed = {
-        name: tuple(weight.shape[axis] for axis in axes)
-        for layer, tensors in layers
-        for (name, axes), weight in zip(tensors, layer.weights, strict=True)
-    }
+    checkpoint = _open(path)
+    needed = _shapes(layers)
     left_out = _head_that_has_no_place(checkpoint.shapes, needed)
     _check_fit({n: s for n, s in checkpoint.shapes.items() if n not in left_out}, needed, left_out, checkpoint)
     _check_activation(model, checkpoint)
@@ -80,14 +86,16 @@ def save_weights_torch(model: keras.Model, path: Path) -> None:
     writing fails.
 
     Raises:
-        ValueError: the model is no ConvMixer, or `path` does not end in .safetensors.
+        ValueError: the model is no ConvMixer, or has other layers with weights, which would be lost; or `path` does
+            not end in .safetensors.
         OSError: the folder does not exist, or the disk is full.
     """
     from safetensors.numpy import save
 
     path = Path(path)
-    if not path.name.endswith(SAFETENSORS_SUFFIXES):
+    if not path.name.endswith(SAFETENSORS_SUFFIX):
         raise ValueError(f"{path} must end in .safetensors, which both timm and load_weights read without running code")
+    require_convmixer(model)
     tensors = {name: np.ascontiguousarray(array, "float32") for name, array in _tensors(model).items()}
     counters = {
         name.replace("running_var", "num_batches_tracked"): np.zeros((), "int64")  # PyTorch's strict loading asks
@@ -102,12 +110,39 @@ def save_weights_torch(model: keras.Model, path: Path) -> None:
 def read_keras_model(path: Path) -> keras.Model:
     """Load a .keras file, without its optimizer; code in it is not run.
 
-    Raises ValueError: it is none, is damaged, or holds code or classes that plain Keras does not know.
+    Raises:
+        ValueError: it is none, is damaged, or holds code or classes that plain Keras does not know.
+        OSError: the file cannot be read.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    with path.open("rb"):
+        pass  # Keras says of a file that may not be read, and of a damaged one, that there is none
+    if path.suffix == KERAS_SUFFIX and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is damaged, or no .keras file: delete it, get it again")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # of Keras's, h5py's, zipfile's and the system's own types
-        raise ValueError(f"{path} is not a .keras file that plain Keras can load: {_first_line(error)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of Keras's, h5py's and zipfile's own types, OSError too
+        reason = first_line(error)
+        if "safe_mode" in str(error):  # not Keras's own words, which advise to switch that off
+            reason = "it holds code, which is not run; build the model of Keras's own layers and save it again"
+        raise ValueError(f"{path} is not a .keras file that plain Keras can load: {reason}") from error
+
+
+def require_convmixer(model: keras.Model) -> None:
+    """Check that timm's ConvMixer has a place for every weight of the model.
+
+    Raises ValueError: the model is no ConvMixer, or has other layers with weights.
+    """
+    known = {layer.name for layer, _ in _layers(model)}
+    others = [layer.name for layer in model.layers if layer.weights and layer.name not in known]
+    if others:
+        raise ValueError(
+            f"the model {model.name!r} has layers that timm's ConvMixer has no place for: {', '.join(others)}; build "
+            "it with ConvMixer(classes=...), or save the part that ConvMixer() returned"
+        )
 
 
 def require_weights_file(weights) -> Path:
@@ -115,7 +150,7 @@ def require_weights_file(weights) -> Path:
 
     Raises ValueError: it is no path, of another kind, or not there.
     """
-    suffixes = (*SAFETENSORS_SUFFIXES, *TORCH_SUFFIXES, *KERAS_SUFFIXES)
+    suffixes = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, KERAS_SUFFIX)
     if not isinstance(weights, (str, os.PathLike)) or not Path(weights).name.endswith(suffixes):
         raise ValueError(
             f"weights={str(weights)!r}: allowed are None, 'imagenet', and the path of a file that ends in "
@@ -132,8 +167,13 @@ def _layers(model):
     for layer in model.layers:
         for pattern, module in MODULES:
             match = re.fullmatch(pattern, layer.name)
-            if match:
+            if match and type(layer).__name__ in TENSORS:
                 tensors = TENSORS[type(layer).__name__]
+                if len(layer.weights) != len(tensors):
+                    raise ValueError(
+                        f"the layer {layer.name!r} holds {len(layer.weights)} weights, and a ConvMixer's has "
+                        f"{len(tensors)}: take LoRA or quantization out of the model first"
+                    )
                 found.append((layer, [(f"{match.expand(module)}.{name}", axes) for name, axes in tensors]))
     if not found or found[0][0].name != "stem_conv":
         raise ValueError(
@@ -141,6 +181,14 @@ def _layers(model):
             "wraps it"
         )
     return found
+
+
+def _shapes(layers):
+    return {
+        name: tuple(weight.shape[axis] for axis in axes)
+        for layer, tensors in layers
+        for (name, axes), weight in zip(tensors, layer.weights, strict=True)
+    }
 
 
 def _tensors(model):
@@ -156,17 +204,10 @@ def _activation(model):
     return model.get_layer("stem_activation").activation.__name__
 
 
-def _open(model, path):
-    if not (path.name.endswith(KERAS_SUFFIXES) and path.is_file()):
+def _open(path):
+    if not (path.suffix == KERAS_SUFFIX and path.is_file()):
         return read_checkpoint(path)
-    if path.suffix == ".keras":
-        source = read_keras_model(path)
-    else:  # into a twin, as Keras assigns layer by layer and leaves a misfit half loaded
-        source = keras.models.clone_model(model)
-        try:
-            source.load_weights(path)
-        except Exception as error:
-            raise ValueError(f"{path} cannot be loaded into this model: {_first_line(error)}") from error
+    source = read_keras_model(path)
     try:
         tensors = _tensors(source)
     except ValueError as error:
@@ -185,10 +226,6 @@ def _head_that_has_no_place(shapes, needed):
     return head if head == list(HEAD) and same_width and not any(fits) else []
 
 
-def _first_line(error):
-    return str(error).strip().split("\n")[0]
-
-
 def _check_fit(shapes, needed, left_out, checkpoint):
     wanted = {name: shape for name, shape in needed.items() if not (left_out and name in HEAD)}
     groups = {
@@ -203,8 +240,10 @@ def _check_fit(shapes, needed, left_out, checkpoint):
     faults = "; ".join(f"{kind}: {_listed(tensors)}" for kind, tensors in groups.items() if tensors)
     if not faults:
         return
-    architecture = checkpoint.architecture
-    if architecture:
+    architecture = architecture_of(shapes)
+    if architecture and architecture == architecture_of(wanted):
+        remedy = "The file is incomplete, or not of timm's or the reference's ConvMixer: get it again"
+    elif architecture:
         holds = ", ".join(f"{name}={value}" for name, value in architecture.items())
         remedy = f"The file holds a ConvMixer with {holds}: build the model like that"
     else:
@@ -216,12 +255,13 @@ def _listed(tensors):
     """Name every tensor; those that differ only by the block's number together: "blocks.{0-19}.1.bias [8]"."""
     together = {}
     for name, note in tensors:
-        block = re.match(r"blocks\.(\d+)\.", name)
-        pattern = re.sub(r"^blocks\.\d+\.", "blocks.{}.", name)
-        together.setdefault((pattern, note), []).extend([int(block[1])] if block else [])
+        name = name if name.isprintable() else repr(name)  # a file may say anything
+        block = BLOCK.match(name)
+        place = ("blocks", name[block.end() :]) if block else (name, name)
+        together.setdefault((*place, note), []).extend([int(block[1])] if block else [])
     return ", ".join(
-        f"{pattern.format(_ranges(sorted(numbers))) if numbers else pattern} {note}"
-        for (pattern, note), numbers in sorted(together.items())
+        f"blocks.{_ranges(sorted(numbers))}.{name} {note}" if numbers else f"{name} {note}"
+        for (_, name, note), numbers in sorted(together.items())
     )
 
 
@@ -244,13 +284,13 @@ def _check_activation(model, checkpoint):
             f"{checkpoint.path} is of a model with activation={checkpoint.activation!r}, and this one has {ours!r}: "
             "pass the activation that the weights were trained with"
         )
-    sizes = {name: checkpoint.architecture[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
-    published = published_variant(**sizes)
-    if published and checkpoint.activation is None and published.activation != ours:
+    sizes = architecture_of(checkpoint.shapes) or {}
+    variant = variant_of(*(sizes.get(name, 0) for name in ("dim", "depth", "kernel_size", "patch_size")))
+    if variant and variant.weights and checkpoint.activation is None and variant.activation != ours:
         logger.warning(
             "%s has the sizes of published weights that are for activation=%r, and the model has %r",
             checkpoint.path.name,
-            published.activation,
+            variant.activation,
             ours,
         )
 
@@ -259,7 +299,8 @@ def _read(checkpoint, name):
     array = checkpoint.read(name)
     if array.dtype.kind not in "fV":  # V: bfloat16
         raise ValueError(f"{checkpoint.path}: {name} is of {array.dtype}: get a file of floating-point weights")
-    array = array.astype("float32")
+    with np.errstate(over="ignore"):  # of float64: infinity is named below
+        array = array.astype("float32")
     if not np.isfinite(array).all() or (name.endswith("running_var") and (array < 0).any()):
         raise ValueError(
             f"{checkpoint.path} is damaged: {name} holds NaN, infinity or a negative variance; delete it, get it again"

@@ -101,6 +101,8 @@ class Run:
     model: keras.Model
     recipe: Recipe | None
     class_names: tuple[str, ...] | None
+    crop_fraction: float | None = None
+    """Instead of the recipe's, which a model from elsewhere has none of."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -111,11 +113,14 @@ class Run:
                 f"the model takes input {shape}: rebuild it with an input_shape (height, width, channels) of "
                 "one size and load the same weights"
             )
-        return Preprocessing(*shape, crop_fraction=self.recipe.crop_fraction if self.recipe else 1.0)
+        of_recipe = self.recipe.crop_fraction if self.recipe else 1.0
+        return Preprocessing(*shape, crop_fraction=self.crop_fraction or of_recipe)
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, crop_fraction: float | None = None) -> Run:
     """Load a run folder, or a .keras file, with the recipe and labels that lie beside it.
+
+    `crop_fraction` instead of the recipe's, or of 1 where there is none.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -132,7 +137,7 @@ def load_run(path: Path) -> Run:
     model = read_keras_model(file)
     labels = file.with_name("labels.txt")
     class_names = tuple(labels.read_text().splitlines()) if labels.is_file() else None
-    return Run(model, _read_recipe(file.with_name("recipe.json")), class_names)
+    return Run(model, _read_recipe(file.with_name("recipe.json")), class_names, crop_fraction)
 
 
 def _read_recipe(path):

@@ -77,11 +77,12 @@ def test_a_body_converts_to_a_body(tmp_path):
     assert model.output_shape == (None, 8, 8, 8)
 
 
-def published_768_32():
-    shapes = {"stem.0": (768, 3, 7, 7), "stem.2": (768,), "head": (1000, 768)}
-    for block in range(32):
-        shapes |= {f"blocks.{block}.0.fn.0": (768, 1, 7, 7), f"blocks.{block}.1": (768, 768, 1, 1)}
-        shapes |= {f"blocks.{block}.0.fn.2": (768,), f"blocks.{block}.3": (768,)}
+def flat(dim, depth, kernel_size, patch_size, classes=1000):
+    """Weights of these sizes, by timm's names, all alike."""
+    shapes = {"stem.0": (dim, 3, patch_size, patch_size), "stem.2": (dim,), "head": (classes, dim)}
+    for block in range(depth):
+        shapes |= {f"blocks.{block}.0.fn.0": (dim, 1, kernel_size, kernel_size), f"blocks.{block}.1": (dim, dim, 1, 1)}
+        shapes |= {f"blocks.{block}.0.fn.2": (dim,), f"blocks.{block}.3": (dim,)}
     tensors = {}
     for name, shape in shapes.items():
         tensors |= {f"{name}.weight": np.full(shape, 0.01, "float32"), f"{name}.bias": np.zeros(shape[0], "float32")}
@@ -96,17 +97,25 @@ def test_the_activation_is_the_published_variants_the_files_or_the_one_given(tmp
         return convert(*arguments).get_layer("stem_activation").activation.__name__
 
     assert activation(file, tmp_path / "a.keras") == "gelu"
+    assert "model.safetensors does not say its activation: gelu is assumed" in caplog.text
+    caplog.clear()
     assert activation(file, tmp_path / "relu.safetensors", "relu") == "relu"
     assert activation(tmp_path / "relu.safetensors", tmp_path / "b.keras") == "relu"
     assert caplog.messages == []
-    save_file(published_768_32(), tmp_path / "published.safetensors")
+    save_file(flat(768, 32, 7, 7), tmp_path / "published.safetensors")
     assert activation(tmp_path / "published.safetensors", tmp_path / "c.keras") == "relu"
+    save_file(flat(768, 32, 7, 7, classes=5), tmp_path / "fine_tuned.safetensors")
+    assert activation(tmp_path / "fine_tuned.safetensors", tmp_path / "d.keras") == "relu"
+    save_file(flat(768, 32, 3, 14), tmp_path / "unpublished.safetensors")
+    assert activation(tmp_path / "unpublished.safetensors", tmp_path / "e.keras") == "relu"
     assert caplog.messages == []
-    assert activation(tmp_path / "published.safetensors", tmp_path / "c.keras", "gelu") == "gelu"
+    assert activation(tmp_path / "fine_tuned.safetensors", tmp_path / "c.keras", "gelu") == "gelu"
     assert "the sizes of published weights that are for activation='relu'" in caplog.text
-    fine_tuned = {**published_768_32(), "head.weight": np.zeros((5, 768), "float32")}
-    save_file({**fine_tuned, "head.bias": np.zeros(5, "float32")}, tmp_path / "mine.safetensors")
-    assert activation(tmp_path / "mine.safetensors", tmp_path / "d.keras") == "relu"
+
+
+def test_the_image_size_is_the_variants(tmp_path):
+    save_file(flat(256, 8, 5, 2, classes=10), tmp_path / "cifar.safetensors")
+    assert convert(tmp_path / "cifar.safetensors", tmp_path / "cifar.keras").input_shape == (None, 32, 32, 3)
 
 
 def test_images_of_other_channels(tmp_path):
@@ -114,7 +123,8 @@ def test_images_of_other_channels(tmp_path):
     save_file(grey, tmp_path / "grey.safetensors")
     model = convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras", image_size=16, include_preprocessing=False)
     assert model.input_shape == (None, 16, 16, 1)
-    with pytest.raises(ValueError, match="scales 3 channels"):
+    convert(tmp_path / "grey.safetensors", tmp_path / "same.safetensors")
+    with pytest.raises(ValueError, match=r"images of 1 channels.*--scaled-input"):
         convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras", image_size=16)
 
 
@@ -124,11 +134,16 @@ def test_images_of_other_channels(tmp_path):
         ("model.safetensors", "out.pth", {}, "out.pth must end in .keras, for Keras, or in .safetensors"),
         ("foreign.safetensors", "out.keras", {}, "holds no whole ConvMixer"),
         ("broken.safetensors", "out.keras", {}, "damaged"),
-        ("broken.keras", "out.safetensors", {}, "not a .keras file that plain Keras can load"),
+        ("broken.keras", "out.safetensors", {}, "broken.keras is damaged"),
         ("other.keras", "out.safetensors", {}, "has no layer 'stem_conv'"),
         ("model.safetensors", "out.keras", {"image_size": 2}, "patch_size=3 is larger than the 2x2 image"),
+        ("model.safetensors", "out.keras", {"image_size": 0}, "image_size=0: give the side of the images in pixels"),
         ("model.weights.h5", "out.keras", {}, "ends in"),
-        ("other.keras", "out.keras", {"image_size": 32}, "is a model already"),
+        ("other.keras", "out.keras", {}, "is a Keras model already"),
+        ("other.keras", "out.safetensors", {"activation": "relu"}, "is a Keras model already"),
+        ("model.safetensors", "out.safetensors", {"image_size": 32}, "out.safetensors holds weights alone"),
+        ("model.safetensors", "out.safetensors", {"include_preprocessing": False}, "holds weights alone"),
+        ("out.safetensors", "out.safetensors", {}, "out.safetensors would be converted into itself"),
     ],
 )
 def test_what_cannot_be_converted_leaves_what_was_there(tmp_path, file, source, out, arguments, words, monkeypatch):
@@ -147,21 +162,62 @@ def test_a_variant_without_published_weights_is_refused():
         source_file("ConvMixer512_16")
 
 
+def test_a_name_that_is_nothing_is_answered_with_those_that_are():
+    with pytest.raises(ValueError, match=r"convmixer768_32 is neither a file nor a variant.*ConvMixer768_32"):
+        source_file("convmixer768_32")
+
+
+def test_a_run_folder_is_its_model(tmp_path):
+    (tmp_path / "model.keras").touch()
+    assert source_file(str(tmp_path)) == tmp_path / "model.keras"
+
+
+def test_where_nothing_can_be_written_nothing_is_read(tmp_path, monkeypatch):
+    (tmp_path / "folder.keras").mkdir()
+    monkeypatch.setattr("keras_convmixer.conversion.read_checkpoint", None)
+    with pytest.raises(FileNotFoundError, match="there is no such folder: make it first"):
+        convert("a.safetensors", tmp_path / "nowhere" / "a.keras")
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
+        convert("a.safetensors", tmp_path / "folder.keras")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="may not be written to"):
+        convert("a.safetensors", tmp_path / "a.keras")
+
+
+def test_writing_that_fails_leaves_what_was_there(tmp_path, file, monkeypatch):
+    (tmp_path / "model.keras").write_text("before")
+
+    def fail(model, path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "save", fail)
+    with pytest.raises(KeyboardInterrupt):
+        convert(file, tmp_path / "model.keras")
+    assert (tmp_path / "model.keras").read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"model.keras", "model.safetensors"}
+
+
 @pytest.mark.parametrize("name", ["nothing.safetensors", "nothing.pth.tar", "nothing.keras"])
 def test_a_missing_file_is_named(tmp_path, name):
+    assert source_file(str(tmp_path / name)) == tmp_path / name
     with pytest.raises(FileNotFoundError, match=f"{name}: there is no such file"):
-        convert(tmp_path / name, tmp_path / "out.keras")
+        convert(tmp_path / name, tmp_path / "out.safetensors")
 
 
 def test_the_command_says_what_it_made(tmp_path, file):
     process = convmixer("convert", file, "model.keras", "--image-size", "32", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    for words in ("model.keras", "gelu", "32 x 32 x 3", "11"):
+    for words in ("model.keras", "gelu", "32 x 32 x 3", "11", "pixels 0..255"):
         assert words in process.stdout
-    assert process.stderr == ""
+    assert (
+        process.stderr == "model.safetensors does not say its activation: gelu is assumed; give it if it is another\n"
+    )
     assert keras.saving.load_model(tmp_path / "model.keras").layers[1].name == "preprocessing"
     process = convmixer("convert", file, "a.keras", "--activation", "relu", "--scaled-input", cwd=tmp_path)
     assert "relu" in process.stdout
+    assert "what preprocess_input returns" in process.stdout
+    assert process.stderr == ""
     scaled = keras.saving.load_model(tmp_path / "a.keras")
     assert scaled.layers[1].name == "stem_conv"
     assert scaled.get_layer("stem_activation").activation.__name__ == "relu"

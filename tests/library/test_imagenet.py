@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import peers
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import keras_convmixer as kc
@@ -17,7 +18,7 @@ PIXELS = np.random.RandomState(0).randint(0, 256, (2, 5, 4, 3))
 @pytest.mark.parametrize("kind", [np.asarray, keras.ops.convert_to_tensor])
 def test_pixels_are_scaled_by_imagenets_mean_and_deviation(dtype, kind):
     pixels = PIXELS.astype(dtype)
-    given = kind(pixels)
+    given = kind(pixels.copy())
     scaled = keras.ops.convert_to_numpy(kc.preprocess_input(given))
     expected = (PIXELS / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(scaled, expected, atol=1e-5)
@@ -36,6 +37,19 @@ def test_one_image_and_channels_first():
 def test_what_is_no_rgb_is_refused(shape):
     with pytest.raises(ValueError, match=r"x has shape \(.*give RGB pixels"):
         kc.preprocess_input(np.zeros(shape))
+
+
+def test_pictures_lists_and_data_sets_are_scaled_too(tmp_path):
+    expected = kc.preprocess_input(PIXELS[0].astype("uint8"))
+    picture = Image.fromarray(PIXELS[0].astype("uint8"))
+    for given in (picture, PIXELS[0].tolist()):
+        np.testing.assert_array_equal(kc.preprocess_input(given), expected)
+    picture.save(tmp_path / "a.png")
+    files = tf.data.Dataset.from_tensors(str(tmp_path / "a.png")).map(tf.io.read_file)
+    (scaled,) = files.map(tf.io.decode_png).map(kc.preprocess_input)  # its channels are not known
+    np.testing.assert_allclose(scaled, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="call its set_shape first"):
+        files.map(tf.io.decode_image).map(kc.preprocess_input)
 
 
 def test_the_models_own_scaling_is_the_same():
@@ -64,6 +78,11 @@ def test_predictions_get_names():
 def test_predictions_of_other_classes_are_refused(shape):
     with pytest.raises(ValueError, match=r"preds has shape .*give \[batch, 1000\]"):
         kc.decode_predictions(np.zeros(shape))
+
+
+def test_no_name_is_no_answer():
+    with pytest.raises(ValueError, match="top=0"):
+        kc.decode_predictions(np.zeros((1, 1000)), top=0)
 
 
 def test_the_classes_are_imagenets():

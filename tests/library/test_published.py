@@ -1,7 +1,9 @@
 """`weights="imagenet"` from a hub cache that the test lays out; nothing here goes online."""
 
 import hashlib
+import http.server
 import json
+import threading
 
 import numpy as np
 import peers
@@ -108,7 +110,7 @@ def test_the_command_converts_them_by_name(from_cache, tmp_path):
     process = convmixer("convert", NAME, tmp_path / "model.keras")
     assert process.returncode == 0, process.stderr
     assert "224 x 224 x 3" in process.stdout
-    assert "24,5" in process.stdout  # 24.4 million trained parameters and the statistics
+    assert f"{kc.VARIANTS[NAME].parameters:,}" in process.stdout
     assert (tmp_path / "model.keras").stat().st_size > 90e6
 
 
@@ -144,8 +146,49 @@ def test_a_damaged_cache_is_named(offline, tmp_path, monkeypatch):
     blob = lay_out(tmp_path, kc.VARIANTS[NAME].weights, {"a": np.zeros(100)})
     blob.write_bytes(blob.read_bytes()[:-9])
     sentence = last_line(load())
-    assert str(tmp_path) in sentence
+    assert str(blob) in sentence
     assert "damaged" in sentence
+    assert "HF_HUB_OFFLINE is set" in sentence
+
+
+class Hub(http.server.SimpleHTTPRequestHandler):
+    """A hub that has one file, as huggingface_hub asks for it."""
+
+    content = b""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        etag = hashlib.sha256(self.content).hexdigest()
+        for name, value in {
+            "ETag": f'"{etag}"',
+            "X-Repo-Commit": "1" * 40,
+            "Content-Length": len(self.content),
+        }.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(self.content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.slow
+def test_a_damaged_cache_is_fetched_anew_where_there_is_a_hub(cache, tmp_path, monkeypatch):
+    Hub.content = next((cache / "models--timm--convmixer_1024_20_ks9_p14.in1k" / "blobs").iterdir()).read_bytes()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+        assert load().returncode == 0  # downloads it
+        (blob,) = [path for path in tmp_path.rglob("blobs/*") if path.stat().st_size == len(Hub.content)]
+        blob.write_bytes(Hub.content[:-9])
+        process = load()
+        hub.shutdown()
+    assert process.returncode == 0, process.stderr
+    assert blob.read_bytes() == Hub.content
 
 
 def architecture(name, **changes):
@@ -174,7 +217,11 @@ def test_what_has_no_published_weights_is_refused_before_anything_is_fetched(arg
 
 @pytest.mark.parametrize(
     "changes",
-    [{"classifier_activation": None}, {"classifier_activation": "sigmoid", "classes": 7}, {"include_top": False}],
+    [
+        {"classifier_activation": None},
+        {"classifier_activation": "sigmoid", "classes": 7},
+        {"include_top": False, "classifier_activation": "sigmoid"},
+    ],
 )
 def test_what_has_published_weights_is_fetched(changes, monkeypatch):
     def fetch(variant):

@@ -43,6 +43,11 @@ def test_the_table_has_every_row_of_the_paper():
         read = {(1536, 20, 9, 7), (768, 32, 7, 7), (1024, 20, 9, 14), (512, 16, 8, 7), (256, 8, 5, 2)}
         assert ("reference" in variant.source) == (sizes(variant) in read)
         assert ("as reported" in variant.source) == (sizes(variant) not in read)
+        epochs = {(1536, 20, 9, 7): "150 epochs", (768, 32, 7, 7): "300 epochs", (256, 8, 5, 2): "25 epochs"}
+        assert variant.source.partition(", ")[2] == epochs.get(
+            sizes(variant), "as reported" if sizes(variant) not in read else ""
+        )
+        assert variant.dataset == ("CIFAR-10" if variant.classes == 10 else "ImageNet")
 
 
 @pytest.mark.parametrize("name", kc.VARIANTS)
@@ -67,6 +72,7 @@ def test_the_functions_take_the_arguments_of_keras_applications(name):
     theirs = inspect.signature(keras.applications.ConvNeXtTiny).parameters
     assert list(inspect.signature(build).parameters) == list(theirs)
     assert build(include_top=False).output_shape == (None, None, None, kc.VARIANTS[name].dim)
+    assert build(include_preprocessing=True).layers[1].name == "preprocessing"
     assert build(input_shape=(64, 48, 1), classes=5, name="mine").input_shape == (None, 64, 48, 1)
     inputs = keras.Input((70, 70, 3))
     assert build(input_tensor=inputs, classes=5).input is inputs

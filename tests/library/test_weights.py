@@ -1,7 +1,9 @@
 """Weights in and out, against timm and the reference in PyTorch; what needs neither is in `frozen`."""
 
+import errno
 import json
 import logging
+import os
 import pickle
 
 import frozen
@@ -220,11 +222,10 @@ def test_saving_and_loading_keeps_every_bit(tmp_path, model, file):
     assert len(back) == 1 + 2 * frozen.CASES["odd_gelu"]["depth"]
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-def test_keras_files_load_likewise(tmp_path, model, file, suffix):
+def test_keras_files_load_likewise(tmp_path, model, file):
     kc.load_weights(model, file)
-    path = tmp_path / f"model{suffix}"
-    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    path = tmp_path / "model.keras"
+    model.save(path)
     other = model_like(frozen.arguments("odd_gelu"), classes=frozen.CLASSES, weights=path)
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -355,8 +356,6 @@ def test_a_missing_block_is_no_shallower_model(tmp_path, model):
 @pytest.mark.parametrize("change", [{"depth": 2}, {"dim": 8}])
 def test_a_keras_file_that_does_not_fit_changes_nothing(tmp_path, model, change):
     other = model_like({**frozen.arguments("odd_gelu"), **change}, classes=frozen.CLASSES)
-    other.save_weights(tmp_path / "other.weights.h5")
-    assert_refused(model, tmp_path / "other.weights.h5", "cannot be loaded into this model")
     other.save(tmp_path / "other.keras")
     assert_refused(model, tmp_path / "other.keras", "The file holds a ConvMixer with")
 
@@ -432,9 +431,46 @@ def test_foreign_files_are_refused(tmp_path, model):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
     assert_refused(model, tmp_path / "other.keras", "other.keras", "holds no ConvMixer")
     (tmp_path / "broken.keras").write_bytes(b"PK broken")
-    assert_refused(model, tmp_path / "broken.keras", "broken.keras", "plain Keras can load")
-    (tmp_path / "broken.weights.h5").write_bytes(b"broken")
-    assert_refused(model, tmp_path / "broken.weights.h5", "broken.weights.h5", "cannot be loaded")
+    assert_refused(model, tmp_path / "broken.keras", "broken.keras is damaged")
+    (tmp_path / "model.weights.h5").write_bytes(b"anything")
+    assert_refused(model, tmp_path / "model.weights.h5", "model.weights.h5 is no file of weights by its name")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert_refused(model, tmp_path / "pipe.safetensors", "is no ordinary file")
+    strange = {"blocks.0.{x}": (1,), "blocks.0.{": (2,), "a\nb": (3,), f"blocks.{'9' * 5000}.x": (4,)}
+    save_file({name: np.zeros(shape, "float32") for name, shape in strange.items()}, tmp_path / "strange.safetensors")
+    assert_refused(model, tmp_path / "strange.safetensors", "blocks.0.{x} [1]", "blocks.0.{ [2]", r"'a\nb' [3]")
+    stem = {name: tensor for name, tensor in tensors_of().items() if name.startswith("stem.")}
+    save_file(stem, tmp_path / "stem.safetensors")
+    assert_refused(model, tmp_path / "stem.safetensors", "no whole ConvMixer", "missing: blocks.{0-2}.0.fn.0.bias [16]")
+
+
+def test_names_of_the_same_place_are_refused(tmp_path, model):
+    save_file({"3.1.bias": np.zeros(1), "03.1.bias": np.ones(1)}, tmp_path / "twice.safetensors")
+    assert_refused(model, tmp_path / "twice.safetensors", "names tensors of the same place twice")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, model, monkeypatch):
+    for name in ("a.safetensors", "a.keras", "a.pth"):
+        (tmp_path / name).write_bytes(b"anything")
+
+    def refuse(path, *arguments):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)  # as root may read everything
+    for name in ("a.safetensors", "a.keras", "a.pth"):
+        assert_refused(model, tmp_path / name, "Permission denied", error=PermissionError)
+
+
+def test_an_incomplete_file_of_this_architecture_is_said_to_be_one(tmp_path, model):
+    tensors = tensors_of()
+    del tensors["blocks.1.1.bias"]
+    save_file(tensors, tmp_path / "part.safetensors")
+    assert_refused(model, tmp_path / "part.safetensors", "The file is incomplete", "missing: blocks.1.1.bias [16]")
+
+
+def test_an_adapted_layer_is_refused(model, file):
+    model.get_layer("head_dense").enable_lora(2)
+    assert_refused(model, file, "'head_dense' holds", "take LoRA or quantization out")
 
 
 def test_code_in_a_keras_file_is_not_run(tmp_path, model, monkeypatch):
@@ -443,7 +479,7 @@ def test_code_in_a_keras_file_is_not_run(tmp_path, model, monkeypatch):
     keras.Sequential([keras.Input((4,)), code]).save("malicious.keras")
     trace = tmp_path / "code_ran"
     trace.unlink(missing_ok=True)
-    assert_refused(model, tmp_path / "malicious.keras", "malicious.keras", "plain Keras can load")
+    assert_refused(model, tmp_path / "malicious.keras", "malicious.keras", "holds code, which is not run")
     assert not trace.exists()
     keras.saving.load_model("malicious.keras", safe_mode=False)(np.zeros((1, 4)))
     assert trace.exists()  # it would have run
@@ -479,10 +515,35 @@ def test_code_in_a_file_is_not_run(tmp_path, model, suffix, way):
 @pytest.mark.peer
 def test_objects_beside_the_tensors_are_refused_with_the_remedy(tmp_path, model):
     torch = peers.import_torch()
+    import decimal
+
+    torch.save({"state_dict": {}, "loss": decimal.Decimal(1)}, tmp_path / "run.pth.tar")
+    assert_refused(model, tmp_path / "run.pth.tar", "decimal.Decimal", "save the checkpoint's state_dict alone")
+
+
+@pytest.mark.peer
+def test_what_timms_training_leaves_loads(tmp_path, model):
+    torch = peers.import_torch()
     import argparse
 
-    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "run.pth.tar")
-    assert_refused(model, tmp_path / "run.pth.tar", "argparse.Namespace", "save the checkpoint's state_dict alone")
+    state = {name: torch.tensor(tensor) for name, tensor in tensors_of().items()}
+    content = {"epoch": 3, "arch": "convmixer", "state_dict": state, "args": argparse.Namespace(lr=0.01, mean=[0.5])}
+    torch.save({**content, "metric": 71.2, "optimizer": {"state": {}}}, tmp_path / "checkpoint.pth.tar")
+    kc.load_weights(model, tmp_path / "checkpoint.pth.tar")
+    np.testing.assert_array_equal(model.get_layer("head_dense").bias, tensors_of()["head.bias"])
+
+
+@pytest.mark.peer
+def test_tensors_without_numbers_of_their_own_are_refused(tmp_path, model):
+    torch = peers.import_torch()
+    whole = {name: torch.tensor(tensor) for name, tensor in tensors_of().items()}
+    for kind, tensor in {
+        "sparse": torch.zeros(11).to_sparse(),
+        "meta": torch.zeros(11, device="meta"),
+        "quantized": torch.quantize_per_tensor(torch.zeros(11), 0.1, 0, torch.qint8),
+    }.items():
+        torch.save({**whole, "head.bias": tensor}, tmp_path / f"{kind}.pth")
+        assert_refused(model, tmp_path / f"{kind}.pth", "dense tensors")
 
 
 @pytest.mark.peer
@@ -500,7 +561,7 @@ def test_damaged_and_foreign_pytorch_files_are_refused(tmp_path, model):
         assert_refused(model, tmp_path / f"{name}.pth", f"{name}.pth", "damaged")
     for name, content in {"list": [1, 2], "numbers": {"state_dict": {"a": 1}}, "none": {}}.items():
         torch.save(content, tmp_path / f"{name}.pth")
-        assert_refused(model, tmp_path / f"{name}.pth", "holds no state_dict of tensors")
+        assert_refused(model, tmp_path / f"{name}.pth", "holds no state_dict of dense tensors")
 
 
 def test_without_pytorch_its_files_are_refused_with_the_remedy(tmp_path, model, monkeypatch):
@@ -515,8 +576,8 @@ def test_without_pytorch_its_files_are_refused_with_the_remedy(tmp_path, model, 
 def test_an_old_pytorch_is_refused(tmp_path, model, monkeypatch):
     torch = peers.import_torch()
     (tmp_path / "model.pth.tar").write_bytes(b"anything")
-    monkeypatch.setattr(torch, "__version__", "2.5.1")
-    assert_refused(model, tmp_path / "model.pth.tar", "2.5.1", "CVE-2025-32434", error=ImportError)
+    monkeypatch.setattr(torch, "__version__", "2.9.1")
+    assert_refused(model, tmp_path / "model.pth.tar", "2.9.1", "CVE-2026-24747", error=ImportError)
 
 
 def test_another_activation_is_refused_where_the_file_names_it(tmp_path, model):
@@ -531,6 +592,19 @@ def test_a_model_that_wraps_or_cuts_a_convmixer_is_refused(model, file):
     assert_refused(wrapped, file, "'wrapped' has no layer 'stem_conv'", "not one that wraps it")
     cut = keras.Model(model.get_layer("stem_bn").output, model.output, name="cut")
     assert_refused(cut, file, "'cut' has no layer 'stem_conv'")
+
+
+def test_what_timm_has_no_place_for_is_not_lost_silently(tmp_path, model):
+    own = keras.layers.Dense(4, name="mine")(model.get_layer("head_pool").output)
+    inputs = keras.Input((56, 56, 3))
+    before = keras.layers.Conv2D(3, 1, name="first")(inputs)
+    for other, name in (
+        (keras.Model(model.input, own), "mine"),
+        (kc.ConvMixer(**SMALL, input_tensor=before, classes=3), "first"),
+    ):
+        with pytest.raises(ValueError, match=f"no place for: {name};"):
+            kc.save_weights_torch(other, tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_saving_needs_a_name_that_pytorch_users_can_read(tmp_path, model):
