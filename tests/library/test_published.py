@@ -137,7 +137,7 @@ def test_no_connection_and_no_cache_is_said_likewise(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     sentence = last_line(load())
-    assert "neither in the Hugging Face cache" in sentence
+    assert "is not in the Hugging Face cache" in sentence
     assert "HF_HUB_OFFLINE" not in sentence
 
 
