@@ -3,13 +3,11 @@
 What a command needs is imported inside it, so that `predict` answers without TensorFlow.
 """
 
-import math
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.filesize import decimal
 
 from keras_convmixer import tables
 from keras_convmixer.atomic import require_folder_name
@@ -124,15 +122,21 @@ def evaluate(
         require_folder_name(out)
     run = load_run(model, crop_fraction)
     data = data or _own_data(run, model)
+    class_names = run.class_names or _imagenet_ids(run.model, data)
     own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
     with progress_bar() as progress:
         if data != "digits" and not own:
-            class_names, split = load_images(data, run.preprocessing, run.class_names, progress)
+            class_names, split = load_images(data, run.preprocessing, class_names, progress)
             images = f"all {len(split):,} images of {data}"
         else:
-            dataset = load_dataset(data, run.preprocessing, run.class_names, progress)
+            dataset = load_dataset(data, run.preprocessing, class_names, progress)
             class_names, split = dataset.class_names, dataset.test
             images = f"the {len(split):,} test images of {data}"
+    if len(class_names) != run.model.output_shape[-1]:
+        raise ValueError(
+            f"{data} has {len(class_names)} labels, and the model has {run.model.output_shape[-1]} classes: write the "
+            f"label of each class, one a line, to {model.with_name('labels.txt')}"
+        )
     result = evaluate(run.model, split)
     if out:
         from keras_convmixer.training import figures
@@ -291,18 +295,7 @@ def convert(
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
         model = convert(path, out, activation, image_size, not scaled_input)
-    _, *image = model.input_shape
-    print_facts(
-        f"Converted {source}",
-        {
-            "written": f"{out}, {decimal(out.stat().st_size)}",
-            "activation": model.get_layer("stem_activation").activation.__name__,
-            "images": " x ".join(map(str, image)),
-            **({"takes": _takes(model)} if out.suffix == ".keras" else {}),
-            "outputs": " x ".join(map(str, model.output_shape[1:])),
-            "parameters": f"{sum(math.prod(w.shape) for w in model.weights if 'moving_' not in w.name):,}",
-        },
-    )
+    tables.print_conversion(source, out, model)
 
 
 @app.command
@@ -336,23 +329,18 @@ def visualize(
     if names is None and run.model.output_shape[1:] == (imagenet.CLASSES,):
         names = tuple(name for _, name in imagenet.class_names())
     out.mkdir(parents=True, exist_ok=True)
-    draw = {
-        "patch_embedding": lambda path: pictures.draw_patch_embedding(run.model, path),
-        "depthwise_kernels": lambda path: pictures.draw_depthwise_kernels(run.model, path),
-    }
-    if image:
-        draw["receptive_field"] = lambda path: pictures.draw_effective_receptive_field(run.model, pixels, path)
-    if image and len(run.model.output_shape) == 2:  # else there is no classifier
-        draw["grad_cam"] = lambda path: pictures.draw_grad_cam(run.model, pixels, path, names)
-    written = [out / f"{name}.png" for name in draw]
-    for path, write in zip(written, draw.values(), strict=True):
-        with waiting(f"drawing {path}"):
-            write(path)
+    with waiting("drawing"):
+        written = pictures.draw_all(run.model, pixels, out, names)
     print_facts(f"Visualized {model}", {"pictures": ", ".join(map(str, written))})
 
 
-def _takes(model):
-    return "pixels 0..255" if model.layers[1].name == "preprocessing" else "what preprocess_input returns"
+def _imagenet_ids(model, data):
+    """Return ImageNet's ids where the model has its classes and the data has folders of their names, else None."""
+    from keras_convmixer.imagenet import class_names
+
+    ids = tuple(wordnet_id for wordnet_id, _ in class_names())
+    folders = {path.name for path in Path(data).iterdir() if path.is_dir()} if Path(data).is_dir() else set()
+    return ids if folders and folders <= set(ids) and model.output_shape[-1] == len(ids) else None
 
 
 def _own_data(run, path):

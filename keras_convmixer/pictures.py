@@ -23,6 +23,23 @@ SIGNED = LinearSegmentedColormap.from_list("signed", ["#10204f", "#2f5fa8", "#99
 SMALLEST = 1e-4  # of the receptive field's largest value; what is below is drawn as this
 
 
+def draw_all(
+    model: keras.Model, image: np.ndarray | None, folder: Path, class_names: Sequence[str] | None = None
+) -> list[Path]:
+    """Draw every picture of this file that there is a reason for; return the PNGs, named for what they show.
+
+    Without an image none that needs one, without a classifier no Grad-CAM. Raises what the others raise.
+    """
+    drawings = {"patch_embedding": draw_patch_embedding, "depthwise_kernels": draw_depthwise_kernels}
+    if image is not None:
+        drawings["receptive_field"] = lambda model, path: draw_effective_receptive_field(model, image, path)
+    if image is not None and len(model.output_shape) == 2:
+        drawings["grad_cam"] = lambda model, path: draw_grad_cam(model, image, path, class_names)
+    for name, draw in drawings.items():
+        draw(model, folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in drawings]
+
+
 def draw_patch_embedding(model: keras.Model, path: Path) -> None:
     """Draw the filters of the first convolution, the largest norm first; write a PNG.
 

@@ -1,6 +1,9 @@
 """What the commands print when they are done, one table each, on stdout."""
 
+import math
 from pathlib import Path
+
+from rich.filesize import decimal
 
 from .console import print_facts, print_table
 from .variants import Variant
@@ -28,6 +31,27 @@ def print_variants(variants: dict[str, Variant]) -> None:
     print("hub: weights='imagenet' fetches its published weights from the Hugging Face hub")
 
 
+def print_conversion(source: str, out: Path, model) -> None:
+    """Print what became of a file of weights; `model` is the Keras model in it."""
+    _, *image = model.input_shape
+    inside = model.layers[1].name == "preprocessing"
+    print_facts(
+        f"Converted {source}",
+        {
+            "written": f"{out}, {decimal(out.stat().st_size)}",
+            "activation": model.get_layer("stem_activation").activation.__name__,
+            "images": " x ".join(map(str, image)),
+            **(
+                {"takes": "pixels 0..255" if inside else "what preprocess_input returns"}
+                if out.suffix == ".keras"
+                else {}
+            ),
+            "outputs": " x ".join(map(str, model.output_shape[1:])),
+            "parameters": f"{sum(math.prod(w.shape) for w in model.weights if 'moving_' not in w.name):,}",
+        },
+    )
+
+
 def print_training(run: Path, summary: dict) -> None:
     """Print what `train` returned."""
     print_facts(
@@ -43,10 +67,12 @@ def print_training(run: Path, summary: dict) -> None:
 
 
 def print_evaluation(title: str, accuracy: float, loss: float, classes: list[dict], pictures: Path | None) -> None:
-    """Print accuracy and loss, and precision and recall by class."""
+    """Print accuracy and loss, and precision and recall of the classes that there are images of."""
     facts = {"accuracy": f"{accuracy:.2%}", "cross-entropy": f"{loss:.4f} nats"}
     print_facts(title, {**facts, **({"pictures": pictures} if pictures else {})})
-    rows = [(c["label"], f"{c['precision']:.1%}", f"{c['recall']:.1%}", f"{c['images']:,}") for c in classes]
+    rows = [
+        (c["label"], f"{c['precision']:.1%}", f"{c['recall']:.1%}", f"{c['images']:,}") for c in classes if c["images"]
+    ]
     print_table(None, ("label", "precision", "recall", "images"), rows)
 
 

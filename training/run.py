@@ -113,8 +113,10 @@ class Run:
                 f"the model takes input {shape}: rebuild it with an input_shape (height, width, channels) of "
                 "one size and load the same weights"
             )
-        of_recipe = self.recipe.crop_fraction if self.recipe else 1.0
-        return Preprocessing(*shape, crop_fraction=self.crop_fraction or of_recipe)
+        crop_fraction = self.crop_fraction
+        if crop_fraction is None:
+            crop_fraction = self.recipe.crop_fraction if self.recipe else 1.0
+        return Preprocessing(*shape, crop_fraction=crop_fraction)
 
 
 def load_run(path: Path, crop_fraction: float | None = None) -> Run:

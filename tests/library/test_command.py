@@ -206,6 +206,13 @@ def test_a_bare_model_needs_data_and_takes_a_folder(quickstart, tmp_path):
     result = json.loads(process.stdout)
     assert result["images"] == 120
     assert result["accuracy"] >= 0.95
+    narrow = convmixer(
+        *("evaluate", tmp_path / "bare.keras", "--data", tmp_path / "data"), "--json", "--crop-fraction", "0.5"
+    )
+    assert json.loads(narrow.stdout)["accuracy"] < result["accuracy"]
+    wrong = convmixer(*("evaluate", tmp_path / "bare.keras", "--data", tmp_path / "data"), "--crop-fraction", "0")
+    assert wrong.returncode == 1
+    assert "crop_fraction=0" in wrong.stderr
     process = convmixer("export", tmp_path / "bare.keras", "--data", tmp_path / "data", "--out", tmp_path / "bundle")
     assert process.returncode == 0, process.stderr
     assert "litert/int8.tflite" in process.stdout

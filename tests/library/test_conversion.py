@@ -226,6 +226,27 @@ def test_the_command_says_what_it_made(tmp_path, file):
     assert (tmp_path / "back.safetensors").is_file()
 
 
+def test_an_imagenet_model_is_evaluated_on_folders_of_its_ids(tmp_path):
+    model = kc.ConvMixer(**frozen.arguments("odd_relu"), include_preprocessing=True, input_shape=(16, 16, 3))
+    head = model.get_layer("head_dense")
+    weights, bias = head.get_weights()
+    bias[283] = 100  # always a Persian cat
+    head.set_weights([weights, bias])
+    model.save(tmp_path / "imagenet.keras")
+    for wordnet_id in ("n01440764", "n02123394"):
+        (tmp_path / "data" / wordnet_id).mkdir(parents=True)
+        Image.new("RGB", (20, 20), "red").save(tmp_path / "data" / wordnet_id / "a.png")
+    process = convmixer("evaluate", "imagenet.keras", "--data", "data", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "50.00%" in process.stdout
+    assert re.search(r"n02123394 │ +50.0% │ +100.0%", process.stdout)
+    assert "n01443537" not in process.stdout  # no images of it
+    (tmp_path / "data" / "n01440764").rename(tmp_path / "data" / "fish")
+    process = convmixer("evaluate", "imagenet.keras", "--data", "data", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "data has 2 labels, and the model has 1000 classes: write the label of each class" in process.stderr
+
+
 def test_a_converted_model_is_visualized(tmp_path, file):
     convert(file, tmp_path / "model.keras", image_size=32)
     Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype("uint8")).save(tmp_path / "a.png")
@@ -236,6 +257,11 @@ def test_a_converted_model_is_visualized(tmp_path, file):
     for name in names:
         assert min(Image.open(tmp_path / "pictures" / name).size) > 200
         assert f"pictures/{name}" in process.stdout
+    body = kc.ConvMixer(**frozen.arguments("odd_relu"), include_top=False, input_shape=(16, 16, 3))
+    body.save(tmp_path / "body.keras")
+    process = convmixer("visualize", "body.keras", "a.png", "--out", "body", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert {path.name for path in (tmp_path / "body").iterdir()} == names - {"grad_cam.png"}
     process = convmixer("visualize", "model.keras", "--out", "kernels", cwd=tmp_path)
     assert {path.name for path in (tmp_path / "kernels").iterdir()} == {"patch_embedding.png", "depthwise_kernels.png"}
 
