@@ -56,3 +56,11 @@ def tensors(case):
         normalization(f"blocks.{block}.3")
     convolution("head", CLASSES, dim)
     return {name: tensor.astype("float32") for name, tensor in result.items()}
+
+
+def model(case="odd_gelu", **changes):
+    """Build the model of a case, with logits and for images of any size."""
+    from keras_convmixer import ConvMixer
+
+    fixed = {"classes": CLASSES, "input_shape": (None, None, 3), "classifier_activation": None}
+    return ConvMixer(**{**fixed, **arguments(case), **changes})
