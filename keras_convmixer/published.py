@@ -1,7 +1,6 @@
 """The published ImageNet weights: which architectures have them, and how they get here from the hub."""
 
 import errno
-import os
 from pathlib import Path
 
 from .atomic import explaining_full_disk
@@ -62,14 +61,11 @@ def fetch(variant: Variant) -> Path:
         ConnectionError: the file is not in the cache, or is damaged there, and cannot be had.
         OSError: the disk is full, or the cache may not be written.
     """
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    with explaining_full_disk(Path(HF_HUB_CACHE)):
-        path = _download(variant, "is not in the Hugging Face cache")
-        try:
-            read_checkpoint(path)
-        except ValueError:
-            path = _download(variant, f"is damaged, as {path.resolve()}, in the cache", force_download=True)
+    path = _download(variant, "is not in the Hugging Face cache")
+    try:
+        read_checkpoint(path)
+    except ValueError:
+        path = _download(variant, f"is damaged, as {path.resolve()}, in the cache", force_download=True)
     return path
 
 
@@ -78,9 +74,10 @@ def _download(variant, fault, **options):
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
     try:
-        return Path(hf_hub_download(variant.weights, FILE, **options))
+        with explaining_full_disk(Path(HF_HUB_CACHE)):
+            return Path(hf_hub_download(variant.weights, FILE, **options))
     except Exception as error:  # of the hub's, the HTTP library's and the system's own types
-        if isinstance(error, PermissionError) or os.strerror(errno.ENOSPC) in str(error):
+        if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
             raise
         reason = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else f"{type(error).__name__}: {first_line(error)}"
         raise ConnectionError(

@@ -48,8 +48,8 @@ def load_weights(model: keras.Model, path: Path) -> None:
     """Load a file of weights into a ConvMixer, normalization statistics included: all of it, or nothing.
 
     Takes timm's .safetensors, the reference's .pth.tar (needs PyTorch; no code in it is run), and Keras's .keras.
-    All are read as float32. Where the model has no classifier, or one for another number of
-    classes, the file's classifier is left out, a warning in the log says so, and the model's own stays as it is.
+    All are read as float32. Where the model has no classifier, or one for another number of classes, the file's
+    classifier is left out, a warning in the log says so, and the model's own stays as it is.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -63,12 +63,16 @@ def load_weights(model: keras.Model, path: Path) -> None:
     checkpoint = _open(path)
     needed = _shapes(layers)
     left_out = _head_that_has_no_place(checkpoint.shapes, needed)
-    _check_fit({n: s for n, s in checkpoint.shapes.items() if n not in left_out}, needed, left_out, checkpoint)
+    given, wanted = (
+        {name: shape for name, shape in shapes.items() if name not in left_out}
+        for shapes in (checkpoint.shapes, needed)
+    )
+    _check_fit(path, given, wanted)
     _check_activation(model, checkpoint)
     loaded = [
         (layer, [np.transpose(_read(checkpoint, name), np.argsort(axes)) for name, axes in tensors])
         for layer, tensors in layers
-        if not (left_out and layer.name == "head_dense")
+        if not {name for name, _ in tensors} & set(left_out)
     ]
     for layer, arrays in loaded:
         layer.set_weights(arrays)
@@ -226,8 +230,7 @@ def _head_that_has_no_place(shapes, needed):
     return head if head == list(HEAD) and same_width and not any(fits) else []
 
 
-def _check_fit(shapes, needed, left_out, checkpoint):
-    wanted = {name: shape for name, shape in needed.items() if not (left_out and name in HEAD)}
+def _check_fit(path, shapes, wanted):
     groups = {
         "missing": {(name, f"{list(wanted[name])}") for name in wanted.keys() - shapes.keys()},
         "extra": {(name, f"{list(shapes[name])}") for name in shapes.keys() - wanted.keys()},
@@ -248,7 +251,7 @@ def _check_fit(shapes, needed, left_out, checkpoint):
         remedy = f"The file holds a ConvMixer with {holds}: build the model like that"
     else:
         remedy = "The file holds no whole ConvMixer: get timm's model.safetensors or the reference's .pth.tar"
-    raise ValueError(f"{checkpoint.path} does not fit the model. {remedy}. {faults}")
+    raise ValueError(f"{path} does not fit the model. {remedy}. {faults}")
 
 
 def _listed(tensors):

@@ -1,8 +1,10 @@
 """`weights="imagenet"` from a hub cache that the test lays out; nothing here goes online."""
 
+import errno
 import hashlib
 import http.server
 import json
+import os
 import threading
 
 import numpy as np
@@ -12,6 +14,7 @@ from processes import convmixer, run_python
 from safetensors.numpy import save_file
 
 import keras_convmixer as kc
+from keras_convmixer.published import fetch
 
 NAME = "ConvMixer1024_20"
 
@@ -230,6 +233,20 @@ def test_what_has_published_weights_is_fetched(changes, monkeypatch):
     monkeypatch.setattr("keras_convmixer.convmixer.fetch", fetch)
     with pytest.raises(ConnectionError, match=r"fetching timm/convmixer_768_32\.in1k"):
         kc.ConvMixer(**architecture("ConvMixer768_32", **changes))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.ENOSPC, "no space is left on the device: free some"), (errno.EACCES, "Permission denied")],
+)
+def test_what_the_disk_refuses_is_not_blamed_on_the_hub(code, words, monkeypatch):
+    def download(*arguments, **options):
+        raise OSError(code, os.strerror(code), "cache")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(OSError, match=words) as caught:
+        fetch(kc.VARIANTS[NAME])
+    assert not isinstance(caught.value, ConnectionError)
 
 
 @pytest.mark.peer
