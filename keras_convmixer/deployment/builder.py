@@ -1,0 +1,126 @@
+"""Adds layers to the deployed model: their names and weights, groups of channels, what remains to be applied."""
+
+import keras
+import numpy as np
+
+from .signals import Affine, Signal
+
+SPLITS = 4
+"""Into how many tensors XNNPACK's SPLIT goes at most; more are cut off one by one."""
+
+
+class Builder:
+    """Adds layers to a model that is deployed for one target, "litert" or "tensorflow"."""
+
+    def __init__(self, target: str):
+        self.target = target
+        self._named: dict[str, object] = {}  # every operation of the model
+        self._clones: dict[int, object] = {}
+
+    def add(self, kind: type, name: str, **arguments) -> keras.layers.Layer:
+        """Return a new float32 layer."""
+        return self._name(kind(dtype="float32", **arguments), name)
+
+    def linear(self, original: keras.layers.Layer, tensor, weights: list, name: str, **changes):
+        """Call a convolution or dense layer of the original's configuration, but for `changes`, with new weights."""
+        kernel = "depthwise" if isinstance(original, keras.layers.DepthwiseConv2D) else "kernel"
+        plain = {f"{kernel}_initializer": "zeros", f"{kernel}_regularizer": None, f"{kernel}_constraint": None}
+        plain |= {"bias_initializer": "zeros", "bias_regularizer": None, "bias_constraint": None}
+        plain |= {"activity_regularizer": None, "use_bias": len(weights) == 2}
+        layer = type(original).from_config({**original.get_config(), **plain, **changes})
+        return _call_with_weights(self._name(layer, name), tensor, weights)
+
+    def copy(self, operation):
+        """Return a new copy of a layer or operation, without its weights."""
+        if isinstance(operation, keras.Model):
+            return self._name(keras.models.clone_model(operation), operation.name)
+        return self._name(type(operation).from_config(operation.get_config()), operation.name)
+
+    def call(self, operation, *arguments, **keywords):
+        """Call a copy of a layer or operation, the same one each time if it has weights, which are copied too."""
+        weights = isinstance(operation, keras.layers.Layer) and operation.get_weights()
+        if not weights:
+            return self.copy(operation)(*arguments, **keywords)
+        copy = self._clones.setdefault(id(operation), None) or self.copy(operation)
+        self._clones[id(operation)] = copy
+        result = copy(*arguments, **keywords)
+        copy.set_weights(weights)
+        if hasattr(copy, "finalize_state"):  # what adapt() learned is in weights that nothing else reads
+            copy.finalize_state()
+        return result
+
+    def rename(self, operation, name: str) -> None:
+        """Give a layer of the model a name; one that has it gets another."""
+        former = self._named.pop(name, None)
+        if former is not None and former is not operation:
+            self._name(former, f"{name}_part")
+        operation.name = name
+        self._named[name] = operation
+
+    def _name(self, operation, base):
+        name, number = base, 1
+        while name in self._named:
+            number += 1
+            name = f"{base}_{number}"
+        operation.name = name
+        self._named[name] = operation
+        return operation
+
+    def apply(self, signal: Signal, groups: int | None = None) -> list:
+        """Apply what remains of a signal, once for all who use it; return its tensors, in so many groups if asked.
+
+        A 1x1 depthwise convolution with a bias is one microkernel in XNNPACK and one rounding in int8, where
+        multiplication and addition are two; elsewhere a BatchNormalization is one operation.
+        """
+        tensors = signal.tensors if groups is None else self.groups(signal, groups)
+        if signal.channels is not None and signal.affine.changes:
+            applied, start = [], 0
+            for tensor in tensors:
+                stop = start + tensor.shape[-1]
+                applied.append(self._apply(tensor, signal.affine.part(slice(start, stop)), signal.name))
+                start = stop
+            tensors = signal.tensors = applied
+            signal.affine = Affine.identity(signal.channels)
+        return tensors
+
+    def _apply(self, tensor, affine, name):
+        if self.target == "litert" and len(tensor.shape) == 4:
+            layer = self.add(keras.layers.DepthwiseConv2D, name, kernel_size=1, use_bias=affine.shifts)
+            weights = [affine.scale[None, None, :, None], *([affine.shift] if affine.shifts else [])]
+        else:
+            layer = self.add(keras.layers.BatchNormalization, name, epsilon=0.0)
+            weights = [affine.scale, affine.shift, np.zeros_like(affine.scale), np.ones_like(affine.scale)]
+        return _call_with_weights(layer, tensor, weights)
+
+    def whole(self, signal: Signal):
+        """Return a signal as one tensor to which nothing remains to be applied."""
+        self.apply(signal)
+        return self.groups(signal, 1)[0]
+
+    def groups(self, signal: Signal, count: int) -> list:
+        """Return a signal's tensors, before what remains to be applied, as so many equal groups of channels."""
+        forms = signal.forms
+        if count not in forms:
+            if 1 not in forms:
+                name = f"{signal.tensors[0]._keras_history.operation.name}_joined"
+                forms[1] = [self.add(keras.layers.Concatenate, name)(signal.tensors)]
+            if count > 1:
+                forms[count] = self._split(forms[1][0], count)
+        return forms[count]
+
+    def _split(self, tensor, count):
+        if count <= SPLITS:
+            parts = keras.ops.split(tensor, count, axis=-1)
+        else:
+            size = tensor.shape[-1] // count
+            parts = [tensor[..., start : start + size] for start in range(0, count * size, size)]
+        name = f"{tensor._keras_history.operation.name}_split"
+        for operation in {id(part._keras_history.operation): part._keras_history.operation for part in parts}.values():
+            self._name(operation, name)
+        return parts
+
+
+def _call_with_weights(layer, tensor, weights):
+    result = layer(tensor)
+    layer.set_weights([weight.astype("float32") for weight in weights])
+    return result

@@ -1,0 +1,119 @@
+"""deploy(): the same function as a model that runs faster where it is deployed."""
+
+from collections import Counter
+
+import keras
+
+from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
+
+from .builder import Builder
+from .rules import rule_of
+from .signals import Signal
+from .verification import verify
+
+TARGETS = ("litert", "tensorflow")
+
+
+def deploy(model: keras.Model, target: str = "litert", verified: bool = True) -> keras.Model:
+    """Return a functional model that computes what `model` does at inference, faster on the target.
+
+    Inputs and outputs are those of `model`: shapes, dtypes, names, structure. Built-in Keras layers only, where the
+    model has only such; `model` stays as it is. Any functional or Sequential model will do, as what has no exact
+    rewrite is copied. Rewritten are, by structure and not by name:
+
+    - scaling of the input (Rescaling, Normalization), into the first convolution, where that pads no zeros;
+    - BatchNormalization, into the convolution or dense layer before it, through ReLU as far as signs allow, or
+      after it, through sums, averages and dropped layers; what is left of it is one operation;
+    - depthwise kernels of over 25 taps, for "litert": into pieces, see `cover.cover`; wide ones of over 9 taps run
+      in groups of channels, see `depthwise.channel_groups`;
+    - layers that act in training only: dropped.
+
+    Args:
+        model: a functional or Sequential model, built.
+        target: "litert" for .tflite files on LiteRT's CPU engine, XNNPACK; "tensorflow" for TensorFlow's own
+            kernels, as in a SavedModel, which are fast at any kernel size.
+        verified: run both models and compare; see `verify`.
+
+    Raises:
+        ValueError: the target is unknown, or the model is no functional one.
+        ArithmeticError: `verified`, and the outputs differ.
+
+    Source: RepVGG's separate deployed form; XNNPACK's depthwise microkernels (src/configs/dwconv-config.c).
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target={target!r}: there are {', '.join(map(repr, TARGETS))}")
+    graph = _functional(model)
+    if graph is None:
+        raise ValueError(
+            f"{getattr(model, 'name', model)} is no functional or Sequential model that was built: deploy what its "
+            "layers are called on, keras.Model(inputs, outputs)"
+        )
+    builder = Builder(target)
+    inputs = [builder.copy(tensor._keras_history.operation).output for tensor in graph.inputs]
+    signals = _run(builder, graph, [Signal([tensor]) for tensor in inputs])
+    outputs = [_output(builder, signal, tensor) for signal, tensor in zip(signals, graph.outputs, strict=True)]
+    deployed = keras.Model(
+        keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
+        keras.tree.pack_sequence_as(graph._outputs_struct, outputs),
+        name=model.name,
+    )
+    if verified:
+        verify(model, deployed)
+    return deployed
+
+
+def _functional(model):
+    """Return the graph of layer calls that a model is; None where it is none, or does more than these calls."""
+    if type(model) is keras.Sequential:
+        model = model._functional
+    return model if isinstance(model, Functional) and type(model).call is Functional.call else None
+
+
+def _run(builder, graph, inputs: list[Signal]) -> list[Signal]:
+    """Rewrite every call of a graph, in the order that Keras runs them; return the signals of its outputs."""
+    nodes = [
+        node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]
+    ]
+    nodes = [node for node in nodes if not node.is_input]
+    calls = Counter(id(node.operation) for node in nodes)
+    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    uses.update(id(tensor) for tensor in graph.outputs)
+    signals = {id(tensor): signal for tensor, signal in zip(graph.inputs, inputs, strict=True)}
+    for node in nodes:
+        results = _call(builder, node, signals, shared=calls[id(node.operation)] > 1)
+        for tensor, signal in zip(node.outputs, results, strict=True):
+            if uses[id(tensor)] > 1:
+                signal.forms  # noqa: B018 - built now, so that each user does not build its own
+            signal.rank = len(tensor.shape)
+            signals[id(tensor)] = signal
+    return [signals[id(tensor)] for tensor in graph.outputs]
+
+
+def _call(builder, node, signals, shared) -> list[Signal]:
+    operation = node.operation
+    arguments, keywords = node.arguments.args, node.arguments.kwargs
+    given = [signals[id(tensor)] for tensor in node.input_tensors]
+    plain = keras.tree.flatten(arguments) == node.input_tensors and not any(
+        value not in (None, False) for value in keras.tree.flatten(keywords)
+    )
+    with_weights = isinstance(operation, keras.layers.Layer) and operation.weights
+    if plain and not (shared and with_weights):
+        inner = _functional(operation)
+        if inner is not None:
+            return _run(builder, inner, given)
+        rule = rule_of(operation)
+        result = rule and rule(builder, operation, given)
+        if result is not None:
+            return [result]
+    tensors = {id(tensor): builder.whole(signals[id(tensor)]) for tensor in node.input_tensors}
+    arguments, keywords = node.arguments.fill_in(tensors)
+    return [Signal([tensor]) for tensor in keras.tree.flatten(builder.call(operation, *arguments, **keywords))]
+
+
+def _output(builder, signal, original):
+    name = original._keras_history.operation.name
+    tensor = builder.whole(signal)
+    if isinstance(tensor._keras_history.operation, keras.layers.InputLayer):
+        tensor = builder.add(keras.layers.Identity, name)(tensor)
+    builder.rename(tensor._keras_history.operation, name)
+    return tensor

@@ -1,0 +1,210 @@
+"""What becomes of each kind of layer. A rule returns the signal of a layer's output; what has none stays as it is."""
+
+import keras
+import numpy as np
+from keras.src.applications.convnext import LayerScale, StochasticDepth  # no public names, in public models
+
+from .builder import Builder
+from .depthwise import build_depthwise, channel_groups, pads
+from .signals import Affine, Linear, Signal
+
+DROPPED = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        *("Identity", "ActivityRegularization", "Dropout", "GaussianDropout", "GaussianNoise", "AlphaDropout"),
+        *("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AugMix", "CutMix", "MixUp", "RandAugment"),
+        *("RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast"),
+        *("RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale"),
+        *("RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomRotation"),
+        *("RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
+    )
+)
+"""Layers that do something in training only. RandomCrop is none of them: at inference it crops the centre."""
+ELEMENTWISE = frozenset(
+    "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid hard_sigmoid hard_silu tanh softplus softsign".split()
+)
+"""Activations of single numbers, by their functions' names."""
+ELEMENTWISE_OPERATIONS = frozenset("Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu Mish Sigmoid Tanh Softplus".split())
+"""The same as operations of keras.ops.nn."""
+
+
+def rule_of(operation):
+    """Return the rule of a layer or operation as a function of (builder, operation, signals), None where it has none.
+
+    By exact kind, as a subclass may do anything; float32 only, as other dtypes round where a rewrite does not.
+    """
+    kind = type(operation)
+    if isinstance(operation, keras.layers.Layer) and (
+        operation.dtype_policy.name != "float32" or getattr(operation, "lora_enabled", False)
+    ):
+        return None
+    if kind in DROPPED or kind is StochasticDepth:
+        return _drop
+    if kind in (keras.layers.Conv2D, keras.layers.Dense):
+        return _mix_channels
+    if kind is keras.layers.DepthwiseConv2D:
+        return _depthwise
+    if kind in (
+        *(keras.layers.BatchNormalization, keras.layers.Rescaling, keras.layers.Normalization),
+        LayerScale,
+    ):
+        return _affine
+    if kind is keras.layers.Add or _is_operation(operation, "numpy", {"Add"}):
+        return _add
+    if kind in (keras.layers.GlobalAveragePooling2D, keras.layers.AveragePooling2D):
+        return _average
+    if _is_elementwise(operation):
+        return _activate
+    return None
+
+
+def _drop(builder, layer, signals):
+    return signals[0]
+
+
+def _affine(builder, layer, signals):
+    (signal,) = signals
+    affine = signal.channels and affine_of(layer, signal.channels, signal.rank)
+    return signal.then(affine, layer.name) if affine else None
+
+
+def affine_of(layer, channels: int, rank: int) -> Affine | None:
+    """Return what a layer does to each channel of its input; None where it is not one scale and shift for each."""
+
+    one, zero = np.ones(channels), np.zeros(channels)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        if layer.moving_mean.shape != (channels,) or layer.axis not in (-1, rank - 1):
+            return None
+        scale = (_array(layer.gamma) if layer.scale else one) / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+        shift = (_array(layer.beta) if layer.center else zero) - _array(layer.moving_mean) * scale
+        return Affine(scale, shift)
+    if isinstance(layer, LayerScale):
+        return Affine(_array(layer.gamma) * one, zero)
+    if isinstance(layer, keras.layers.Rescaling):
+        scale, shift = np.asarray(layer.scale, "float64"), np.asarray(layer.offset, "float64")
+    else:
+        mean, deviation = _array(layer.mean), np.maximum(np.sqrt(_array(layer.variance)), keras.config.epsilon())
+        scale, shift = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
+    if scale.size not in (1, channels) or shift.size not in (1, channels):
+        return None
+    if any(value.size > 1 and value.shape[-1] != channels for value in (scale, shift)):
+        return None
+    return Affine(scale.reshape(-1) * one, shift.reshape(-1) + zero)
+
+
+def _mix_channels(builder, layer, signals):
+    """A convolution or dense layer takes in what remains of its input, but a shift where zeros are padded."""
+    (signal,) = signals
+    if signal.channels is None or getattr(layer, "data_format", "channels_last") != "channels_last":
+        return None
+    grouped = getattr(layer, "groups", 1) > 1
+    if signal.affine.changes and (grouped or (signal.affine.shifts and pads(layer))):
+        builder.apply(signal)
+    affine = signal.affine
+    source = builder.groups(signal, 1)[0]
+    kernel = _array(layer.kernel)
+    bias = _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
+    bias = bias + affine.shift @ kernel.reshape(-1, *kernel.shape[-2:]).sum(0) if affine.shifts else bias
+    kernel = kernel if grouped else kernel * affine.scale[:, None]
+
+    def build(kernel, bias):
+        return [builder.linear(layer, source, [kernel, bias], layer.name)]
+
+    return _linear(layer, kernel, bias, build)
+
+
+def _depthwise(builder, layer, signals):
+    """A depthwise convolution takes in a scale, and a shift where no zeros are padded."""
+    (signal,) = signals
+    if signal.channels is None or layer.data_format != "channels_last" or layer.depth_multiplier != 1:
+        return None
+    groups = channel_groups(layer, signal.channels) if builder.target == "litert" else 1
+    groups = max(groups, len(signal.tensors))
+    if signal.affine.shifts and pads(layer):
+        builder.apply(signal, groups)
+    affine = signal.affine
+    sources = builder.groups(signal, groups)
+    kernel = _array(layer.kernel)[..., 0]
+    bias = _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
+    bias = bias + kernel.sum((0, 1)) * affine.shift
+    return _linear(
+        layer,
+        kernel * affine.scale,
+        bias,
+        lambda kernel, bias: build_depthwise(builder, layer, sources, kernel, bias),
+    )
+
+
+def _array(variable):
+    return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
+
+
+def _linear(layer, kernel, bias, build):
+    linear = Linear(kernel, bias, build)
+    if layer.activation in (None, keras.activations.linear):
+        return Signal(linear=linear)
+    if layer.activation is keras.activations.relu:
+        return Signal(linear=Linear(kernel, bias, build, homogeneous=True))
+    return Signal(linear.tensors())
+
+
+def _activate(builder, layer, signals):
+    """An activation of single numbers goes through groups of channels, and lets positive scales through if it can."""
+    (signal,) = signals
+    if signal.channels is None:
+        return None
+
+    def activate(tensors):
+        return [builder.call(layer, tensor) for tensor in tensors]
+
+    if signal.linear is not None and not signal.affine.changes and _is_homogeneous(layer):
+        return Signal(linear=signal.linear.activated(activate))
+    return Signal(activate(builder.apply(signal)))
+
+
+def _add(builder, layer, signals):
+    """A sum passes on its terms' shifts; scales are applied, each with its shift, which then costs nothing."""
+    channels = {signal.channels for signal in signals}
+    if len(channels) != 1 or None in channels:
+        return None
+    shift = np.zeros(channels.pop())
+    groups = max(len(signal.tensors) for signal in signals)
+    terms = []
+    for signal in signals:
+        if signal.affine.scales:
+            builder.apply(signal, groups)
+        shift = shift + signal.affine.shift
+        terms.append(builder.groups(signal, groups))
+    tensors = [builder.add(keras.layers.Add, layer.name)(list(parts)) for parts in zip(*terms, strict=True)]
+    return Signal(tensors, Affine(np.ones_like(shift), shift))
+
+
+def _average(builder, layer, signals):
+    """An average passes on scale and shift."""
+    (signal,) = signals
+    if signal.channels is None or layer.data_format != "channels_last" or getattr(layer, "padding", "valid") != "valid":
+        return None
+    tensors = [builder.call(layer, tensor) for tensor in signal.tensors]
+    return Signal(tensors, signal.affine, name=signal.name)
+
+
+def _is_elementwise(operation):
+    if isinstance(operation, keras.layers.Activation):
+        name = getattr(operation.activation, "__name__", None)
+        return name in ELEMENTWISE and getattr(keras.activations, name, None) is operation.activation
+    if type(operation) in (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU):
+        return True
+    return _is_operation(operation, "nn", ELEMENTWISE_OPERATIONS)
+
+
+def _is_homogeneous(operation):
+    if type(operation) is keras.layers.Activation:
+        return operation.activation is keras.activations.relu
+    if type(operation) is keras.layers.ReLU:
+        return operation.max_value is None and not operation.threshold
+    return type(operation) is keras.layers.LeakyReLU or _is_operation(operation, "nn", {"Relu", "LeakyRelu"})
+
+
+def _is_operation(operation, module, names):
+    kind = type(operation)
+    return kind.__module__ == f"keras.src.ops.{module}" and kind.__name__ in names

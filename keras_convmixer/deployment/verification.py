@@ -1,0 +1,95 @@
+"""Compare a deployed model with the original."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+TOLERANCE = 1e-4
+UNKNOWN_SIDE = 64
+IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far a deployed model's outputs are from the original's."""
+
+    difference: float
+    """Largest absolute difference of an output."""
+    relative: float
+    """The largest difference as a share of the range of its output's values."""
+
+
+def verify(
+    model: keras.Model, deployed: keras.Model, images=None, tolerance: float = TOLERANCE
+) -> Verification:
+    """Run both models at inference and compare their outputs; return the largest difference.
+
+    On `images`, what the model takes, float `[batch, height, width, channels]` (a list or dict of arrays for several
+    inputs), and on seeded noise: of pixels 0..255, each image darker or brighter than the other, and normally
+    distributed, 2 images each; sides of unknown length are 64. A softmax hides differences behind its largest
+    output, so what sums to 1 is compared as logarithms, which differ as the logits do.
+
+    Raises:
+        ArithmeticError: an output differs by more than `tolerance` of the range of its values over the batch, is NaN
+            or infinite where the original's is not, or has another shape or dtype.
+    """
+    batches = [*([images] if images is not None else []), *_noise(model)]
+    results = [_compare(model, deployed, batch, tolerance) for batch in batches]
+    return max(results, key=lambda result: result.relative)
+
+
+def _compare(model, deployed, batch, tolerance):
+    with keras.device("cpu"):  # a GPU rounds matrix products to TF32
+        expected, found = (
+            [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(run(batch, training=False))]
+            for run in (model, deployed)
+        )
+    results = []
+    for name, one, other in zip(model.output_names, expected, found, strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            raise ArithmeticError(
+                f"the deployed {model.name} returns {other.dtype} {other.shape} as {name}, and the model "
+                f"{one.dtype} {one.shape}"
+            )
+        one, other = _logits(one), _logits(other)
+        comparable = np.isfinite(one)
+        if not np.array_equal(comparable, np.isfinite(other)):
+            raise ArithmeticError(f"the deployed {model.name} returns NaN or infinity in {name} where the model does not")
+        one, other = one[comparable], other[comparable]
+        difference = float(np.abs(one - other).max(initial=0.0))
+        spread = float(np.ptp(one)) if one.size else 0.0
+        # Outputs that are all the same have no range: their size is what a difference is measured by.
+        relative = difference / max(spread, 1e-3 * float(np.abs(one).max(initial=0.0)), 1e-30)
+        results.append(Verification(difference, relative))
+        if relative > tolerance:
+            raise ArithmeticError(
+                f"the deployed {model.name} differs in {name} by {difference:.2g}, {relative:.2g} of the range of its "
+                f"values, and {tolerance:.0e} is allowed"
+            )
+    return max(results, key=lambda result: result.relative)
+
+
+def _logits(output):
+    output = np.asarray(output, "float64")
+    if output.ndim > 1 and output.shape[-1] > 1 and (output >= 0).all() and np.allclose(output.sum(-1), 1, atol=1e-3):
+        return np.log(np.maximum(output, 1e-30))
+    return output
+
+
+def _noise(model):
+    random = np.random.default_rng(0)
+    structure = getattr(model, "_inputs_struct", model.inputs)
+
+    def pixels(tensor):
+        brightness = np.linspace(0.5, 1, IMAGES).reshape(-1, *[1] * (len(tensor.shape) - 1))
+        return (random.uniform(0, 255, _shape(tensor)) * brightness[: _shape(tensor)[0]]).astype(tensor.dtype)
+
+    yield keras.tree.map_structure(pixels, structure)
+    if all("float" in tensor.dtype for tensor in model.inputs):
+        yield keras.tree.map_structure(lambda tensor: random.normal(size=_shape(tensor)).astype(tensor.dtype), structure)
+
+
+def _shape(tensor):
+    batch, *sides = tensor.shape
+    return (batch or IMAGES, *(side or UNKNOWN_SIDE for side in sides))
