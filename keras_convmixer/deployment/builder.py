@@ -66,13 +66,13 @@ class Builder:
         self._named[name] = operation
         return operation
 
-    def apply(self, signal: Signal, groups: int | None = None) -> list:
-        """Apply what remains of a signal, once for all who use it; return its tensors, in so many groups if asked.
+    def apply(self, signal: Signal) -> list:
+        """Apply what remains of a signal, once for all who use it; return its tensors.
 
         A 1x1 depthwise convolution with a bias is one microkernel in XNNPACK and one rounding in int8, where
         multiplication and addition are two; elsewhere a BatchNormalization is one operation.
         """
-        tensors = signal.tensors if groups is None else self.groups(signal, groups)
+        tensors = signal.tensors
         if signal.channels is not None and signal.affine.changes:
             applied, start = [], 0
             for tensor in tensors:

@@ -6,7 +6,7 @@ import numpy as np
 from .builder import Builder
 from .cover import Side, cover, microkernel
 
-GROUP_CHANNELS = 192
+GROUP_CHANNELS = 128
 """Channels of a group at most: 25 taps of weights and of pixels, float32, then stay in a 32 kB first-level cache."""
 SMALL_KERNEL = 9
 """Kernels of so many taps stay in the cache without groups."""

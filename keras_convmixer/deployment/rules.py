@@ -98,6 +98,8 @@ def _mix_channels(builder, layer, signals):
     if signal.channels is None or getattr(layer, "data_format", "channels_last") != "channels_last":
         return None
     grouped = getattr(layer, "groups", 1) > 1
+    if grouped and layer.groups == layer.filters == signal.channels:
+        return _depthwise(builder, _as_depthwise(layer), signals)
     if signal.affine.changes and (grouped or (signal.affine.shifts and pads(layer))):
         builder.apply(signal)
     affine = signal.affine
@@ -121,10 +123,10 @@ def _depthwise(builder, layer, signals):
     groups = channel_groups(layer, signal.channels) if builder.target == "litert" else 1
     groups = max(groups, len(signal.tensors))
     if signal.affine.shifts and pads(layer):
-        builder.apply(signal, groups)
+        builder.apply(signal)
     affine = signal.affine
     sources = builder.groups(signal, groups)
-    kernel = _array(layer.kernel)[..., 0]
+    kernel = _array(layer.kernel).reshape(*layer.kernel_size, signal.channels)
     bias = _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
     bias = bias + kernel.sum((0, 1)) * affine.shift
     return _linear(
@@ -133,6 +135,14 @@ def _depthwise(builder, layer, signals):
         bias,
         lambda kernel, bias: build_depthwise(builder, layer, sources, kernel, bias),
     )
+
+
+def _as_depthwise(layer):
+    """Return the DepthwiseConv2D that a Conv2D with a group for each channel is, as ConvNeXt has it."""
+    same = ("strides", "padding", "dilation_rate", "activation", "use_bias", "name")
+    depthwise = keras.layers.DepthwiseConv2D(layer.kernel_size, dtype="float32", **{key: getattr(layer, key) for key in same})
+    depthwise.kernel, depthwise.bias = layer.kernel, layer.bias
+    return depthwise
 
 
 def _array(variable):
@@ -172,7 +182,7 @@ def _add(builder, layer, signals):
     terms = []
     for signal in signals:
         if signal.affine.scales:
-            builder.apply(signal, groups)
+            builder.apply(signal)
         shift = shift + signal.affine.shift
         terms.append(builder.groups(signal, groups))
     tensors = [builder.add(keras.layers.Add, layer.name)(list(parts)) for parts in zip(*terms, strict=True)]
