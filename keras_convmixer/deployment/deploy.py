@@ -3,7 +3,6 @@
 from collections import Counter
 
 import keras
-
 from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
 
 from .builder import Builder
@@ -71,9 +70,7 @@ def _functional(model):
 
 def _run(builder, graph, inputs: list[Signal]) -> list[Signal]:
     """Rewrite every call of a graph, in the order that Keras runs them; return the signals of its outputs."""
-    nodes = [
-        node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]
-    ]
+    nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
     nodes = [node for node in nodes if not node.is_input]
     calls = Counter(id(node.operation) for node in nodes)
     uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)

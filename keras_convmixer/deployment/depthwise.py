@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from .builder import Builder
-from .cover import Side, cover, microkernel
+from .cover import Piece, Side, cover
 
 GROUP_CHANNELS = 128
 """Channels of a group at most: 25 taps of weights and of pixels, float32, then stay in a 32 kB first-level cache."""
@@ -28,67 +28,85 @@ def channel_groups(layer, channels: int) -> int:
     """
     if np.prod(layer.kernel_size) <= SMALL_KERNEL:
         return 1
-    return next(count for count in range(1, channels + 1) if channels % count == 0 and channels // count <= GROUP_CHANNELS)
+    return next(
+        count for count in range(1, channels + 1) if channels % count == 0 and channels // count <= GROUP_CHANNELS
+    )
 
 
-def build_depthwise(builder: Builder, layer, sources: list, kernel: np.ndarray, bias: np.ndarray) -> list:
-    """Build a depthwise convolution of kernel `[height, width, channels]` and bias on groups of channels.
+class DepthwisePlan:
+    """How a depthwise convolution is built on groups of channels, before its weights are known.
 
     For "litert" in pieces that XNNPACK has a microkernel for, unless the padding depends on an unknown image size.
     """
-    sides = _sides(layer, sources[0].shape[1:3]) if builder.target == "litert" else None
-    built, start = [], 0
-    for source in sources:
-        channels = slice(start, start + source.shape[-1])
-        start = channels.stop
-        built.append(_build_group(builder, layer, source, kernel[..., channels], bias[channels], sides))
-    return built
 
+    def __init__(self, builder: Builder, layer: keras.layers.DepthwiseConv2D, sources: list):
+        self._builder, self._layer, self._sources = builder, layer, sources
+        self._cover: tuple[Piece, ...] = ()
+        found = _sides(layer, sources[0].shape[1:3]) if builder.target == "litert" else None
+        if found is not None:
+            (self._first_row, self._rows), (self._first_column, self._columns) = found
+            self._cover = cover(self._rows, self._columns)
+            if len(self._cover) == 1 and (self._rows.taps, self._columns.taps) == tuple(layer.kernel_size):
+                self._cover = ()
 
-def _build_group(builder, layer, source, kernel, bias, sides):
-    if sides is None or (microkernel(kernel.shape[0] * kernel.shape[1]) and not any(first for first, _ in sides)):
-        return builder.linear(layer, source, [kernel[..., None], bias], layer.name)
-    (first_row, rows), (first_column, columns) = sides
-    pieces = cover(rows, columns)
-    if len(pieces) > 1 and None in source.shape[1:3]:
-        # A crop could be larger than an image of unknown size; of one that all zeros were added to it is not.
-        amounts = [(side.before, side.after) for side in (rows, columns)]
-        if any(map(any, amounts)):
-            source = builder.add(keras.layers.ZeroPadding2D, f"{layer.name}_pad", padding=amounts)(source)
-        rows, columns = (Side(side.taps, 0, 0, side.dilation) for side in (rows, columns))
-    terms = []
-    for piece in pieces:
-        taps = kernel[
-            first_row + piece.top : first_row + piece.bottom, first_column + piece.left : first_column + piece.right
-        ]
-        padding = (rows.padding(piece.top, piece.bottom), columns.padding(piece.left, piece.right))
-        terms.append(
-            builder.linear(
-                layer,
-                _padded(builder, source, padding, layer.name),
-                [taps[..., None], bias] if not terms else [taps[..., None]],
-                f"{layer.name}_piece",
+    @property
+    def pieces(self) -> bool:
+        """Whether partial sums are added up."""
+        return len(self._cover) > 1
+
+    def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
+        """Build it with a kernel `[height, width, channels]` and a bias; return a tensor for each group."""
+        built, start = [], 0
+        for source in self._sources:
+            channels = slice(start, start + source.shape[-1])
+            start = channels.stop
+            if self._cover:
+                built.append(self._sum(source, kernel[..., channels], bias[channels]))
+            else:
+                weights = [kernel[..., channels, None], bias[channels]]
+                built.append(self._builder.linear(self._layer, source, weights, self._layer.name))
+        return built
+
+    def _sum(self, source, kernel, bias):
+        name, activation = self._layer.name, self._layer.activation
+        source, rows, columns = self._unknown_size_padded(source)
+        total = None
+        for piece in self._cover:
+            taps = kernel[
+                self._first_row + piece.top : self._first_row + piece.bottom,
+                self._first_column + piece.left : self._first_column + piece.right,
+            ]
+            term = self._builder.linear(
+                self._layer,
+                self._padded(source, rows.padding(piece.top, piece.bottom), columns.padding(piece.left, piece.right)),
+                [taps[..., None], bias] if total is None else [taps[..., None]],
+                f"{name}_piece",
                 kernel_size=taps.shape[:2],
                 padding="valid",
                 activation=None,
             )
-        )
-    total = terms[0]
-    for term in terms[1:]:
-        total = builder.add(keras.layers.Add, f"{layer.name}_sum")([total, term])
-    if layer.activation is not keras.activations.linear:
-        total = builder.add(keras.layers.Activation, f"{layer.name}_activation", activation=layer.activation)(total)
-    return total
+            total = term if total is None else self._builder.add(keras.layers.Add, f"{name}_sum")([total, term])
+        if activation is not keras.activations.linear:
+            total = self._builder.add(keras.layers.Activation, f"{name}_activation", activation=activation)(total)
+        return total
 
+    def _unknown_size_padded(self, source):
+        """Pad an image of unknown size with all zeros at once, as a piece's crop could be larger than the image."""
+        rows, columns = self._rows, self._columns
+        if not self.pieces or None not in source.shape[1:3]:
+            return source, rows, columns
+        source = self._padded(source, (rows.before, rows.after), (columns.before, columns.after))
+        return source, *(Side(side.taps, 0, 0, side.dilation) for side in (rows, columns))
 
-def _padded(builder, tensor, padding, name):
-    crops = tuple(tuple(max(-amount, 0) for amount in side) for side in padding)
-    zeros = tuple(tuple(max(amount, 0) for amount in side) for side in padding)
-    if any(map(any, crops)):
-        tensor = builder.add(keras.layers.Cropping2D, f"{name}_crop", cropping=crops)(tensor)
-    if any(map(any, zeros)):
-        tensor = builder.add(keras.layers.ZeroPadding2D, f"{name}_pad", padding=zeros)(tensor)
-    return tensor
+    def _padded(self, tensor, *padding):
+        crops = tuple(tuple(max(-amount, 0) for amount in side) for side in padding)
+        zeros = tuple(tuple(max(amount, 0) for amount in side) for side in padding)
+        name = self._layer.name
+        if any(map(any, crops)):
+            tensor = self._builder.add(keras.layers.Cropping2D, f"{name}_crop", cropping=crops)(tensor)
+        if any(map(any, zeros)):
+            tensor = self._builder.add(keras.layers.ZeroPadding2D, f"{name}_pad", padding=zeros)(tensor)
+        return tensor
 
 
 def _sides(layer, image):
@@ -97,9 +115,7 @@ def _sides(layer, image):
     None where the zeros that "same" pads depend on an image size that is not known.
     """
     sides = []
-    for taps, size, stride, dilation in zip(
-        layer.kernel_size, image, layer.strides, layer.dilation_rate, strict=True
-    ):
+    for taps, size, stride, dilation in zip(layer.kernel_size, image, layer.strides, layer.dilation_rate, strict=True):
         reach = (taps - 1) * dilation
         if layer.padding == "valid":
             sides.append((0, Side(taps, 0, 0, dilation)))

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras.src.applications.convnext import LayerScale, StochasticDepth  # no public names, in public models
 
-from .builder import Builder
-from .depthwise import build_depthwise, channel_groups, pads
+from .depthwise import DepthwisePlan, channel_groups, pads
 from .signals import Affine, Linear, Signal
 
 DROPPED = tuple(
@@ -21,10 +20,28 @@ DROPPED = tuple(
 )
 """Layers that do something in training only. RandomCrop is none of them: at inference it crops the centre."""
 ELEMENTWISE = frozenset(
-    "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid hard_sigmoid hard_silu tanh softplus softsign".split()
+    [
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "sigmoid",
+        "hard_sigmoid",
+        "hard_silu",
+        "tanh",
+        "softplus",
+        "softsign",
+    ]
 )
 """Activations of single numbers, by their functions' names."""
-ELEMENTWISE_OPERATIONS = frozenset("Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu Mish Sigmoid Tanh Softplus".split())
+ELEMENTWISE_OPERATIONS = frozenset(
+    ["Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish", "Sigmoid", "Tanh", "Softplus"]
+)
 """The same as operations of keras.ops.nn."""
 
 
@@ -129,18 +146,16 @@ def _depthwise(builder, layer, signals):
     kernel = _array(layer.kernel).reshape(*layer.kernel_size, signal.channels)
     bias = _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
     bias = bias + kernel.sum((0, 1)) * affine.shift
-    return _linear(
-        layer,
-        kernel * affine.scale,
-        bias,
-        lambda kernel, bias: build_depthwise(builder, layer, sources, kernel, bias),
-    )
+    convolution = DepthwisePlan(builder, layer, sources)
+    return _linear(layer, kernel * affine.scale, bias, convolution.build, pieces=convolution.pieces)
 
 
 def _as_depthwise(layer):
     """Return the DepthwiseConv2D that a Conv2D with a group for each channel is, as ConvNeXt has it."""
     same = ("strides", "padding", "dilation_rate", "activation", "use_bias", "name")
-    depthwise = keras.layers.DepthwiseConv2D(layer.kernel_size, dtype="float32", **{key: getattr(layer, key) for key in same})
+    depthwise = keras.layers.DepthwiseConv2D(
+        layer.kernel_size, dtype="float32", **{key: getattr(layer, key) for key in same}
+    )
     depthwise.kernel, depthwise.bias = layer.kernel, layer.bias
     return depthwise
 
@@ -149,12 +164,11 @@ def _array(variable):
     return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
 
 
-def _linear(layer, kernel, bias, build):
-    linear = Linear(kernel, bias, build)
-    if layer.activation in (None, keras.activations.linear):
+def _linear(layer, kernel, bias, build, pieces=False):
+    homogeneous = layer.activation is keras.activations.relu and not pieces
+    linear = Linear(kernel, bias, build, homogeneous, pieces)
+    if homogeneous or layer.activation in (None, keras.activations.linear):
         return Signal(linear=linear)
-    if layer.activation is keras.activations.relu:
-        return Signal(linear=Linear(kernel, bias, build, homogeneous=True))
     return Signal(linear.tensors())
 
 
@@ -167,8 +181,9 @@ def _activate(builder, layer, signals):
     def activate(tensors):
         return [builder.call(layer, tensor) for tensor in tensors]
 
-    if signal.linear is not None and not signal.affine.changes and _is_homogeneous(layer):
-        return Signal(linear=signal.linear.activated(activate))
+    linear = signal.linear
+    if linear is not None and not (linear.pieces or signal.affine.changes) and _is_homogeneous(layer):
+        return Signal(linear=linear.activated(activate))
     return Signal(activate(builder.apply(signal)))
 
 

@@ -49,13 +49,17 @@ class Linear:
     """A convolution or dense layer that is not built yet, so that what follows can still go into its weights.
 
     `kernel` and `bias` are float64, the outputs' channels last; `build(kernel, bias)` returns its tensors. With
-    `homogeneous` it ends in an activation that positive scales can move through, as ReLU.
+    `homogeneous` it ends in an activation that positive scales can move through, as ReLU. With `pieces` it adds up
+    pieces of its kernel, and no scale moves back through an activation: normalization after ReLU scales up the
+    channels that ReLU mostly stops, whose partial sums then take the int8 range from all others. Measured on a
+    ConvMixer-128/6 with 7x7 kernels, 78 % on CIFAR-10: mean logit error 3.4 % of the logits' range, 0.6 % without.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     build: Callable[[np.ndarray, np.ndarray], list]
     homogeneous: bool = False
+    pieces: bool = False
 
     def scaled(self, affine: Affine) -> tuple[Linear, Affine]:
         """Return it with as much of an affine map in its weights as can be, and what remains.

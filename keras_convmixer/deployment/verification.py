@@ -20,9 +20,7 @@ class Verification:
     """The largest difference as a share of the range of its output's values."""
 
 
-def verify(
-    model: keras.Model, deployed: keras.Model, images=None, tolerance: float = TOLERANCE
-) -> Verification:
+def verify(model: keras.Model, deployed: keras.Model, images=None, tolerance: float = TOLERANCE) -> Verification:
     """Run both models at inference and compare their outputs; return the largest difference.
 
     On `images`, what the model takes, float `[batch, height, width, channels]` (a list or dict of arrays for several
@@ -42,7 +40,10 @@ def verify(
 def _compare(model, deployed, batch, tolerance):
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32
         expected, found = (
-            [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(run(batch, training=False))]
+            [
+                np.asarray(keras.ops.convert_to_numpy(output))
+                for output in keras.tree.flatten(run(batch, training=False))
+            ]
             for run in (model, deployed)
         )
     results = []
@@ -55,7 +56,9 @@ def _compare(model, deployed, batch, tolerance):
         one, other = _logits(one), _logits(other)
         comparable = np.isfinite(one)
         if not np.array_equal(comparable, np.isfinite(other)):
-            raise ArithmeticError(f"the deployed {model.name} returns NaN or infinity in {name} where the model does not")
+            raise ArithmeticError(
+                f"the deployed {model.name} returns NaN or infinity in {name} where the model does not"
+            )
         one, other = one[comparable], other[comparable]
         difference = float(np.abs(one - other).max(initial=0.0))
         spread = float(np.ptp(one)) if one.size else 0.0
@@ -87,7 +90,9 @@ def _noise(model):
 
     yield keras.tree.map_structure(pixels, structure)
     if all("float" in tensor.dtype for tensor in model.inputs):
-        yield keras.tree.map_structure(lambda tensor: random.normal(size=_shape(tensor)).astype(tensor.dtype), structure)
+        yield keras.tree.map_structure(
+            lambda tensor: random.normal(size=_shape(tensor)).astype(tensor.dtype), structure
+        )
 
 
 def _shape(tensor):

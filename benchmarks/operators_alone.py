@@ -1,0 +1,114 @@
+"""What each operator of a .tflite file costs, timed alone: LiteRT's Python interface has no profiler."""
+
+import copy
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_convmixer.export.operators import OPERATORS
+
+ROUNDS = 7
+
+
+@dataclass
+class Cost:
+    """Operators of one kind and shape."""
+
+    operator: str
+    shape: str
+    count: int
+    milliseconds: float
+    """Of all of them together, one thread."""
+
+
+def operator_costs(content: bytes) -> list[Cost]:
+    """Time each operator of a file in a file of its own, one of each kind and shape; the dearest first.
+
+    A PAD goes with the convolution after it, into which XNNPACK takes it. Alone, an operator finds its
+    input in the cache, so the sum is below the whole file's time.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    names = [_name(model, operator) for operator in graph.operators]
+    producer = {output: index for index, operator in enumerate(graph.operators) for output in operator.outputs}
+    chosen, counts = {}, Counter()
+    for index, operator in enumerate(graph.operators):
+        users = [i for i, other in enumerate(graph.operators) if operator.outputs[0] in other.inputs]
+        if names[index] == "PAD" and any("CONV" in names[user] for user in users):
+            continue
+        before = producer.get(operator.inputs[0])
+        chain = [before, index] if before is not None and names[before] == "PAD" else [index]
+        key = (names[index], " ".join(_shapes(graph, chain)), str(vars(operator.builtinOptions or Cost(0, 0, 0, 0))))
+        chosen.setdefault(key, chain)
+        counts[key] += 1
+    costs = defaultdict(lambda: [0, 0.0])
+    for key, chain in chosen.items():
+        entry = costs[key[:2]]
+        entry[0] += counts[key]
+        entry[1] += counts[key] * _time(_alone(model, chain))
+    rows = [Cost(*key, count, milliseconds) for key, (count, milliseconds) in costs.items()]
+    return sorted(rows, key=lambda row: -row.milliseconds)
+
+
+def _name(model, operator):
+    code = model.operatorCodes[operator.opcodeIndex]
+    return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def _shapes(graph, chain):
+    first, last = graph.operators[chain[0]], graph.operators[chain[-1]]
+    tensors = [first.inputs[0], *last.inputs[1:2], last.outputs[0]]
+    return ["x".join(map(str, graph.tensors[tensor].shape[-3:])) for tensor in tensors]
+
+
+def _alone(model, chain):
+    """Return a file of some operators, one after the other; what they take from others becomes an input."""
+    graph = model.subgraphs[0]
+    operators = [copy.deepcopy(graph.operators[index]) for index in chain]
+    used = [tensor for operator in operators for tensor in (*operator.inputs, *operator.outputs) if tensor >= 0]
+    numbers = {tensor: number for number, tensor in enumerate(dict.fromkeys(used))}
+    made = {tensor for operator in operators for tensor in operator.outputs}
+    single = schema.ModelT()
+    single.version, single.operatorCodes = model.version, model.operatorCodes
+    single.buffers = [schema.BufferT()]
+    part = schema.SubGraphT()
+    part.tensors, part.inputs = [], []
+    for tensor, number in numbers.items():
+        described = copy.copy(graph.tensors[tensor])
+        data = model.buffers[described.buffer].data
+        described.buffer = 0
+        if data is not None:
+            single.buffers.append(model.buffers[graph.tensors[tensor].buffer])
+            described.buffer = len(single.buffers) - 1
+        elif tensor not in made:
+            part.inputs.append(number)
+        part.tensors.append(described)
+    for operator in operators:
+        operator.inputs = [numbers.get(tensor, -1) for tensor in operator.inputs]
+        operator.outputs = [numbers[tensor] for tensor in operator.outputs]
+    part.operators, part.outputs = operators, list(operators[-1].outputs)
+    single.subgraphs = [part]
+    builder = flatbuffers.Builder(0)
+    builder.Finish(single.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _time(content):
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    random = np.random.default_rng(0)
+    for tensor in interpreter.get_input_details():
+        values = random.normal(size=tensor["shape"]) * (30 if tensor["dtype"] != np.float32 else 1)
+        interpreter.set_tensor(tensor["index"], values.astype(tensor["dtype"]))
+    interpreter.invoke()
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        interpreter.invoke()
+        times.append((time.perf_counter() - started) * 1000)
+    return float(np.median(times))
