@@ -33,6 +33,10 @@ def operator_costs(content: bytes) -> list[Cost]:
     input in the cache, so the sum is below the whole file's time.
     """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # quantizers write weights behind the flatbuffer
+            buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
     graph = model.subgraphs[0]
     names = [_name(model, operator) for operator in graph.operators]
     producer = {output: index for index, operator in enumerate(graph.operators) for output in operator.outputs}

@@ -5,11 +5,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MICROKERNELS = {3: 3.2, 4: 4.1, 9: 8.4, 25: 25.0}
-"""Taps of XNNPACK's depthwise microkernels, on x86 and on Arm: what each costs, in taps of the largest."""
+MICROKERNELS = {3: 3.2, 4: 4.1, 9: 8.4, 25: 24.1}
+"""Taps of XNNPACK's depthwise microkernels, on x86 and on Arm: what each costs, in taps."""
+LOW = 4
+ROW_COST = 0.04
+"""By which share of its cost a piece is dearer for each row over `LOW`: it works on more rows of the image."""
 ADD_COST = 2.5
 CROP_COST = 1.5
-"""What a sum of two tensors and a cropped copy cost, in the same unit; measured as `cover` says."""
+"""What a sum of two tensors and a cropped copy cost, in taps."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,16 @@ def cover(rows: Side, columns: Side) -> tuple[Piece, ...]:
     A convolution is linear in its kernel, so the sum of the pieces' results is the kernel's result. XNNPACK, LiteRT's
     CPU engine, runs over 25 taps as a matrix product for each channel, 30 to 70 times slower a layer.
 
-    The cost of a piece goes by the microkernel it runs in, whatever its shape: 25 taps cost what 10 do, so a cover
-    fills its microkernels, 7x7 = 7x3 + 7x3 + 7x1 (25 + 25 + 9) rather than four corners of 4x4 (4 x 25). Zeros
-    padded around the image are free, as XNNPACK takes a PAD before a VALID convolution into it. A piece beside the
-    kernel's centre needs fewer zeros than none on one side, a crop, which is a copy; that is cheaper than
-    reaching the centre with taps of zero, which cost as taps do and grow the file. Each further piece costs an
-    addition over the whole tensor.
+    The cost of a piece goes by the microkernel it runs in: 25 taps cost what 10 do, so a cover fills its
+    microkernels, 7x7 = 4x6 + 3x7 + 4x1 (25 + 25 + 4 taps) rather than four corners of 4x4 (4 x 25). Wide pieces are
+    cheaper than tall ones, 3x8 by 15 % than 8x3, as fewer rows of the image stay in the cache. Zeros padded around
+    the image are free, as XNNPACK takes a PAD before a VALID convolution into it. A piece beside the kernel's centre
+    needs fewer zeros than none on one side, a crop, which is a copy; that is cheaper than reaching the centre with
+    taps of zero, which cost as taps do and grow the file. Each further piece costs an addition of whole tensors. A
+    kernel of at most 25 taps stays whole: partial sums round in int8, and there is little to gain.
 
-    Measured and not used, as never faster on 16x16x1024 and 32x32x768, float32 and int8: pieces cropped from one
-    shared padded tensor; interleaved pieces of dilated taps, all centred, which need no crops and run in the same
-    microkernels, but read the image at wider strides; rectangles of one shape. `python benchmarks/cover.py` measures
-    the costs and these.
-
-    A kernel of at most 25 taps stays whole: partial sums round in int8, and there is little to gain.
+    `python benchmarks/cover.py` measures these costs, and what was left out as it was never faster: pieces cropped
+    from one shared padded tensor; interleaved pieces of dilated taps, all centred, which need no crops.
 
     The search is over rows of rectangles, and over columns of them: strips across the kernel, each cut across.
     """
@@ -96,7 +96,8 @@ def _cost(rows, columns, piece):
     if size is None:
         return math.inf
     padding = (*rows.padding(piece.top, piece.bottom), *columns.padding(piece.left, piece.right))
-    return MICROKERNELS[size] + (CROP_COST if min(padding) < 0 else 0.0)
+    rows_over = max(0, piece.bottom - piece.top - LOW)
+    return MICROKERNELS[size] * (1 + ROW_COST * rows_over) + (CROP_COST if min(padding) < 0 else 0.0)
 
 
 def _strips(height: int, width: int, cost_of) -> list[Piece]:

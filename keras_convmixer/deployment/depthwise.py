@@ -112,7 +112,7 @@ class DepthwisePlan:
 def _sides(layer, image):
     """Return for rows and columns the first tap that ever sees a pixel, and the side of those that do.
 
-    None where the zeros that "same" pads depend on an image size that is not known.
+    None where the zeros that "same" pads depend on an image size that is not known, or where no tap sees a pixel.
     """
     sides = []
     for taps, size, stride, dilation in zip(layer.kernel_size, image, layer.strides, layer.dilation_rate, strict=True):
@@ -129,6 +129,8 @@ def _sides(layer, image):
             # Of a large kernel on a small image, the outermost taps see zeros only.
             first = max(0, -(-(before - size + 1) // dilation))
             last = max(0, -(-(after - size + 1) // dilation))
+            if first + last >= taps:
+                return None  # dilated past the whole image
             side = Side(taps - first - last, before - first * dilation, after - last * dilation, dilation)
             sides.append((first, side))
     return sides

@@ -48,6 +48,8 @@ for case, arguments in cases.items():
     kc.save_weights_torch(model, f"{folder}/{case}.back.safetensors")
     outputs = model(numpy.load(f"{folder}/{case}.npy"), training=False)
     numpy.save(f"{folder}/{case}.outputs.npy", keras.ops.convert_to_numpy(outputs))
+    outputs = kc.deploy(model)(numpy.load(f"{folder}/{case}.npy"), training=False)
+    numpy.save(f"{folder}/{case}.deployed.npy", keras.ops.convert_to_numpy(outputs))
 print(keras.backend.backend())
 """
 
@@ -64,7 +66,8 @@ def test_other_backends_compute_the_same(backend, tmp_path, monkeypatch):
     process = run_python(OTHER_BACKEND, tmp_path, json.dumps(cases))
     assert process.stdout.split()[-1] == backend
     for case in frozen.CASES:
-        assert_close(np.load(tmp_path / f"{case}.outputs.npy"), np.load(frozen.FILE)[case])
+        for outputs in ("outputs", "deployed"):
+            assert_close(np.load(tmp_path / f"{case}.{outputs}.npy"), np.load(frozen.FILE)[case])
         back = load_file(tmp_path / f"{case}.back.safetensors")
         for name, tensor in frozen.tensors(case).items():
             np.testing.assert_array_equal(back[name], tensor)
