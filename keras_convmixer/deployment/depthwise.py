@@ -124,11 +124,12 @@ def _sides(layer, image):
                 return None
             sides.append((0, Side(taps, reach // 2, reach - reach // 2, dilation)))
         else:
-            total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+            farthest = (-(-size // stride) - 1) * stride
+            total = max(farthest + reach + 1 - size, 0)
             before, after = total // 2, total - total // 2
             # Of a large kernel on a small image, the outermost taps see zeros only.
-            first = max(0, -(-(before - size + 1) // dilation))
-            last = max(0, -(-(after - size + 1) // dilation))
+            first = max(0, -(-(before - farthest) // dilation))
+            last = max(0, -(-(reach - before - size + 1) // dilation))
             if first + last >= taps:
                 return None  # dilated past the whole image
             side = Side(taps - first - last, before - first * dilation, after - last * dilation, dilation)

@@ -156,8 +156,9 @@ def _depthwise(builder, layer, signals):
     (signal,) = signals
     if signal.channels is None or layer.data_format != "channels_last" or layer.depth_multiplier != 1:
         return None
+    by_channel = layer.activation is keras.activations.linear or _is_elementwise_function(layer.activation)
     groups = channel_groups(layer, signal.channels) if builder.target == "litert" else 1
-    groups = max(groups, len(signal.tensors))
+    groups = max(groups, len(signal.tensors)) if by_channel else 1  # a softmax needs all channels
     if signal.affine.shifts and pads(layer):
         builder.apply(signal)
     affine = signal.affine
@@ -233,12 +234,16 @@ def _average(builder, layer, signals):
 
 
 def _is_elementwise(operation):
-    if isinstance(operation, keras.layers.Activation):
-        name = getattr(operation.activation, "__name__", None)
-        return name in ELEMENTWISE and getattr(keras.activations, name, None) is operation.activation
+    if type(operation) is keras.layers.Activation:
+        return _is_elementwise_function(operation.activation)
     if type(operation) in (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU):
         return True
     return _is_operation(operation, "nn", ELEMENTWISE_OPERATIONS)
+
+
+def _is_elementwise_function(activation):
+    name = getattr(activation, "__name__", None)
+    return name in ELEMENTWISE and getattr(keras.activations, name, None) is activation
 
 
 def _is_homogeneous(operation):

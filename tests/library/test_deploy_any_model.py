@@ -84,7 +84,7 @@ def depthwise_model(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=400, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_depthwise_convolution_between_any_neighbours(data):
     model, shape = depthwise_model(data.draw)
@@ -108,6 +108,20 @@ def test_a_depth_multiplier_stays():
     inputs = keras.Input((9, 9, 4))
     model = keras.Model(inputs, L.DepthwiseConv2D(7, depth_multiplier=3, padding="same")(inputs))
     assert kinds(deployed_equals(model))["DepthwiseConv2D"] == 1
+
+
+@pytest.mark.parametrize("sizes", [(4, 7, 2, 3, 3, 1), (2, 2, 1, 1, 1, 2), (15, 15, 1, 2, 1, 1), (9, 9, 3, 3, 2, 1)])
+def test_kernels_larger_than_the_image(sizes):
+    rows, columns, height, width, strides, dilation = sizes
+    inputs = keras.Input((height, width, 3))
+    layer = L.DepthwiseConv2D((rows, columns), strides=strides, dilation_rate=dilation, padding="same")
+    deployed_equals(keras.Model(inputs, layer(inputs)))
+
+
+def test_an_activation_over_all_channels_sees_all_channels():
+    inputs = keras.Input((9, 9, 256))
+    model = keras.Model(inputs, L.DepthwiseConv2D(7, padding="same", activation="softmax")(inputs))
+    assert kinds(deployed_equals(model))["DepthwiseConv2D"] == 3
 
 
 def test_strides_on_images_of_unknown_size_stay():
