@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-peers lint clean
+.PHONY: quickstart test test-peers benchmark lint clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -14,6 +14,9 @@ test: $(VENV)/.dev  ## every test, the slow ones too
 
 test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX, which it installs
 	$(BIN)/python -m pytest -m peer
+
+benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about 20 minutes
+	$(BIN)/python benchmarks/litert.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -35,6 +38,6 @@ $(VENV)/.dev: setup.cfg pyproject.toml
 	touch $@ $(VENV)/.train-export
 
 $(VENV)/.peers: $(VENV)/.dev
-	@echo "Installing PyTorch, timm and JAX into $(VENV) ..."
+	@echo "Installing PyTorch, timm, JAX, ONNX Runtime and OpenVINO into $(VENV) ..."
 	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
 	touch $@

@@ -54,7 +54,7 @@ def operator_costs(content: bytes) -> list[Cost]:
     for key, chain in chosen.items():
         entry = costs[key[:2]]
         entry[0] += counts[key]
-        entry[1] += counts[key] * _time(_alone(model, chain))
+        entry[1] += counts[key] * time_alone(_alone(model, chain))
     rows = [Cost(*key, count, milliseconds) for key, (count, milliseconds) in costs.items()]
     return sorted(rows, key=lambda row: -row.milliseconds)
 
@@ -102,7 +102,8 @@ def _alone(model, chain):
     return bytes(builder.Output())
 
 
-def _time(content):
+def time_alone(content: bytes) -> float:
+    """Return the milliseconds of a file on inputs of noise: one thread, the median of some runs."""
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     random = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from keras_convmixer.atomic import atomic_folder, require_folder_name
 from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import as_classifier, predict
 from keras_convmixer.console import progress_bar
+from keras_convmixer.deployment import deploy
 from keras_convmixer.images import Preprocessing
 
 from .interpreter import LiteRTModel
@@ -42,9 +43,9 @@ def export_bundle(
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
     The bundle holds saved_model/1, litert/float32.tflite and litert/int8.tflite (uint8 in and out) as `formats`
-    says, labels.txt and manifest.json. It appears under its name only when every artifact was run on the
-    validation images and agreed with the Keras model; otherwise, or when the process is killed, a former bundle
-    stays as it was. Logits are turned into probabilities.
+    says, labels.txt and manifest.json. Its files are made of the model's deployed forms, see `deploy`. It appears
+    under its name only when every artifact was run on the validation images and agreed with the Keras model;
+    otherwise, or when the process is killed, a former bundle stays as it was. Logits are turned into probabilities.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -85,18 +86,20 @@ def export_bundle(
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts = []
 
-        def add(name, write, *arguments):
+        def add(name, write, deployed, *arguments):
             progress.update(task, description=f"exporting {name}")
-            described, probabilities = write(model, folder, *arguments, validation_images)
+            described, probabilities = write(deployed, folder, *arguments, validation_images)
             measured = validate(name, reference, probabilities, validation_labels)
             artifacts.append(
                 {"name": name, **described, "preprocessing": preprocessing, "validation": asdict(measured)}
             )
             progress.advance(task)
 
-        add("saved_model", _write_saved_model)
+        # Not verified here, as every file is compared with the model itself.
+        add("saved_model", _write_saved_model, deploy(model, "tensorflow", verified=False))
+        for_litert = deploy(model, "litert", verified=False)
         for format in formats:
-            add(format, _write_litert, format, calibration_images)
+            add(format, _write_litert, for_litert, format, calibration_images)
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         write_manifest(
             folder,
