@@ -70,7 +70,7 @@ def _markdown(content):
         "Differences are from Keras's logits, as a share of their range. Memory is the whole process's peak.",
     ]
     for threads in sorted({row["threads"] for row in content["rows"]}):
-        lines += ["", f"## {threads} thread{'s' * (threads > 1)}", ""]
+        lines += ["", f"## {threads} thread{'s' * (threads > 1)}", "", *summary(content["rows"], threads), ""]
         lines += [
             "| model | engine | conversion | form | ms | x plain | x peer | file MB | memory MB | largest | mean |",
             "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -95,6 +95,27 @@ def _markdown(content):
                 f"| {cost['milliseconds'] / total:.0%} |"
             )
     return "\n".join([*lines, ""])
+
+
+def summary(rows: list[dict], threads: int) -> list[str]:
+    """Return the lines of a table of plain -> deployed milliseconds, a row for each model."""
+    columns = (f"ms, {threads} thread{'s' * (threads > 1)}", *FORMS, "fastest peer, float32", "peer, static int8")
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) - 1)]
+    for name in dict.fromkeys(row["model"] for row in rows):
+        found = {
+            (row["conversion"], row["form"], row["engine"]): row["milliseconds"]
+            for row in rows
+            if (row["model"], row["threads"]) == (name, threads)
+        }
+        cells = []
+        for form in FORMS:
+            plain, deployed = found["plain", form, "litert"], found["deployed", form, "litert"]
+            cells.append(f"{plain:.3g} -> **{deployed:.3g}** ({plain / deployed:.1f}x)")
+        for form in ("float32", "static int8"):
+            peers = [(time, engine) for (kind, made, engine), time in found.items() if (kind, made) == ("timm", form)]
+            cells.append("{:.3g} {}".format(*min(peers)) if peers else "-")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def _number(value, form):
@@ -126,14 +147,20 @@ def _draw_model(axis, rows):
         if peers:
             time, engine = min(peers)
             bars.append((f"{engine}, {form}", time, "white", "///"))
-    for position, (label, time, colour, hatch) in enumerate(bars):
+    for position, (_, time, colour, hatch) in enumerate(bars):
         axis.barh(position, time, color=colour, edgecolor="0.3", hatch=hatch, linewidth=0.6)
         axis.annotate(
             f"{time:,.{1 if time < 20 else 0}f}", (time, position), (3, 0), textcoords="offset points", va="center"
         )
-        del label
     axis.set_yticks(range(len(bars)), [bar[0] for bar in bars])
     axis.invert_yaxis()
     axis.grid(False, axis="y")
     axis.tick_params(axis="y", length=0, labelsize=7)
     axis.set_xlim(0, max(bar[1] for bar in bars) * 1.12)
+
+
+if __name__ == "__main__":  # the table and the picture anew from litert.json
+    HERE = Path(__file__).parent / "results"
+    stored = json.loads((HERE / "litert.json").read_text(encoding="utf-8"))
+    (HERE / "litert.md").write_text(_markdown(stored), encoding="utf-8")
+    draw(HERE / "litert.png", stored["rows"])

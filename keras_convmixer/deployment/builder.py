@@ -2,9 +2,12 @@
 
 import keras
 import numpy as np
+from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
 
 from .signals import Affine, Signal
 
+CHANNELS_LAST = {"data_format": "channels_last"}
+"""Said to every layer that would ask Keras's configuration."""
 SPLITS = 4
 """Into how many tensors XNNPACK's SPLIT goes at most; more are cut off one by one."""
 
@@ -26,15 +29,24 @@ class Builder:
         kernel = "depthwise" if isinstance(original, keras.layers.DepthwiseConv2D) else "kernel"
         plain = {f"{kernel}_initializer": "zeros", f"{kernel}_regularizer": None, f"{kernel}_constraint": None}
         plain |= {"bias_initializer": "zeros", "bias_regularizer": None, "bias_constraint": None}
-        plain |= {"activity_regularizer": None, "use_bias": len(weights) == 2}
+        plain |= {"activity_regularizer": None, "use_bias": len(weights) == 2, "activation": original.activation}
         layer = type(original).from_config({**original.get_config(), **plain, **changes})
         return _call_with_weights(self._name(layer, name), tensor, weights)
 
     def copy(self, operation):
-        """Return a new copy of a layer or operation, without its weights."""
-        if isinstance(operation, keras.Model):
+        """Return a new copy of a layer or operation, without its weights.
+
+        Where it cannot be made anew from its configuration, as a Lambda or a vocabulary, it is the operation itself.
+        """
+        if type(operation) in (keras.Sequential, Functional):
             return self._name(keras.models.clone_model(operation), operation.name)
-        return self._name(type(operation).from_config(operation.get_config()), operation.name)
+        if not hasattr(operation, "get_vocabulary"):
+            try:
+                return self._name(type(operation).from_config(operation.get_config()), operation.name)
+            except (ValueError, TypeError, NotImplementedError):
+                pass
+        self._named[operation.name] = operation
+        return operation
 
     def call(self, operation, *arguments, **keywords):
         """Call a copy of a layer or operation, the same one each time if it has weights, which are copied too."""
@@ -45,8 +57,9 @@ class Builder:
         self._clones[id(operation)] = copy
         result = copy(*arguments, **keywords)
         copy.set_weights(weights)
-        if hasattr(copy, "finalize_state"):  # what adapt() learned is in weights that nothing else reads
-            copy.finalize_state()
+        for layer in copy._flatten_layers():
+            if hasattr(layer, "finalize_state"):  # what adapt() learned is in weights that nothing else reads
+                layer.finalize_state()
         return result
 
     def rename(self, operation, name: str) -> None:
@@ -85,7 +98,9 @@ class Builder:
 
     def _apply(self, tensor, affine, name):
         if self.target == "litert" and len(tensor.shape) == 4:
-            layer = self.add(keras.layers.DepthwiseConv2D, name, kernel_size=1, use_bias=affine.shifts)
+            layer = self.add(
+                keras.layers.DepthwiseConv2D, name, kernel_size=1, use_bias=affine.shifts, data_format="channels_last"
+            )
             weights = [affine.scale[None, None, :, None], *([affine.shift] if affine.shifts else [])]
         else:
             layer = self.add(keras.layers.BatchNormalization, name, epsilon=0.0)

@@ -50,7 +50,7 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     builder = Builder(target)
     inputs = [builder.copy(tensor._keras_history.operation).output for tensor in graph.inputs]
     signals = _run(builder, graph, [Signal([tensor]) for tensor in inputs])
-    outputs = [_output(builder, signal, tensor) for signal, tensor in zip(signals, graph.outputs, strict=True)]
+    outputs = _outputs(builder, signals, graph.outputs)
     deployed = keras.Model(
         keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
         keras.tree.pack_sequence_as(graph._outputs_struct, outputs),
@@ -91,14 +91,15 @@ def _call(builder, node, signals, shared) -> list[Signal]:
     arguments, keywords = node.arguments.args, node.arguments.kwargs
     given = [signals[id(tensor)] for tensor in node.input_tensors]
     plain = keras.tree.flatten(arguments) == node.input_tensors and not any(
-        value not in (None, False) for value in keras.tree.flatten(keywords)
+        value is not None and value is not False for value in keras.tree.flatten(keywords)
     )
     with_weights = isinstance(operation, keras.layers.Layer) and operation.weights
     if plain and not (shared and with_weights):
         inner = _functional(operation)
-        if inner is not None:
+        if inner is not None and _takes(inner, node.input_tensors):
+            given[0].forms  # noqa: B018 - built now, as the uses inside are not counted
             return _run(builder, inner, given)
-        rule = rule_of(operation)
+        rule = rule_of(operation) if len(node.outputs) == 1 else None
         result = rule and rule(builder, operation, given)
         if result is not None:
             return [result]
@@ -107,10 +108,26 @@ def _call(builder, node, signals, shared) -> list[Signal]:
     return [Signal([tensor]) for tensor in keras.tree.flatten(builder.call(operation, *arguments, **keywords))]
 
 
-def _output(builder, signal, original):
-    name = original._keras_history.operation.name
-    tensor = builder.whole(signal)
-    if isinstance(tensor._keras_history.operation, keras.layers.InputLayer):
-        tensor = builder.add(keras.layers.Identity, name)(tensor)
-    builder.rename(tensor._keras_history.operation, name)
-    return tensor
+def _takes(inner, tensors):
+    """Tell whether a nested model takes its input as it is: one, which it neither casts nor expands."""
+    return len(tensors) == len(inner.inputs) == 1 and (
+        tensors[0].dtype == inner.inputs[0].dtype and len(tensors[0].shape) == len(inner.inputs[0].shape)
+    )
+
+
+def _outputs(builder, signals, originals) -> list:
+    """Return the outputs' tensors, each of a layer of its own that has the original's name."""
+    tensors, used = {}, set()
+    for signal, original in zip(signals, originals, strict=True):
+        if id(original) in tensors:
+            continue
+        name, tensor = original._keras_history.operation.name, builder.whole(signal)
+        of_input = isinstance(tensor._keras_history.operation, keras.layers.InputLayer)
+        if not (of_input and isinstance(original._keras_history.operation, keras.layers.InputLayer)):
+            if of_input or id(tensor) in used:
+                tensor = builder.add(keras.layers.Identity, name)(tensor)
+            used.add(id(tensor))
+            if len(original._keras_history.operation._inbound_nodes[0].outputs) == 1:
+                builder.rename(tensor._keras_history.operation, name)
+        tensors[id(original)] = tensor
+    return [tensors[id(original)] for original in originals]

@@ -8,6 +8,8 @@ from .cover import Piece, Side, cover
 
 GROUP_CHANNELS = 128
 """Channels of a group at most: 25 taps of weights and of pixels, float32, then stay in a 32 kB first-level cache."""
+LEAST_CHANNELS = 32
+"""Channels of a group at least; where no equal groups are as large, there are none."""
 SMALL_KERNEL = 9
 """Kernels of so many taps stay in the cache without groups."""
 
@@ -28,9 +30,8 @@ def channel_groups(layer, channels: int) -> int:
     """
     if np.prod(layer.kernel_size) <= SMALL_KERNEL:
         return 1
-    return next(
-        count for count in range(1, channels + 1) if channels % count == 0 and channels // count <= GROUP_CHANNELS
-    )
+    counts = (count for count in range(1, channels // LEAST_CHANNELS + 1) if channels % count == 0)
+    return next((count for count in counts if channels // count <= GROUP_CHANNELS), 1)
 
 
 class DepthwisePlan:
@@ -103,9 +104,13 @@ class DepthwisePlan:
         zeros = tuple(tuple(max(amount, 0) for amount in side) for side in padding)
         name = self._layer.name
         if any(map(any, crops)):
-            tensor = self._builder.add(keras.layers.Cropping2D, f"{name}_crop", cropping=crops)(tensor)
+            tensor = self._builder.add(
+                keras.layers.Cropping2D, f"{name}_crop", cropping=crops, data_format="channels_last"
+            )(tensor)
         if any(map(any, zeros)):
-            tensor = self._builder.add(keras.layers.ZeroPadding2D, f"{name}_pad", padding=zeros)(tensor)
+            tensor = self._builder.add(
+                keras.layers.ZeroPadding2D, f"{name}_pad", padding=zeros, data_format="channels_last"
+            )(tensor)
         return tensor
 
 

@@ -38,7 +38,9 @@ def rule_of(operation):
     """
     kind = type(operation)
     if isinstance(operation, keras.layers.Layer) and (
-        operation.dtype_policy.name != "float32" or getattr(operation, "lora_enabled", False)
+        operation.dtype_policy.name != "float32"
+        or getattr(operation, "lora_enabled", False)
+        or isinstance(getattr(operation, "activation", None), keras.layers.Layer)  # it may have weights
     ):
         return None
     if kind in DROPPED or kind is StochasticDepth:
@@ -62,7 +64,7 @@ def rule_of(operation):
 
 
 def _drop(builder, layer, signals):
-    return signals[0]
+    return signals[0] if signals[0].channels is not None else None  # at inference it casts what is not float32
 
 
 def _affine(builder, layer, signals):
@@ -84,9 +86,13 @@ def affine_of(layer, channels: int, rank: int) -> Affine | None:
     if isinstance(layer, LayerScale):
         return Affine(_array(layer.gamma) * one, zero)
     if isinstance(layer, keras.layers.Rescaling):
+        if np.size(layer.scale) > 1 and keras.config.image_data_format() != "channels_last":
+            return None
         scale, shift = np.asarray(layer.scale, "float64"), np.asarray(layer.offset, "float64")
     else:
-        mean, deviation = _array(layer.mean), np.maximum(np.sqrt(_array(layer.variance)), keras.config.epsilon())
+        mean, deviation = _array(layer.mean), np.sqrt(_array(layer.variance))
+        if deviation.min() <= keras.config.epsilon():
+            return None  # a constant channel's scale is so large that its shift, moved elsewhere, cancels no more
         scale, shift = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
     if scale.size not in (1, channels) or shift.size not in (1, channels):
         return None
@@ -101,7 +107,7 @@ def _mix_channels(builder, layer, signals):
     if signal.channels is None or getattr(layer, "data_format", "channels_last") != "channels_last":
         return None
     grouped = getattr(layer, "groups", 1) > 1
-    if grouped and layer.groups == layer.filters == signal.channels:
+    if grouped and layer.groups == layer.filters == signal.channels and len(set(layer.strides)) == 1:
         return _depthwise(builder, _as_depthwise(layer), signals)
     if signal.affine.changes and (grouped or (signal.affine.shifts and pads(layer))):
         builder.apply(signal)
@@ -172,7 +178,7 @@ def _depthwise(builder, layer, signals):
 
 def _as_depthwise(layer):
     """Return the DepthwiseConv2D that a Conv2D with a group for each channel is, as ConvNeXt has it."""
-    same = ("strides", "padding", "dilation_rate", "activation", "use_bias", "name")
+    same = ("strides", "padding", "dilation_rate", "activation", "use_bias", "name", "data_format")
     depthwise = keras.layers.DepthwiseConv2D(
         layer.kernel_size, dtype="float32", **{key: getattr(layer, key) for key in same}
     )
@@ -220,7 +226,10 @@ def _add(builder, layer, signals):
             builder.apply(signal)
         shift = shift + signal.affine.shift
         terms.append(builder.groups(signal, groups))
-    tensors = [builder.add(keras.layers.Add, layer.name)(list(parts)) for parts in zip(*terms, strict=True)]
+    if isinstance(layer, keras.layers.Layer):
+        tensors = [builder.add(keras.layers.Add, layer.name)(list(parts)) for parts in zip(*terms, strict=True)]
+    else:  # which broadcasts otherwise
+        tensors = [builder.call(layer, *parts) for parts in zip(*terms, strict=True)]
     return Signal(tensors, Affine(np.ones_like(shift), shift))
 
 

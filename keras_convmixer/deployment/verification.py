@@ -97,16 +97,24 @@ def _logits(output):
 def _noise(model):
     random = np.random.default_rng(0)
     structure = getattr(model, "_inputs_struct", model.inputs)
+    if any(tensor.dtype == "string" for tensor in model.inputs):
+        raise ValueError(f"{model.name} takes strings, which noise cannot stand for: deploy it with verified=False")
 
     def pixels(tensor):
-        brightness = np.linspace(0.5, 1, IMAGES).reshape(-1, *[1] * (len(tensor.shape) - 1))
-        return (random.uniform(0, 255, _shape(tensor)) * brightness[: _shape(tensor)[0]]).astype(tensor.dtype)
+        shape = _shape(tensor)
+        if tensor.dtype not in ("uint8", "float16", "bfloat16", "float32", "float64"):
+            return random.integers(0, 2, shape).astype(tensor.dtype)  # an id, which may have few values
+        brightness = np.linspace(0.5, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+        return _cast(random.uniform(0, 255, shape) * brightness, tensor)
 
     yield keras.tree.map_structure(pixels, structure)
     if all("float" in tensor.dtype for tensor in model.inputs):
-        yield keras.tree.map_structure(
-            lambda tensor: random.normal(size=_shape(tensor)).astype(tensor.dtype), structure
-        )
+        yield keras.tree.map_structure(lambda tensor: _cast(random.normal(size=_shape(tensor)), tensor), structure)
+
+
+def _cast(values, tensor):
+    # NumPy has no bfloat16; the model casts what it is given.
+    return values.astype("float32" if tensor.dtype == "bfloat16" else tensor.dtype)
 
 
 def _shape(tensor):

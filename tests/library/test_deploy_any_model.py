@@ -251,6 +251,44 @@ def test_sums_of_operators_and_activations_of_operators_are_seen():
     assert kinds(deployed_equals(model))["Concatenate"] == 1  # once, before the pointwise convolution
 
 
+@pytest.mark.parametrize("kind", ["sum", "dropped", "batch", "lambda", "ids", "prelu", "list", "constant", "outputs"])
+def test_calls_that_only_look_like_what_is_rewritten(kind):
+    inputs = keras.Input((6, 6, 4), batch_size=3 if kind == "batch" else None)
+    outputs = {
+        "sum": lambda x: x + keras.ops.mean(L.BatchNormalization()(x), axis=0),
+        "dropped": lambda x: L.RandomFlip()(keras.ops.cast(x, "uint8")) - 300,
+        "batch": lambda x: L.BatchNormalization()(x) + x,
+        "lambda": lambda x: L.Lambda(lambda y: y * 2)(L.BatchNormalization()(x)),
+        "ids": lambda x: L.Embedding(2, 3)(keras.ops.cast(x > 0, "int32")),
+        "prelu": lambda x: L.Conv2D(3, 1, activation=L.PReLU())(x),
+        "list": lambda x: L.Identity()([x, L.ReLU()(x)]),
+        "outputs": lambda x: [x, L.Dropout(0.5, name="same")(x), L.ReLU(name="relu")(x)],
+    }
+    if kind == "constant":
+        normalization = L.Normalization()
+        normalization.adapt(np.ones((4, 6, 6, 4)))
+        outputs["constant"] = lambda x: L.Conv2D(2, 1)(normalization(x))
+    model = keras.Model(inputs, outputs[kind](inputs))
+    images = np.ones((3, 6, 6, 4), "float32")
+    deployed = deployed_equals(model, images=images)
+    assert deployed.output_names == model.output_names
+
+
+def test_a_nested_model_of_two_inputs_is_given_each_its_own():
+    one, two = keras.Input((3,), name="one"), keras.Input((3,), name="two")
+    inner = keras.Model([two, one], L.Dense(2)(one) - L.Dense(2)(two))
+    model = keras.Model([one, two], inner([one, two]))
+    deployed_equals(model)
+
+
+def test_what_an_inner_model_uses_twice_is_built_once():
+    inner_inputs = keras.Input((5, 5, 4))
+    inner = keras.Model(inner_inputs, L.Add()([L.BatchNormalization()(inner_inputs), inner_inputs]))
+    inputs = keras.Input((5, 5, 3))
+    model = keras.Model(inputs, inner(L.Conv2D(4, 3, padding="same")(inputs)))
+    assert kinds(deployed_equals(model))["Conv2D"] == 1
+
+
 def test_calls_with_arguments_of_their_own_stay():
     inputs = keras.Input((4, 4, 3))
     x = L.BatchNormalization()(L.Conv2D(4, 1)(inputs), training=True)
