@@ -84,7 +84,7 @@ def depthwise_model(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_depthwise_convolution_between_any_neighbours(data):
     model, shape = depthwise_model(data.draw)
