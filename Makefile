@@ -15,7 +15,7 @@ test: $(VENV)/.dev  ## every test, the slow ones too
 test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX, which it installs
 	$(BIN)/python -m pytest -m peer
 
-benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about 20 minutes
+benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py
 
 lint: $(VENV)/.dev

@@ -149,7 +149,7 @@ def main(
     peers: bool = True,
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = HERE / "results",
 ) -> None:
-    """Time plain against deployed files on LiteRT, beside ResNets and installed peers: about 20 minutes.
+    """Time plain against deployed files on LiteRT, beside ResNets and installed peers: about half an hour.
 
     Args:
         models: which models.

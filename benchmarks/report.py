@@ -110,12 +110,16 @@ def summary(rows: list[dict], threads: int) -> list[str]:
         cells = []
         for form in FORMS:
             plain, deployed = found["plain", form, "litert"], found["deployed", form, "litert"]
-            cells.append(f"{plain:.3g} -> **{deployed:.3g}** ({plain / deployed:.1f}x)")
+            cells.append(f"{_milliseconds(plain)} -> **{_milliseconds(deployed)}** ({plain / deployed:.1f}x)")
         for form in ("float32", "static int8"):
             peers = [(time, engine) for (kind, made, engine), time in found.items() if (kind, made) == ("timm", form)]
-            cells.append("{:.3g} {}".format(*min(peers)) if peers else "-")
+            cells.append(f"{_milliseconds(min(peers)[0])} {min(peers)[1]}" if peers else "-")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
+
+
+def _milliseconds(time):
+    return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
 
 
 def _number(value, form):
