@@ -53,8 +53,9 @@ class Builder:
         weights = isinstance(operation, keras.layers.Layer) and operation.get_weights()
         if not weights:
             return self.copy(operation)(*arguments, **keywords)
-        copy = self._clones.setdefault(id(operation), None) or self.copy(operation)
-        self._clones[id(operation)] = copy
+        if id(operation) not in self._clones:
+            self._clones[id(operation)] = self.copy(operation)
+        copy = self._clones[id(operation)]
         result = copy(*arguments, **keywords)
         copy.set_weights(weights)
         for layer in copy._flatten_layers():
@@ -98,9 +99,8 @@ class Builder:
 
     def _apply(self, tensor, affine, name):
         if self.target == "litert" and len(tensor.shape) == 4:
-            layer = self.add(
-                keras.layers.DepthwiseConv2D, name, kernel_size=1, use_bias=affine.shifts, data_format="channels_last"
-            )
+            one_tap = {"kernel_size": 1, "use_bias": affine.shifts, **CHANNELS_LAST}
+            layer = self.add(keras.layers.DepthwiseConv2D, name, **one_tap)
             weights = [affine.scale[None, None, :, None], *([affine.shift] if affine.shifts else [])]
         else:
             layer = self.add(keras.layers.BatchNormalization, name, epsilon=0.0)

@@ -40,16 +40,12 @@ def kinds(model):
     return Counter(type(layer).__name__ for layer in model.layers)
 
 
-def litert_file(model, batch=1):
+def convert(model, tmp_path):
     archive = keras.export.ExportArchive()
     archive.track(model)
-    specification = tf.TensorSpec((batch, *model.input_shape[1:]), "float32")
+    specification = tf.TensorSpec((1, *model.input_shape[1:]), "float32")
     archive.add_endpoint("serving_default", lambda images: model(images, training=False), [specification])
-    return archive
-
-
-def convert(model, tmp_path):
-    litert_file(model).write_out(str(tmp_path / "model"), verbose=False)
+    archive.write_out(str(tmp_path / "model"), verbose=False)
     return tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "model")).convert()
 
 
