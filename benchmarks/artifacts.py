@@ -64,6 +64,13 @@ def write_litert(model: keras.Model, subject: Subject, folder: Path) -> dict[tup
         float32 = write(conversion, "float32", convert(converted))
         write(conversion, "dynamic int8", quantize_pointwise(float32))
         write(conversion, "static int8", convert(converted, calibration))
+    if subject.variant and subject.variant.kernel_size > 5:  # else the same as "deployed"
+        for_int8 = kc.deploy(model, "litert_int8")
+        float32 = folder / "float32_to_quantize.tflite"
+        float32.write_bytes(convert(for_int8))
+        write("litert_int8", "dynamic int8", quantize_pointwise(float32))
+        write("litert_int8", "static int8", convert(for_int8, calibration))
+        float32.unlink()
     if subject.variant:
         float32 = write("pointwise alone", "float32", convert(pointwise_alone(subject)))
         write("pointwise alone", "dynamic int8", quantize_pointwise(float32))

@@ -33,7 +33,7 @@ class Row:
     engine: str
     """"litert", or a peer."""
     conversion: str
-    """"plain", "deployed", "pointwise alone"; "timm" of a peer."""
+    """"plain", "deployed", "litert_int8" (deployed for that target), "pointwise alone"; "timm" of a peer."""
     form: str
     threads: int
     milliseconds: float = 0.0

@@ -99,7 +99,9 @@ def _markdown(content):
 
 def summary(rows: list[dict], threads: int) -> list[str]:
     """Return the lines of a table of plain -> deployed milliseconds, a row for each model."""
-    columns = (f"ms, {threads} thread{'s' * (threads > 1)}", *FORMS, "fastest peer, float32", "peer, static int8")
+    for_int8 = [f"{form}, litert_int8" for form in FORMS[1:]]
+    first, last = f"ms, {threads} thread{'s' * (threads > 1)}", ("fastest peer, float32", "peer, static int8")
+    columns = (first, *FORMS, *for_int8, *last)
     lines = [f"| {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) - 1)]
     for name in dict.fromkeys(row["model"] for row in rows):
         found = {
@@ -111,6 +113,10 @@ def summary(rows: list[dict], threads: int) -> list[str]:
         for form in FORMS:
             plain, deployed = found["plain", form, "litert"], found["deployed", form, "litert"]
             cells.append(f"{_milliseconds(plain)} -> **{_milliseconds(deployed)}** ({plain / deployed:.1f}x)")
+        for form in FORMS[1:]:
+            time = found.get(("litert_int8", form, "litert"))
+            ratio = time and found["plain", form, "litert"] / time
+            cells.append(f"**{_milliseconds(time)}** ({ratio:.1f}x)" if time else "-")
         for form in ("float32", "static int8"):
             peers = [(time, engine) for (kind, made, engine), time in found.items() if (kind, made) == ("timm", form)]
             cells.append(f"{_milliseconds(min(peers)[0])} {min(peers)[1]}" if peers else "-")
@@ -143,7 +149,7 @@ def draw(path: Path, rows: list[dict]) -> None:
 def _draw_model(axis, rows):
     bars = []
     for form in FORMS:
-        for conversion, colour in (("plain", "0.75"), ("deployed", "#1f4e8c")):
+        for conversion, colour in (("plain", "0.75"), ("deployed", "#1f4e8c"), ("litert_int8", "#5b9bd5")):
             found = [row["milliseconds"] for row in rows if (row["conversion"], row["form"]) == (conversion, form)]
             bars += [(f"{conversion}, {form}", found[0], colour, None)] if found else []
     for form in ("float32", "static int8"):

@@ -13,10 +13,11 @@ SPLITS = 4
 
 
 class Builder:
-    """Adds layers to a model that is deployed for one target, "litert" or "tensorflow"."""
+    """Adds layers to a model that is deployed for one of deploy.TARGETS."""
 
     def __init__(self, target: str):
         self.target = target
+        self.for_litert = target != "tensorflow"
         self._named: dict[str, object] = {}  # every operation of the model
         self._clones: dict[int, object] = {}
 
@@ -31,7 +32,7 @@ class Builder:
         plain |= {"bias_initializer": "zeros", "bias_regularizer": None, "bias_constraint": None}
         plain |= {"activity_regularizer": None, "use_bias": len(weights) == 2, "activation": original.activation}
         layer = type(original).from_config({**original.get_config(), **plain, **changes})
-        return _call_with_weights(self._name(layer, name), tensor, weights)
+        return call_with_weights(self._name(layer, name), tensor, weights)
 
     def copy(self, operation):
         """Return a new copy of a layer or operation, without its weights.
@@ -98,14 +99,14 @@ class Builder:
         return tensors
 
     def _apply(self, tensor, affine, name):
-        if self.target == "litert" and len(tensor.shape) == 4:
+        if self.for_litert and len(tensor.shape) == 4:
             one_tap = {"kernel_size": 1, "use_bias": affine.shifts, **CHANNELS_LAST}
             layer = self.add(keras.layers.DepthwiseConv2D, name, **one_tap)
             weights = [affine.scale[None, None, :, None], *([affine.shift] if affine.shifts else [])]
         else:
             layer = self.add(keras.layers.BatchNormalization, name, epsilon=0.0)
             weights = [affine.scale, affine.shift, np.zeros_like(affine.scale), np.ones_like(affine.scale)]
-        return _call_with_weights(layer, tensor, weights)
+        return call_with_weights(layer, tensor, weights)
 
     def whole(self, signal: Signal):
         """Return a signal as one tensor to which nothing remains to be applied."""
@@ -135,7 +136,8 @@ class Builder:
         return parts
 
 
-def _call_with_weights(layer, tensor, weights):
+def call_with_weights(layer, tensor, weights: list):
+    """Call a new layer and give it weights."""
     result = layer(tensor)
     layer.set_weights([weight.astype("float32") for weight in weights])
     return result

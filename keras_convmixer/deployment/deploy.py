@@ -10,7 +10,7 @@ from .rules import rule_of
 from .signals import Signal
 from .verification import verify
 
-TARGETS = ("litert", "tensorflow")
+TARGETS = ("litert", "litert_int8", "tensorflow")
 
 
 def deploy(model: keras.Model, target: str = "litert", verified: bool = True) -> keras.Model:

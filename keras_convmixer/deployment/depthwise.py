@@ -10,8 +10,8 @@ GROUP_CHANNELS = 128
 """Channels of a group at most: 25 taps of weights and of pixels, float32, then stay in a 32 kB first-level cache."""
 LEAST_CHANNELS = 32
 """Channels of a group at least; where no equal groups are as large, there are none."""
-SMALL_KERNEL = 9
-"""Kernels of so many taps stay in the cache without groups."""
+CACHE = 32 * 1024
+"""Bytes of a first-level cache; where a kernel's weights fit, groups gain less than splitting and joining cost."""
 
 
 def pads(layer) -> bool:
@@ -28,7 +28,7 @@ def channel_groups(layer, channels: int) -> int:
     of weights and pixels for each position, from the second-level cache. Measured, one thread, 5x5 on
     16x16x1024: 0.78 ms whole, 0.31 in groups of 128; 32x32x768: 1.93 and 1.26. Splitting and joining are two copies.
     """
-    if np.prod(layer.kernel_size) <= SMALL_KERNEL:
+    if 4 * np.prod(layer.kernel_size) * channels <= CACHE:
         return 1
     counts = (count for count in range(1, channels // LEAST_CHANNELS + 1) if channels % count == 0)
     return next((count for count in counts if channels // count <= GROUP_CHANNELS), 1)
@@ -37,13 +37,13 @@ def channel_groups(layer, channels: int) -> int:
 class DepthwisePlan:
     """How a depthwise convolution is built on groups of channels, before its weights are known.
 
-    For "litert" in pieces that XNNPACK has a microkernel for, unless the padding depends on an unknown image size.
+    For LiteRT in pieces that XNNPACK has a microkernel for, unless the padding depends on an unknown image size.
     """
 
     def __init__(self, builder: Builder, layer: keras.layers.DepthwiseConv2D, sources: list):
         self._builder, self._layer, self._sources = builder, layer, sources
         self._cover: tuple[Piece, ...] = ()
-        found = _sides(layer, sources[0].shape[1:3]) if builder.target == "litert" else None
+        found = sides(layer, sources[0].shape[1:3]) if builder.for_litert else None
         if found is not None:
             (self._first_row, self._rows), (self._first_column, self._columns) = found
             self._cover = cover(self._rows, self._columns)
@@ -114,20 +114,20 @@ class DepthwisePlan:
         return tensor
 
 
-def _sides(layer, image):
+def sides(layer, image):
     """Return for rows and columns the first tap that ever sees a pixel, and the side of those that do.
 
     None where the zeros that "same" pads depend on an image size that is not known, or where no tap sees a pixel.
     """
-    sides = []
+    found = []
     for taps, size, stride, dilation in zip(layer.kernel_size, image, layer.strides, layer.dilation_rate, strict=True):
         reach = (taps - 1) * dilation
         if layer.padding == "valid":
-            sides.append((0, Side(taps, 0, 0, dilation)))
+            found.append((0, Side(taps, 0, 0, dilation)))
         elif size is None:
             if stride > 1:
                 return None
-            sides.append((0, Side(taps, reach // 2, reach - reach // 2, dilation)))
+            found.append((0, Side(taps, reach // 2, reach - reach // 2, dilation)))
         else:
             farthest = (-(-size // stride) - 1) * stride
             total = max(farthest + reach + 1 - size, 0)
@@ -138,5 +138,5 @@ def _sides(layer, image):
             if first + last >= taps:
                 return None  # dilated past the whole image
             side = Side(taps - first - last, before - first * dilation, after - last * dilation, dilation)
-            sides.append((first, side))
-    return sides
+            found.append((first, side))
+    return found

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras.src.applications.convnext import LayerScale, StochasticDepth  # no public names, in public models
 
+from .blocks import BlockPlan
 from .depthwise import DepthwisePlan, channel_groups, pads
 from .signals import Affine, Linear, Signal
 
@@ -118,7 +119,7 @@ def _mix_channels(builder, layer, signals):
     bias = bias + affine.shift @ kernel.reshape(-1, *kernel.shape[-2:]).sum(0) if affine.shifts else bias
     kernel = kernel if grouped else kernel * affine.scale[:, None]
 
-    patches = builder.target == "litert" and _is_patch_embedding(layer, source)
+    patches = builder.for_litert and _is_patch_embedding(layer, source)
 
     def build(kernel, bias):
         if patches:
@@ -163,16 +164,19 @@ def _depthwise(builder, layer, signals):
     if signal.channels is None or layer.data_format != "channels_last" or layer.depth_multiplier != 1:
         return None
     by_channel = layer.activation is keras.activations.linear or _is_elementwise_function(layer.activation)
-    groups = channel_groups(layer, signal.channels) if builder.target == "litert" else 1
+    groups = channel_groups(layer, signal.channels) if builder.for_litert else 1
     groups = max(groups, len(signal.tensors)) if by_channel else 1  # a softmax needs all channels
     if signal.affine.shifts and pads(layer):
         builder.apply(signal)
     affine = signal.affine
-    sources = builder.groups(signal, groups)
     kernel = _array(layer.kernel).reshape(*layer.kernel_size, signal.channels)
     bias = _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
     bias = bias + kernel.sum((0, 1)) * affine.shift
-    convolution = DepthwisePlan(builder, layer, sources)
+    convolution = None
+    if builder.target == "litert_int8" and by_channel:
+        convolution = BlockPlan.fitting(builder, layer, signal)
+    if convolution is None:
+        convolution = DepthwisePlan(builder, layer, builder.groups(signal, groups))
     return _linear(layer, kernel * affine.scale, bias, convolution.build, pieces=convolution.pieces)
 
 

@@ -49,6 +49,20 @@ def convert(model, tmp_path):
     return tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "model")).convert()
 
 
+def operators_of(content):
+    """Return (operator's name, shape of its second input) of each operator in a file."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    return [
+        (
+            OPERATORS[codes[operator.opcodeIndex]],
+            tuple(graph.tensors[operator.inputs[1]].shape) if len(operator.inputs) > 1 else (),
+        )
+        for operator in graph.operators
+    ]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", frozen.CASES)
 def test_it_returns_what_timm_returned(tmp_path, case, target):
@@ -87,15 +101,8 @@ def test_every_variant_is_equal(name):
 
 def test_for_litert_no_kernel_is_over_25_taps_and_no_operator_is_slow(tmp_path):
     content = convert(kc.deploy(small()), tmp_path)
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    (graph,) = model.subgraphs
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    operators = [(OPERATORS[codes[operator.opcodeIndex]], operator) for operator in graph.operators]
-    taps = [
-        np.prod(graph.tensors[operator.inputs[1]].shape[1:3])
-        for name, operator in operators
-        if name == "DEPTHWISE_CONV_2D"
-    ]
+    operators = operators_of(content)
+    taps = [np.prod(shape[1:3]) for name, shape in operators if name == "DEPTHWISE_CONV_2D"]
     assert sorted(set(taps)) == [1, 9, 24]
     fast = {"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "GELU", "MEAN", "PAD", "RESHAPE", "STRIDED_SLICE"}
     assert {name for name, _ in operators} == fast
@@ -114,6 +121,20 @@ def test_the_converted_file_returns_what_the_model_returns(tmp_path):
         interpreter.invoke()
         found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
         assert np.abs(found - logits).max() < 1e-4 * np.ptp(expected)
+
+
+def test_for_int8_kernels_over_25_taps_are_convolutions_of_blocks(tmp_path):
+    model = small()  # 10 x 8 patches
+    deployed = kc.deploy(model, "litert_int8")
+    operators = operators_of(convert(deployed, tmp_path))
+    shapes = Counter(shape for name, shape in operators if name == "CONV_2D")
+    assert shapes[16 * 8, 9, 1, 8] == 2  # a row of 8 from a row of 8, for each of 16 channels
+    assert {shape[1:3] for name, shape in operators if name == "DEPTHWISE_CONV_2D"} == {(1, 1)}
+    assert sum(name == "TRANSPOSE" for name, _ in operators) == 4
+    few_taps = small(kernel_size=5)
+    assert kinds(kc.deploy(few_taps, "litert_int8")) == kinds(kc.deploy(few_taps))
+    any_size = small(input_shape=(None, None, 3))
+    assert kinds(kc.deploy(any_size, "litert_int8")) == kinds(kc.deploy(any_size))
 
 
 def test_scaling_of_pixels_and_the_last_normalization_cost_nothing():
@@ -210,7 +231,7 @@ def test_what_is_no_functional_model_is_refused():
             kc.deploy(model)
     with pytest.raises(ValueError, match="a string is no functional or Sequential model"):
         kc.deploy("a string")
-    with pytest.raises(ValueError, match="target='tflite': there are 'litert', 'tensorflow'"):
+    with pytest.raises(ValueError, match="target='tflite': there are 'litert', 'litert_int8', 'tensorflow'"):
         kc.deploy(small(), "tflite")
 
 
