@@ -23,13 +23,14 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     - scaling of the input (Rescaling, Normalization), into the first convolution, where that pads no zeros;
     - BatchNormalization, into the convolution or dense layer before it, through ReLU as far as signs allow, or
       after it, through sums, averages and dropped layers; what is left of it is one operation;
-    - depthwise kernels of over 25 taps, for "litert": into pieces, see `cover.cover`; wide ones of over 9 taps run
-      in groups of channels, see `depthwise.channel_groups`;
+    - depthwise kernels of over 25 taps, for "litert": into pieces, see `cover.cover`, and wide ones run in groups of
+      channels, see `depthwise.channel_groups`; for "litert_int8": into products of blocks, see `blocks.BlockPlan`;
     - layers that act in training only: dropped.
 
     Args:
         model: a functional or Sequential model, built.
-        target: "litert" for .tflite files on LiteRT's CPU engine, XNNPACK; "tensorflow" for TensorFlow's own
+        target: "litert" for .tflite files on LiteRT's CPU engine, XNNPACK; "litert_int8" for those that are quantized
+            to 8 bits afterwards, two to three times as large and faster still; "tensorflow" for TensorFlow's own
             kernels, as in a SavedModel, which are fast at any kernel size.
         verified: run both models and compare; see `verify`.
 
