@@ -3,6 +3,7 @@
 What a command needs is imported inside it, so that `predict` answers without TensorFlow.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +22,8 @@ QUICKSTART_PICTURES = 10
 
 RecipeArgument = Annotated[tyro.extras.subcommand_type_from_defaults(RECIPES, DESCRIPTIONS), tyro.conf.arg(name="")]
 ModelArgument = tyro.conf.Positional[argument(Path, "MODEL")]
-DataOption = argument(str | None, "digits|FOLDER", "the run's own")
+DataOption = argument(str | None, "digits|FOLDER|NAME", "the run's own")
+DataFolderOption = argument(str, "FOLDER", "the run's own, else tensorflow-datasets'")
 CropOption = argument(float | None, "FLOAT", "the run's own, else 1")
 app = tyro.extras.SubcommandApp()
 
@@ -73,9 +75,12 @@ def train(
     *,
     runs: argument(Path, "FOLDER") = Path("runs"),
     overwrite: bool = False,
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto",
+    checkpoint_minutes: float = 10.0,
+    steps_per_call: argument(int | None, "INT", "20 on GPUs and TPUs, 1 on CPUs") = None,
     verbose: bool = False,
 ) -> None:
-    """Train a model by a recipe and write its run folder: model, metrics, pictures.
+    """Train a model by a recipe and write its run folder: model, metrics, pictures. Stopped, it goes on where it was.
 
     For example: convmixer train digits --epochs 10 --name short
 
@@ -83,13 +88,59 @@ def train(
         recipe: what to train; its fields are options.
         runs: where the run's folder NAME is made.
         overwrite: train again although that folder holds a trained model.
+        strategy: devices to train on; auto takes all GPUs of this machine, or of the cluster that TF_CONFIG or Slurm
+            describe.
+        checkpoint_minutes: time between checkpoints; each epoch's end is one too.
+        steps_per_call: steps that TensorFlow runs in one go.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.training import train
 
     run = runs / recipe.name
-    tables.print_training(run, train(recipe, run, overwrite=overwrite))
+    summary = train(recipe, run, overwrite, strategy, checkpoint_minutes, steps_per_call)
+    if summary:  # the chief's
+        tables.print_training(run, summary)
+
+
+@app.command
+def launch(
+    arguments: tyro.conf.Positional[argument(str, "RECIPE ...")],
+    *,
+    workers: int = 2,
+    restarts: int = 10,
+    stall_seconds: float = 120.0,
+) -> None:
+    """Train with several workers on this machine; when one dies or stalls, go on from the last checkpoint.
+
+    For example: convmixer launch --workers 2 digits --epochs 10
+
+    Args:
+        arguments: what `convmixer train` takes; after the options of launch.
+        workers: processes that train together, each on its share of every batch.
+        restarts: how many times all workers are started again.
+        stall_seconds: a worker that does no step for so long counts as stalled.
+    """
+    from keras_convmixer.training.launch import Launch
+
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: give 1 or more")
+    sys.exit(Launch(["train", *shlex.split(arguments)], workers, restarts, stall_seconds=stall_seconds).run())
+
+
+@app.command
+def recipes(*, json: bool = False) -> None:
+    """List the recipes: what they train, on what, for how long.
+
+    For example: convmixer recipes
+
+    Args:
+        json: print one JSON object with every field instead of a table.
+    """
+    if json:
+        print_json({name: vars(recipe) for name, recipe in RECIPES.items()})
+    else:
+        tables.print_recipes(RECIPES, DESCRIPTIONS)
 
 
 @app.command
@@ -97,6 +148,7 @@ def evaluate(
     model: ModelArgument,
     *,
     data: DataOption = None,
+    data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
     out: argument(Path | None, "FOLDER", "no pictures") = None,
     json: bool = False,
@@ -108,8 +160,9 @@ def evaluate(
 
     Args:
         model: run folder, or .keras file that takes pixels 0..255.
-        data: digits (its test images), or a folder with a subfolder of pictures for each label: all of them, but
-            of the folder that the model was trained on its test images.
+        data: digits or a name of tensorflow-datasets (their test images), or a folder with a subfolder of pictures for
+            each label: all of them, but of the folder that the model was trained on its test images.
+        data_dir: where tensorflow-datasets has its data.
         crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
         out: folder to write a confusion matrix and a sheet of predictions to.
         json: print one JSON object instead of tables.
@@ -125,11 +178,11 @@ def evaluate(
     class_names = run.class_names or _imagenet_ids(run.model, data)
     own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
     with progress_bar() as progress:
-        if data != "digits" and not own:
+        if Path(data).is_dir() and data != "digits" and not own:
             class_names, split = load_images(data, run.preprocessing, class_names, progress)
             images = f"all {len(split):,} images of {data}"
         else:
-            dataset = load_dataset(data, run.preprocessing, class_names, progress)
+            dataset = load_dataset(data, run.preprocessing, class_names, progress, _data_dir(run, data_dir))
             class_names, split = dataset.class_names, dataset.test
             images = f"the {len(split):,} test images of {data}"
     if len(class_names) != run.model.output_shape[-1]:
@@ -157,6 +210,7 @@ def export(
     *,
     out: argument(Path, "BUNDLE"),
     data: DataOption = None,
+    data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
     formats: tuple[Literal["float32", "int8"], ...] = ("float32", "int8"),
     verbose: bool = False,
@@ -168,7 +222,9 @@ def export(
     Args:
         model: run folder, or .keras file that takes pixels 0..255.
         out: the bundle's folder; a bundle that is there is replaced once the new one is valid.
-        data: digits, or a folder with a subfolder of pictures for each label, to calibrate and validate with.
+        data: digits, a folder with a subfolder of pictures for each label, or a name of tensorflow-datasets, to
+            calibrate and validate with.
+        data_dir: where tensorflow-datasets has its data.
         crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
         formats: which .tflite files beside the SavedModel.
         verbose: show tracebacks and TensorFlow's own log.
@@ -180,7 +236,8 @@ def export(
     run = load_run(model, crop_fraction)
     preprocessing = run.preprocessing
     with progress_bar() as progress:
-        dataset = load_dataset(data or _own_data(run, model), preprocessing, run.class_names, progress)
+        data = data or _own_data(run, model)
+        dataset = load_dataset(data, preprocessing, run.class_names, progress, _data_dir(run, data_dir))
     manifest = export_bundle(
         run.model,
         out,
@@ -343,17 +400,25 @@ def _imagenet_ids(model, data):
     return ids if folders and folders <= set(ids) and model.output_shape[-1] == len(ids) else None
 
 
+def _data_dir(run, given):
+    return given or (run.recipe.data_dir if run.recipe else "")
+
+
 def _own_data(run, path):
     what_to_do = "name pictures with --data, digits or a folder with one subfolder for each label"
     if run.recipe is None:
         raise UsageError(f"{path} has no recipe.json beside it: {what_to_do}")
-    if run.recipe.dataset != "digits" and not Path(run.recipe.dataset).is_dir():
+    if Path(run.recipe.dataset).is_absolute() and not Path(run.recipe.dataset).is_dir():
         raise FileNotFoundError(f"{path} was trained on {run.recipe.dataset}, which is not there: {what_to_do}")
     return run.recipe.dataset
 
 
 def main() -> None:
     """Run the command line of this process."""
+    if sys.argv[1:2] == ["launch"]:  # what follows the recipe's name is for `convmixer train`
+        first = next((place for place, word in enumerate(sys.argv) if word in RECIPES), None)
+        if first is not None:
+            sys.argv[first:] = [shlex.join(sys.argv[first:])]
     run_app(app)
 
 

@@ -63,7 +63,7 @@ def run_app(app: tyro.extras.SubcommandApp) -> None:
         if verbose:
             traceback.print_exc()
         print(f"convmixer: {sentence(error)}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(2 if isinstance(error, UsageError) else getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
         print("convmixer: interrupted", file=sys.stderr)
         sys.exit(130)

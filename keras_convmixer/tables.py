@@ -52,6 +52,18 @@ def print_conversion(source: str, out: Path, model) -> None:
     )
 
 
+def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
+    """Print the recipes with their sizes and the accuracy that their descriptions expect."""
+    rows = []
+    for name, recipe in recipes.items():
+        (accuracy,) = (line for line in descriptions[name].splitlines() if line.startswith("- Accuracy: "))
+        size = f"{recipe.dim}/{recipe.depth} k{recipe.kernel_size} p{recipe.patch_size}"
+        expected = accuracy.removeprefix("- Accuracy: ").split(" of ")[0].split(" reported")[0]
+        rows.append((name, recipe.dataset, size, str(recipe.image_size), str(recipe.epochs), expected))
+    columns = ("recipe", "data", "model", "pixels", "epochs", "expected accuracy")
+    print_table("convmixer train RECIPE; --help shows its source and every field as an option", columns, rows)
+
+
 def print_training(run: Path, summary: dict) -> None:
     """Print what `train` returned."""
     print_facts(

@@ -1,7 +1,9 @@
 """What timm does, each function for a process without TensorFlow; results go to files."""
 
 import json
+import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ for _operator in ("nms", "qnms"):
         _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from timm.data import ImageNetInfo, create_transform, resolve_data_config  # noqa: E402
+from timm.data.auto_augment import rand_augment_transform  # noqa: E402
+from timm.data.random_erasing import RandomErasing  # noqa: E402
+from timm.data.transforms import RandomResizedCropAndInterpolation  # noqa: E402
 from timm.models import create_model  # noqa: E402
 from timm.models.convmixer import ConvMixer  # noqa: E402
 
@@ -82,6 +87,36 @@ def write_transformed(folder, pictures, size):
     for picture in pictures:
         tensor = transform(Image.open(picture).convert("RGB"))
         np.save(Path(folder) / f"{Path(picture).stem}.npy", tensor.permute(1, 2, 0).numpy())
+
+
+def write_augmentation(path, count, size, crop):
+    """Write what timm's augmentation draws: crop boxes of a picture, RandAugment's operations and strengths, and what
+    share of images of `crop` x `crop` is erased.
+    """
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    picture = Image.new("RGB", size)
+    boxes = [RandomResizedCropAndInterpolation.get_params(picture, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(count)]
+    operations, strengths = Counter(), []
+    transform = rand_augment_transform("rand-m9-mstd0.5-inc1", {"translate_pct": 0.45})
+    for operation in transform.ops:
+
+        def count_operation(image, *arguments, _name=operation.name, **keywords):
+            operations[_name] += 1
+            return image
+
+        def record(strength, hparams, _level=operation.level_fn):
+            strengths.append(strength)
+            return _level(strength, hparams) if _level else ()
+
+        operation.aug_fn, operation.level_fn = count_operation, record
+    for _ in range(count):
+        transform(picture)
+    erase = RandomErasing(0.25, mode="pixel", device="cpu")
+    erased = [(erase(torch.full((3, crop, crop), 100.0)) != 100).any(0).float().mean().item() for _ in range(count)]
+    found = {"boxes": boxes, "operations": operations, "strengths": strengths, "erased": erased}
+    Path(path).write_text(json.dumps(found))
 
 
 def write_imagenet_names(path):

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation": ["Evaluation", "evaluate"],
         "recipe": ["Recipe"],
         "recipes": ["RECIPES"],
-        "run": ["Run", "load_run", "train"],
+        "loop": ["Stopped", "train"],
+        "run": ["Run", "load_run"],
     },
 )

@@ -1,5 +1,6 @@
 """Labelled images in memory."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.images import SUFFIXES, Preprocessing
+
+HELD_OUT = 50
+"""Every so many training images one is for validation, where a data set has no split for it."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,26 @@ def load_dataset(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None = None,
     progress: Progress | None = None,
+    data_dir: str = "",
 ) -> Dataset:
-    """Load `digits` or a folder as `load_images` does, split 70 / 10 / 20 % with equal shares of each label.
+    """Load `digits`, a folder as `load_images` does, or a data set of tensorflow-datasets by its name.
 
-    Of the digits: 1,257 / 180 / 360.
+    Digits and folders are split 70 / 10 / 20 % with equal shares of each label (digits: 1,257 / 180 / 360). Others keep
+    their own splits; where there is none for validation, every fiftieth training image is held out for it.
+
+    Args:
+        name: `digits`, a folder, or a name such as cifar10.
+        preprocessing: how pictures become images of one size.
+        class_names: labels of the model that the images are for, by default the data set's own.
+        progress: shows a bar.
+        data_dir: where tensorflow-datasets has its data, by default where it always has.
 
     Raises:
-        ValueError: what `load_images` raises, and where a folder has under two labels or under ten pictures of
-            one of them.
+        ValueError: what `load_images` raises; where a folder has under two labels or under ten pictures of
+            one of them; the data set is not prepared, or has no images with labels.
     """
+    if name != "digits" and not Path(name).is_dir():
+        return tensorflow_dataset(name, preprocessing, class_names, progress, data_dir)
     from sklearn.model_selection import train_test_split
 
     class_names, everything = load_images(name, preprocessing, class_names, progress)
@@ -62,6 +77,84 @@ def load_dataset(
     train, validation = divide(rest, 0.125)
     splits = (Split(everything.images[chosen], everything.labels[chosen]) for chosen in (train, validation, test))
     return Dataset(class_names, *splits)
+
+
+def tensorflow_dataset(
+    name: str,
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...] | None,
+    progress: Progress | None,
+    data_dir: str,
+) -> Dataset:
+    """Load a prepared data set of tensorflow-datasets into memory; never downloads."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None, try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, ValueError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != "tensorflow_datasets":
+            raise
+        raise ValueError(
+            f"no data set {name!r}: give 'digits', a folder with one subfolder of pictures for each label, or a name "
+            "of tensorflow-datasets, as cifar10 (https://www.tensorflow.org/datasets/catalog)"
+        ) from None
+    command = f"python -m tensorflow_datasets.scripts.cli.main build {name}"
+    if not builder.info.splits:
+        where = f" --data_dir {data_dir}" if data_dir else ""
+        raise ValueError(
+            f"the data set {name} is not in {builder.data_path.parent.parent}: get it with `{command}{where}`, or name "
+            "its place with --data-dir"
+        )
+    splits = builder.info.splits
+    keys = builder.info.supervised_keys
+    label = builder.info.features[keys[1]] if keys else None
+    if not isinstance(label, tfds.features.ClassLabel) or not isinstance(
+        builder.info.features[keys[0]], tfds.features.Image
+    ):
+        raise ValueError(f"the data set {name} has no images with labels: name one for image classification")
+    evaluation = next((split for split in ("test", "validation") if split in splits), None)
+    if "train" not in splits or evaluation is None:
+        raise ValueError(f"the data set {name} has the splits {', '.join(splits)}: name one with train and test")
+    names = tuple(label.names)
+    if class_names is not None and class_names != names:
+        raise ValueError(f"{name} has the labels {', '.join(names[:10])}, which are not the model's: name other data")
+    total = sum(splits[split].num_examples for split in {"train", evaluation} | ({"validation"} & set(splits)))
+    _require_memory(name, total, preprocessing)
+    task = progress.add_task(f"reading {name}", total=total, detail="") if progress else None
+
+    def load(split):
+        count = splits[split].num_examples
+        images = np.empty((count, preprocessing.height, preprocessing.width, preprocessing.channels), np.uint8)
+        labels = np.empty(count, np.int64)
+        for index, (image, number) in enumerate(tfds.as_numpy(builder.as_dataset(split=split, as_supervised=True))):
+            if image.shape != images.shape[1:] or preprocessing.crop_fraction != 1:
+                picture = image[..., 0] if image.shape[-1] == 1 else image
+                image = preprocessing.apply(Image.fromarray(picture))
+            images[index], labels[index] = image, number
+            if progress and index % 100 == 0:
+                progress.update(task, advance=100)
+        return Split(images, labels)
+
+    train, test = load("train"), load(evaluation)
+    if "validation" in splits and evaluation != "validation":
+        validation = load("validation")
+    else:
+        held = np.arange(len(train)) % HELD_OUT == HELD_OUT - 1
+        validation = Split(train.images[held], train.labels[held])
+        train = Split(train.images[~held], train.labels[~held])
+    if progress:
+        progress.remove_task(task)
+    return Dataset(names, train, validation, test)
+
+
+def _require_memory(name, count, preprocessing):
+    needed = count * preprocessing.height * preprocessing.width * preprocessing.channels
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there / 2:
+        raise ValueError(
+            f"{name} at {preprocessing.height}x{preprocessing.width} takes {needed / 1e9:,.0f} GB of memory, and the "
+            f"machine has {there / 1e9:,.0f}: give a smaller --image-size"
+        )
 
 
 def load_images(

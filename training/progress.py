@@ -1,35 +1,54 @@
-"""A progress bar for Keras's fit."""
+"""What a person sees while a model trains."""
 
 import time
-
-import keras
 
 from keras_convmixer.console import progress_bar
 
 
-class FitProgress(keras.callbacks.Callback):
-    """Show steps done, time left, images/s, loss and accuracy while `fit` runs; measure the whole fit.
+class TrainingProgress:
+    """A bar with time left, images/s, loss, accuracy and learning rate; a line for each epoch.
 
-    Enter `bar` around the fit. After it `seconds` holds how long it took, validation included.
+    Enter `bar` around the training.
     """
 
-    def __init__(self, batch_size: int, visible: bool):
-        super().__init__()
-        self.batch_size = batch_size
+    def __init__(self, recipe, steps_per_epoch: int, visible: bool):
+        self._recipe, self._steps_per_epoch = recipe, steps_per_epoch
+        self._visible = visible
         self.bar = progress_bar(visible)
+        self._waited = self._trained = 0.0
 
-    def on_train_begin(self, logs=None):
-        self.started = time.monotonic()
-        self.task = self.bar.add_task("training", total=self.params["epochs"] * self.params["steps"], detail="")
+    @property
+    def input_share(self) -> float:
+        """Share of the time, 0..1, in which training waited for images."""
+        return self._waited / self._trained if self._trained else 0.0
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.params['epochs']}")
+    def begin(self, step: int) -> None:
+        """Start at a step."""
+        total = self._recipe.epochs * self._steps_per_epoch
+        self._task = self.bar.add_task(self._name(step), total=total, completed=step, detail="")
+        self._last = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
-        done = self.bar.tasks[0].completed + 1
-        rate = done * self.batch_size / (time.monotonic() - self.started)
-        detail = f"{rate:,.0f} images/s, loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.1%}"
-        self.bar.update(self.task, advance=1, detail=detail)
+    def advance(self, steps: int, waited: float, loss: float, accuracy: float, learning_rate: float) -> None:
+        """Count steps, of which `waited` seconds went into waiting for images."""
+        now = time.monotonic()
+        rate = steps * self._recipe.batch_size / (now - self._last)
+        self._trained += now - self._last
+        self._waited += waited
+        self._last = now
+        detail = f"{rate:,.0f} images/s, loss {loss:.3f}, accuracy {accuracy:.1%}, learning rate {learning_rate:.2g}"
+        self.bar.update(self._task, advance=steps, detail=detail)
 
-    def on_train_end(self, logs=None):
-        self.seconds = time.monotonic() - self.started
+    def epoch_done(self, measured: dict) -> None:
+        """Print an epoch's line."""
+        if self._visible:
+            self.bar.console.print(
+                f"epoch {measured['epoch'] + 1}/{self._recipe.epochs}: loss {measured['loss']:.3f}, "
+                f"accuracy {measured['accuracy']:.1%}, validation loss {measured['val_loss']:.3f}, "
+                f"validation accuracy {measured['val_accuracy']:.1%}",
+                highlight=False,
+            )
+        self.bar.update(self._task, description=self._name((measured["epoch"] + 1) * self._steps_per_epoch))
+        self._last = time.monotonic()
+
+    def _name(self, step):
+        return f"epoch {min(step // self._steps_per_epoch + 1, self._recipe.epochs)}/{self._recipe.epochs}"

@@ -3,6 +3,20 @@
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
+
+_ZERO_OR_MORE = ("0 or more", lambda value: value >= 0)
+_SHARE = ("0 or more and less than 1", lambda value: 0 <= value < 1)
+RANGES = {
+    **dict.fromkeys(("seed", "weight_decay", "mixup", "cutmix", "color_jitter"), _ZERO_OR_MORE),
+    **dict.fromkeys(("rand_augment_magnitude", "rand_augment_deviation"), _ZERO_OR_MORE),
+    **dict.fromkeys(("label_smoothing", "average_decay"), _SHARE),
+    "erasing": ("0 to 1", lambda value: 0 <= value <= 1),
+    "crop_scale": ("more than 0 and at most 1", lambda value: 0 < value <= 1),
+    "crop_ratio": ("1 or more", lambda value: value >= 1),
+    "any other": ("more than 0", lambda value: value > 0),
+}
+"""What a field's number may be: in words, and as a test."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +45,67 @@ class Recipe:
     epochs: int = 25
     """Passes over the training images."""
     batch_size: int = 64
-    """Images in one step."""
+    """Images in one step, of all replicas together."""
+    accumulation: int = 1
+    """Into how many parts a replica's share of a batch is divided, one after the other, to save memory."""
     learning_rate: float = 0.01
-    """Peak of the schedule, reached at 40 % of the steps."""
+    """Peak of the schedule."""
+    schedule: Literal["piecewise_linear", "cosine"] = "piecewise_linear"
+    """The reference's, with its peak at 40 % of the steps; or cosine after a warmup of 5 %."""
     weight_decay: float = 0.005
-    """AdamW's decoupled decay of kernels; biases and BatchNormalization have none."""
+    """AdamW's decoupled decay of kernels."""
+    decay_everything: bool = False
+    """Decay biases and BatchNormalization too, as the reference's CIFAR-10 script does."""
+    epsilon: float = 1e-3
+    """AdamW's epsilon; the paper's."""
     clip_norm: float = 1.0
-    """Gradients are clipped to this global norm."""
+    """Gradients are clipped to this global norm, after they were summed over the replicas."""
+    label_smoothing: float = 0.0
+    """Share of a label that is spread over all classes."""
+    crop_scale: float = 1.0
+    """Least share of a training picture's area that is seen; timm's ImageNet recipe: 0.08."""
+    crop_ratio: float = 1.0
+    """Largest ratio of width to height, or height to width, of what is seen; timm's: 4/3."""
+    flip: bool = False
+    """Mirror half of the training images."""
+    color_jitter: float = 0.0
+    """By how much brightness, contrast and saturation vary, each."""
+    rand_augment: Literal["none", "timm", "torchvision"] = "none"
+    """Whose RandAugment; the paper's ImageNet recipes have timm's, its CIFAR-10 recipes torchvision's."""
+    rand_augment_layers: int = 2
+    """Operations for an image, one after the other."""
+    rand_augment_magnitude: float = 9.0
+    """Their strength: of 10 in timm's, of 30 in torchvision's."""
+    rand_augment_deviation: float = 0.0
+    """Standard deviation of the strength of each, of 10."""
+    erasing: float = 0.0
+    """Share of training images of which a rectangle is replaced by noise."""
+    mixup: float = 0.0
+    """Alpha of the beta distribution by which images are blended; 0: not at all."""
+    cutmix: float = 0.0
+    """Alpha of the beta distribution by which rectangles are exchanged; 0: not at all."""
+    average_decay: float = 0.0
+    """Decay per step of a moving average of the weights, which is then evaluated and saved; 0: none."""
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    """Of computation; auto: mixed_bfloat16 on GPUs and TPUs, else float32."""
+    weights: str = ""
+    """Where training starts: a file of weights, or `imagenet` for the published ones; empty: random weights."""
     crop_fraction: float = 1.0
     """Share of a picture's shorter side that evaluation sees."""
+    data_dir: str = ""
+    """Folder of tensorflow-datasets' data; empty: its own default."""
     seed: int = 0
-    """Seed of initialization and of the order of the images."""
+    """Seed of initialization, of the order of the images and of their augmentation."""
 
     def __post_init__(self):
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"name={self.name!r}: give a name for a folder, without slashes")
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, str):
+            if isinstance(value, (str, bool)):
                 continue
-            least_allowed = value >= 0 if field.name in ("seed", "weight_decay") else value > 0
-            if not (least_allowed and math.isfinite(value)):
-                allowed = "0 or more" if field.name in ("seed", "weight_decay") else "more than 0"
+            allowed, is_allowed = RANGES.get(field.name, RANGES["any other"])
+            if not (math.isfinite(value) and is_allowed(value)):
                 raise ValueError(f"{field.name}={value}: give {allowed}")
+        if self.rand_augment == "torchvision" and self.rand_augment_magnitude > 30:
+            raise ValueError(f"rand_augment_magnitude={self.rand_augment_magnitude}: torchvision's goes to 30")

@@ -1,4 +1,6 @@
-"""The reference's learning-rate schedule."""
+"""Learning-rate schedules."""
+
+import math
 
 import keras
 from keras import ops
@@ -23,3 +25,24 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"peak": self.peak, "steps": self.steps}
+
+
+class Cosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Rise from 0 to the peak over the first 5 % of the steps, then fall to 0 as half a cosine."""
+
+    def __init__(self, peak: float, steps: int):
+        self.peak = peak
+        self.steps = steps
+
+    def __call__(self, step):
+        done = ops.cast(step, "float32") / self.steps
+        fall = (1 + ops.cos(math.pi * ops.clip((done - WARMUP) / (1 - WARMUP), 0, 1))) / 2
+        return self.peak * ops.minimum(done / WARMUP, fall)
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps}
+
+
+WARMUP = 0.05
+SCHEDULES = {"piecewise_linear": PiecewiseLinear, "cosine": Cosine}
+"""By the names that recipes use."""

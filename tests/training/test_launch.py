@@ -1,0 +1,135 @@
+"""Workers that are killed, stopped, stalled or never there: `convmixer launch` ends with the same weights."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_convmixer.training import load_run
+from keras_convmixer.training.launch import HEARTBEAT, Launch
+
+OPTIONS = ("digits", "--name", "short", "--image-size", "8", "--dim", "16", "--depth", "1", "--checkpoint-minutes", "0")
+WORKER = """
+import os, signal, sys, time
+from pathlib import Path
+beat, marks = Path(os.environ["CONVMIXER_HEARTBEAT"]), Path(sys.argv[1])
+worker = beat.stem
+first = not (marks / worker).exists()
+(marks / worker).write_text((marks / worker).read_text() + "x" if not first else "x")
+"""
+
+
+class Scripted(Launch):
+    """A launch whose workers run a script instead of training."""
+
+    def __init__(self, script, folder, **arguments):
+        super().__init__([], 2, **arguments)
+        self._command = [sys.executable, "-c", WORKER + script, str(folder)]
+
+    def _start(self, worker, addresses, heartbeat):
+        return subprocess.Popen(self._command, env={**os.environ, HEARTBEAT: str(heartbeat)})
+
+
+def starts(folder):
+    return [len((folder / worker).read_text()) for worker in ("0", "1")]
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("beat.touch()\nif first and worker == '1': os.kill(os.getpid(), signal.SIGKILL)", "1 was killed by SIGKILL"),
+        ("beat.touch()\nif first and worker == '0': sys.exit(1)", "worker 0 failed with exit code 1"),
+        ("beat.touch()\nif first and worker == '1': time.sleep(60)", "worker 1 has done no step for"),
+        ("if first and worker == '1': time.sleep(60)\nbeat.touch()", "worker 1 did not start within"),
+    ],
+)
+def test_all_are_started_again(tmp_path, capfd, script, message):
+    # Worker 0 lives on, as if it waited for the other.
+    script += "\nif first and worker == '0': time.sleep(60)"
+    launch = Scripted(script, tmp_path, startup_seconds=4, stall_seconds=1.5 if "no step" in message else 50)
+    if "did not start" in message or "no step" in message:
+        launch.stall_seconds = 5 if "did not start" in message else 1.5
+    assert launch.run() == 0
+    assert starts(tmp_path) == [2, 2]
+    errors = capfd.readouterr().err
+    if "no step" not in message:
+        assert message in errors
+    assert re.search(r"worker \d .*; starting all again from the last checkpoint", errors)
+
+
+def test_a_worker_that_refuses_to_start_ends_it(tmp_path):
+    assert Scripted("sys.exit(2)", tmp_path).run() == 2
+    assert starts(tmp_path) == [1, 1]
+
+
+def test_a_failure_after_each_start_ends_it(tmp_path):
+    script = "beat.touch()\nif worker == '1': sys.exit(3)\ntime.sleep(60)"
+    assert Scripted(script, tmp_path).run() == 3
+    assert starts(tmp_path) == [2, 2]
+
+
+def test_restarts_end(tmp_path, capfd):
+    script = "beat.touch()\nif worker == '1': os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
+    assert Scripted(script, tmp_path, restarts=1).run() == 1
+    assert "no restarts are left" in capfd.readouterr().err
+
+
+def launched(folder, *options):
+    command = [sys.executable, "-m", "keras_convmixer", "launch", "--workers", "2", *OPTIONS, *options]
+    return subprocess.Popen([*command, "--runs", str(folder)], stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(process):
+    """Return the workers' process ids, in the order they were started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
+def test_two_workers_of_which_one_is_killed_end_with_the_weights_of_two_that_live(tmp_path):
+    quiet = launched(tmp_path / "quiet", "--epochs", "3")
+    _, errors = quiet.communicate(timeout=300)
+    assert quiet.returncode == 0, errors
+    assert "multi_worker: 2 workers, 2 CPUs, 32 of 64 images each a step" in errors
+
+    process = launched(tmp_path / "killed", "--epochs", "3")
+    until = time.monotonic() + 120
+    while not any((tmp_path / "killed/short/checkpoints").glob("*.index")):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "worker 1 was killed by SIGKILL; starting all again from the last checkpoint" in errors
+    assert "resuming at step" in errors
+    one, other = (load_run(tmp_path / name / "short").model.get_weights() for name in ("quiet", "killed"))
+    for before, after in zip(one, other, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_scripts_for_clusters_are_well_formed(tmp_path):
+    from keras_convmixer.training import launch
+
+    folder = Path(launch.__file__).parent
+    subprocess.run(["bash", "-n", folder / "slurm.sh"], check=True)
+    # What the JobSet runs sets a TF_CONFIG that training reads.
+    lines = (
+        (folder / "jobset.yaml").read_text().split("args:\n")[1].split("                  ports:")[0].splitlines()[1:]
+    )
+    script = "\n".join(line.strip() for line in lines).replace("exec convmixer", 'printf %s "$TF_CONFIG"; true')
+    environment = {**os.environ, "WORKERS": "3", "JOBSET": "job", "JOB_COMPLETION_INDEX": "2"}
+    config = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+    from keras_convmixer.training.strategy import _from_tf_config
+
+    resolver, workers, worker = _from_tf_config(config)
+    assert (workers, worker) == (3, 2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TF_CONFIG", config)
+        assert resolver.cluster_spec().as_dict()["worker"][1] == "job-worker-0-1.job:2222"

@@ -1,0 +1,140 @@
+"""A run that stops, however it stops, goes on and ends as if nothing had been."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from processes import convmixer
+
+from keras_convmixer.training import RECIPES, load_run, loop, train
+
+SHORT = dataclasses.replace(
+    RECIPES["digits"],
+    **{"name": "short", "image_size": 8, "dim": 16, "depth": 1, "epochs": 4, "average_decay": 0.9, "flip": True},
+    **{"rand_augment": "timm", "erasing": 0.25, "mixup": 0.3, "cutmix": 0.3},
+)
+OPTIONS = (
+    *("digits", "--name", "short", "--image-size", "8", "--dim", "16", "--depth", "1", "--epochs", "4", "--flip"),
+    *("--average-decay", "0.9", "--rand-augment", "timm", "--erasing", "0.25", "--mixup", "0.3", "--cutmix", "0.3"),
+    *("--checkpoint-minutes", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    train(SHORT, folder, verbose=False)
+    return load_run(folder).model.get_weights()
+
+
+def assert_same(folder, weights):
+    for one, other in zip(load_run(folder).model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class Stop(Exception):
+    pass
+
+
+def interrupted_at(step, folder, monkeypatch):
+    """Train until a step, and raise there."""
+
+    class Stopping(loop.Step):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            compiled = self.run
+
+            def run(batch):
+                if self.number == step:
+                    raise Stop
+                return compiled(batch)
+
+            self.run = run
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "Step", Stopping)
+        with pytest.raises(Stop):
+            train(SHORT, folder, checkpoint_minutes=0, verbose=False)
+
+
+@pytest.mark.parametrize("step", [3, 19, 45])
+def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step):
+    interrupted_at(step, tmp_path / "run", monkeypatch)
+    assert not (tmp_path / "run/model.keras").exists()
+    train(SHORT, tmp_path / "run")
+    assert f"resuming at step {step} of 76" in capfd.readouterr().err
+    assert_same(tmp_path / "run", uninterrupted)
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, monkeypatch, caplog):
+    interrupted_at(30, tmp_path / "run", monkeypatch)
+    data = sorted((tmp_path / "run/checkpoints").glob("*.data-*"))
+    assert len(data) == 3
+    newest = max(data, key=lambda path: int(path.name.split("-")[1].split(".")[0]))
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    train(SHORT, tmp_path / "run", verbose=False)
+    assert "is damaged" in caplog.text
+    assert "going back to the one before" in caplog.text
+    assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
+    interrupted_at(3, tmp_path / "run", monkeypatch)
+    for file in (tmp_path / "run/checkpoints").glob("*.index"):
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged: remove the folder"):
+        train(SHORT, tmp_path / "run", verbose=False)
+
+
+def test_another_recipe_does_not_go_on(tmp_path, monkeypatch):
+    interrupted_at(3, tmp_path / "run", monkeypatch)
+    with pytest.raises(FileExistsError, match=r"was begun with epochs=4: pass --overwrite to begin again"):
+        train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", verbose=False)
+    train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", overwrite=True, verbose=False)
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["epochs"] == 1
+
+
+def start(folder):
+    command = [sys.executable, "-m", "keras_convmixer", "train", *OPTIONS, "--runs", str(folder)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+
+
+def wait_for_checkpoint(folder, seconds=120):
+    until = time.monotonic() + seconds
+    while not any((folder / "short/checkpoints").glob("*.index")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_with_75(uninterrupted, tmp_path):
+    process = start(tmp_path)
+    wait_for_checkpoint(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "the same command goes on" in errors
+    again = convmixer("train", *OPTIONS, "--runs", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "resuming at step" in again.stderr
+    assert_same(tmp_path / "short", uninterrupted)
+
+
+@pytest.mark.slow
+def test_sigkill_at_a_random_moment(uninterrupted, tmp_path):
+    process = start(tmp_path)
+    wait_for_checkpoint(tmp_path)
+    time.sleep(random.uniform(0, 0.5))
+    process.kill()
+    process.communicate()
+    again = convmixer("train", *OPTIONS, "--runs", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert_same(tmp_path / "short", uninterrupted)

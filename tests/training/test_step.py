@@ -1,0 +1,181 @@
+"""One step on several replicas and workers is the step of one device."""
+
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import keras
+import numpy as np
+import pytest
+
+from keras_convmixer.training import RECIPES
+from keras_convmixer.training.loop import _build
+from keras_convmixer.training.step import Step
+from keras_convmixer.training.strategy import choose
+
+STEPS = 20
+TRAIN = """
+import dataclasses, json, os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras, numpy, tensorflow as tf
+from keras_convmixer.training import RECIPES
+from keras_convmixer.training.data import Split
+from keras_convmixer.training.input import distributed_batches
+from keras_convmixer.training.loop import _build
+from keras_convmixer.training.step import Step
+from keras_convmixer.training.strategy import Replicas, choose
+
+out, counts, precision = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(counts)
+)
+tf.config.set_soft_device_placement(True)
+recipe = dataclasses.replace(
+    RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3, batch_size=48, accumulation=2, average_decay=0.9,
+    clip_norm=0.2, learning_rate=0.05, mixup=0.5, cutmix=0.5, flip=True, rand_augment="timm", erasing=0.25,
+)
+random = numpy.random.default_rng(0)
+split = Split(random.integers(0, 256, (200, 8, 8, 3)).astype("uint8"), random.integers(0, 10, 200))
+for count in counts:
+    if os.environ.get("TF_CONFIG"):
+        replicas = choose("auto")
+    elif count == 1:
+        replicas = choose("one_device")
+    else:
+        devices = [f"CPU:{index}" for index in range(count)]
+        reduction = tf.distribute.HierarchicalCopyAllReduce()
+        replicas = Replicas(tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction), "mirrored")
+    keras.utils.set_random_seed(0)
+    with replicas.strategy.scope():
+        model = _build(recipe, 10, precision, classifier_activation=None)
+    step = Step(model, recipe, replicas, STEPS)
+    batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
+    step.run_several(batches, tf.constant(5))
+    results = [step.run(next(batches)).numpy().tolist() for _ in range(STEPS - 5)]
+    assert step.number == STEPS
+    if replicas.is_chief:
+        name = f"{replicas.name}_{replicas.count}"
+        arrays = [keras.ops.convert_to_numpy(v) for v in model.variables] + step.weights()
+        numpy.savez(os.path.join(out, name), *arrays, results=numpy.array(results))
+""".replace("STEPS", str(STEPS))
+
+
+def run(out, counts, precision="float32", workers=1):
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
+        for one in sockets:
+            one.bind(("localhost", 0))
+        addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
+    command = [sys.executable, "-c", TRAIN, str(out), json.dumps(counts), precision]
+    processes = []
+    for worker in range(workers):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+        environment = {**__import__("os").environ, **({"TF_CONFIG": json.dumps(config)} if workers > 1 else {})}
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(error[-2000:] for error in errors)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    run(out, [1, 2, 4])
+    return out
+
+
+def assert_equal(one, other, tolerance=1e-4):
+    one, other = np.load(one), np.load(other)
+    assert one.files == other.files
+    for name in one.files:
+        np.testing.assert_allclose(other[name], one[name], atol=tolerance, rtol=tolerance, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_replicas_train_what_one_device_trains(trained, count):
+    assert_equal(trained / "one_device_1.npz", trained / f"mirrored_{count}.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_train_what_one_device_trains(trained, workers):
+    run(trained, [1], workers=workers)
+    assert_equal(trained / "one_device_1.npz", trained / f"multi_worker_{workers}.npz")
+
+
+def _step(**changes):
+    recipe = dataclasses.replace(
+        RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3, batch_size=16, **changes
+    )
+    keras.utils.set_random_seed(0)
+    precision = "float32" if recipe.precision == "auto" else recipe.precision
+    return Step(_build(recipe, 10, precision, classifier_activation=None), recipe, choose("one_device"), STEPS)
+
+
+def _batch(seed=0):
+    random = np.random.default_rng(seed)
+    images = random.uniform(0, 255, (16, 8, 8, 3)).astype("float32")
+    return images, np.eye(10, dtype="float32")[random.integers(0, 10, 16)]
+
+
+def test_it_is_kerass_own_step():
+    step = _step(learning_rate=0.03, clip_norm=0.5)
+    images, labels = _batch()
+    keras.utils.set_random_seed(0)
+    model = _build(dataclasses.replace(RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3), 10)
+    optimizer = keras.optimizers.AdamW(step._schedule, weight_decay=0.05, epsilon=1e-3, global_clipnorm=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
+    model.compile(optimizer, "categorical_crossentropy", jit_compile=False)
+    for _ in range(5):
+        expected = model.train_on_batch(images, labels)
+        found = step.run((images, labels)).numpy()
+        assert found[0] == pytest.approx(float(np.asarray(expected)), rel=1e-3)
+    for one, other in zip(model.variables, step.model.variables, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_the_average_follows_the_weights():
+    step = _step(average_decay=0.5)
+    expected = [keras.ops.convert_to_numpy(v) for v in step.model.variables]
+    for seed in range(4):
+        step.run(_batch(seed))
+        expected = [0.5 * e + 0.5 * np.asarray(v) for e, v in zip(expected, step.model.variables, strict=True)]
+    for one, other in zip(expected, step.weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_without_decay_biases_stay_and_with_it_they_shrink():
+    for everything in (False, True):
+        step = _step(learning_rate=1.0, weight_decay=0.1, decay_everything=everything, clip_norm=1e-12)
+        step.optimizer.iterations.assign(8)  # the schedule's peak
+        before = [np.asarray(v).copy() for v in step.model.trainable_variables]
+        step.run(_batch())
+        for old, new in zip(before, step.model.trainable_variables, strict=True):
+            shrunk = everything or old.ndim > 1
+            np.testing.assert_allclose(new, old * (0.9 if shrunk else 1), atol=1e-4)
+
+
+def test_float16_leaves_out_a_step_that_overflows_and_goes_on():
+    step = _step(precision="mixed_float16")
+    images, labels = _batch()
+    scale = float(step.optimizer.dynamic_scale)
+    before = [np.asarray(v).copy() for v in step.model.trainable_variables]
+    step.optimizer.dynamic_scale.assign(1e30)
+    step.run((images, labels))
+    for old, new in zip(before, step.model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert float(step.optimizer.dynamic_scale) < 1e30
+    step.optimizer.dynamic_scale.assign(scale)
+    losses = [float(step.run((images, labels))[0]) for _ in range(10)]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+def test_bfloat16_trains_and_keeps_float32_weights():
+    step = _step(precision="mixed_bfloat16")
+    losses = [float(step.run(_batch())[0]) for _ in range(10)]
+    assert losses[-1] < losses[0]
+    assert {str(v.dtype) for v in step.model.variables} == {"float32"}

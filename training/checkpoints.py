@@ -1,0 +1,87 @@
+"""A run's checkpoints: all that training needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import tensorflow as tf
+
+from keras_convmixer.atomic import explaining_full_disk
+
+from .step import Step
+
+log = logging.getLogger(__name__)
+KEPT = 3
+
+
+class History(tf.train.experimental.PythonState):
+    """What was measured after each epoch, as a checkpoint keeps it."""
+
+    def __init__(self):
+        self.epochs: list[dict] = []
+        self.seconds = 0.0
+        """Of training, in all processes that trained one after the other."""
+
+    def serialize(self) -> str:
+        """As JSON."""
+        return json.dumps({"epochs": self.epochs, "seconds": self.seconds})
+
+    def deserialize(self, string_value) -> None:
+        """Take back what `serialize` returned."""
+        content = json.loads(string_value)
+        self.epochs, self.seconds = content["epochs"], content["seconds"]
+
+
+class Checkpoints:
+    """The last checkpoints of a run, in a folder.
+
+    Model, optimizer with its step, moving average and history are in them. The order of the images and their
+    augmentation are functions of the recipe's seed and the step, and need no state. The chief alone writes; a file
+    takes its name when it is whole.
+    """
+
+    def __init__(self, folder: Path, step: Step, history: History, writes: bool, minutes: float):
+        self._step, self._history, self._writes, self._seconds = step, history, writes, minutes * 60
+        checkpoint = tf.train.Checkpoint(
+            model=step.model, optimizer=step.optimizer, average=step.average, history=history
+        )
+        self._folder = folder
+        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=KEPT)
+        self._saved = time.monotonic()
+
+    def restore(self) -> int:
+        """Restore the last checkpoint that is whole; return its step, 0 where there is none.
+
+        One that is damaged is named in the log and passed over for the one before.
+        """
+        paths = list(reversed(self._manager.checkpoints))
+        for path in paths:
+            try:
+                # Eager: a missing or damaged tensor is an error here, and not later.
+                self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+            except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
+                log.warning("checkpoint %s is damaged (%s): going back to the one before", path, _short(error))
+                continue
+            return self._step.number
+        if paths:
+            raise ValueError(f"every checkpoint in {self._folder} is damaged: remove the folder to begin again")
+        return 0
+
+    def save_if_due(self) -> None:
+        """Save where the last one is older than it may be."""
+        if time.monotonic() - self._saved >= self._seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Save now; a full disk is an OSError that says so, and leaves the former checkpoints."""
+        if self._writes:
+            with explaining_full_disk(self._folder):
+                self._manager.save(checkpoint_number=self._step.number)
+        self._saved = time.monotonic()
+
+
+def _short(error):
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -1,0 +1,132 @@
+"""Start workers on this machine, watch them, and start all again from the last checkpoint when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HEARTBEAT = "CONVMIXER_HEARTBEAT"
+"""The environment variable with the file that a worker touches at each step."""
+STOPPED = 75
+"""Exit code of a worker that saved a checkpoint and stopped because it was told to; see loop.Stopped."""
+
+
+def beat() -> None:
+    """Tell whoever watches this process that it has done a step; without a watcher do nothing."""
+    if path := os.environ.get(HEARTBEAT):
+        Path(path).touch()
+
+
+@dataclass
+class Launch:
+    """Workers that train together; `arguments` are those of `convmixer`, "train" first."""
+
+    arguments: list[str]
+    workers: int
+    restarts: int = 10
+    startup_seconds: float = 300.0
+    """Within which every worker must have done its first step."""
+    stall_seconds: float = 120.0
+    """After which a worker that does no step counts as stalled."""
+
+    def run(self) -> int:
+        """Train; return the exit code: 0 done, 75 stopped by SIGTERM, else that of the worker that failed.
+
+        A worker that dies by a signal, stalls or never starts has all of them started again, up to `restarts` times,
+        as workers cannot go on without one; so has one that fails after it had trained, but not twice in a row. One
+        that refuses to start, as for a wrong argument, ends the launch.
+        """
+        self._told_to_stop = False
+        former = signal.signal(signal.SIGTERM, self._stop)
+        try:
+            failed_before = False
+            for attempt in range(self.restarts + 1):
+                code, problem = self._attempt()
+                if problem is None:
+                    return code
+                if code > 0 and failed_before:
+                    return code
+                failed_before = code > 0
+                last = attempt == self.restarts
+                then = "no restarts are left" if last else "starting all again from the last checkpoint"
+                print(f"convmixer launch: {problem}; {then}", file=sys.stderr)
+            return 1
+        finally:
+            signal.signal(signal.SIGTERM, former)
+
+    def _stop(self, number, frame):
+        self._told_to_stop = True
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+
+    def _attempt(self):
+        """Run the workers once; return an exit code, and what went wrong if they are to be started again."""
+        with tempfile.TemporaryDirectory() as folder:
+            beats = [Path(folder) / f"{worker}.beat" for worker in range(self.workers)]
+            addresses = [f"localhost:{port}" for port in _free_ports(self.workers)]
+            self._processes = [self._start(worker, addresses, beats[worker]) for worker in range(self.workers)]
+            try:
+                return self._watch(beats)
+            finally:
+                for process in self._processes:
+                    process.kill()
+                    process.wait()
+
+    def _start(self, worker, addresses, heartbeat):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(heartbeat)}
+        command = [sys.executable, "-m", "keras_convmixer", *self.arguments]
+        quiet = {} if worker == 0 else {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, env=environment, **quiet)
+
+    def _watch(self, beats):
+        started = time.time()
+        while True:
+            codes = [process.poll() for process in self._processes]
+            if all(code == 0 for code in codes):
+                return 0, None
+            if self._told_to_stop and all(code is not None for code in codes):
+                return STOPPED if STOPPED in codes else 1, None
+            failed = [worker for worker, code in enumerate(codes) if code not in (None, 0)]
+            if failed and not self._told_to_stop:
+                worker, code = failed[0], codes[failed[0]]
+                if code > 0 and not any(beat.exists() for beat in beats):
+                    return self._first_refusal(), None
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+                return code, f"worker {worker} {how}"
+            for worker, (heartbeat, code) in enumerate(zip(beats, codes, strict=True)):
+                late = self._lateness(heartbeat, started)
+                if code is None and late:
+                    return -signal.SIGKILL, f"worker {worker} {late}"
+            time.sleep(0.2)
+
+    def _first_refusal(self):
+        """Wait for the others, who are told so too, for worker 0 to say what is wrong; return the exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._processes[0].wait(20)
+        return next(code for code in (process.poll() for process in self._processes) if code)
+
+    def _lateness(self, heartbeat, started):
+        if not heartbeat.exists():
+            waited = time.time() - started
+            return f"did not start within {waited:.0f} s" if waited > self.startup_seconds else None
+        silent = time.time() - heartbeat.stat().st_mtime
+        return f"has done no step for {silent:.0f} s" if silent > self.stall_seconds else None
+
+
+def _free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("localhost", 0))
+        return [one.getsockname()[1] for one in sockets]

@@ -1,0 +1,240 @@
+"""What a recipe will cost on given devices: memory, hours and energy, before anything is rented.
+
+The model of a step: its operations in four kinds, each with a rate of the device.
+
+- matrix products, the pointwise convolutions, patch embedding and classifier: 2 operations a multiplication, three
+  times (forward, for the input, for the weights), by the device's peak times `MATRIX_SHARE`;
+- depthwise convolutions, likewise three times, by its float32 peak times `DEPTHWISE_SHARE`, as no tensor core takes
+  them, and not faster than memory gives their tensors;
+- elementwise work: each layer's activations, normalizations and sum read and write `PASSES` tensors, by the memory's
+  bandwidth times `MEMORY_SHARE`;
+- the optimizer's pass over all weights, and the sum of gradients over replicas and hosts.
+
+`--device here` measures this machine's rates for the recipe's own shapes in some seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from .recipe import Recipe
+
+MATRIX_SHARE, DEPTHWISE_SHARE, MEMORY_SHARE = 0.5, 0.1, 0.7
+"""Of a device's peak, what such work reaches; on GPUs assumed, not measured."""
+PASSES = 42
+"""Tensors of a layer's size that its elementwise work reads or writes in a step: activation, normalization twice each
+and the sum, forward and backward."""
+SAVED = 6
+"""Tensors of a layer's size that wait for the backward pass: the inputs of its two convolutions, activations and
+normalizations."""
+OPTIMIZER_PASSES = 8
+"""Numbers read or written for each weight: gradient, two moments, the weight itself."""
+HOST_NETWORK, BETWEEN_GPUS = 12.5e9, 100e9
+"""Bytes a second between hosts (100 Gb/s) and between the GPUs of one."""
+OTHER_POWER = 1.5
+"""Times the devices' power: host, fans, power supplies."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device's peaks."""
+
+    name: str
+    matrix: float
+    """Operations a second of matrix products, in the precision that is trained in."""
+    vector: float
+    """Operations a second in float32, outside matrix units."""
+    bandwidth: float
+    """Bytes a second."""
+    memory: float
+    """Bytes."""
+    watts: float
+    bytes_per_number: int = 2
+    """Of activations: bfloat16, or float16 where there is none."""
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        Device("t4", 65e12, 8.1e12, 320e9, 16e9, 70),
+        Device("v100", 125e12, 15.7e12, 900e9, 32e9, 300),
+        Device("rtx8000", 130e12, 16.3e12, 672e9, 48e9, 260),
+        Device("l4", 121e12, 30.3e12, 300e9, 24e9, 72),
+        Device("a100", 312e12, 19.5e12, 2039e9, 80e9, 400),
+        Device("h100", 989e12, 67e12, 3350e9, 80e9, 700),
+        Device("h200", 989e12, 67e12, 4800e9, 141e9, 700),
+    )
+}
+"""By the manufacturer's data sheets, dense."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device reaches, of each kind of work: operations or bytes a second."""
+
+    matrix: float
+    depthwise: float
+    elementwise: float
+
+    @classmethod
+    def of(cls, device: Device) -> Rates:
+        """Return the shares of a device's peaks that are assumed."""
+        return cls(device.matrix * MATRIX_SHARE, device.vector * DEPTHWISE_SHARE, device.bandwidth * MEMORY_SHARE)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training step does for one image."""
+
+    parameters: int
+    matrix_operations: float
+    depthwise_operations: float
+    layer_numbers: int
+    """Numbers in one layer's tensor."""
+    layers: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, classes: int) -> Work:
+        """Count it for a recipe."""
+        dim, side = recipe.dim, recipe.image_size // recipe.patch_size
+        patch, taps = 3 * recipe.patch_size**2, recipe.kernel_size**2
+        positions = side * side
+        per_layer = dim * (taps + 1) + dim * (dim + 1) + 4 * dim
+        parameters = dim * (patch + 1) + 2 * dim + recipe.depth * per_layer + classes * (dim + 1)
+        products = positions * dim * (2 * patch + 3 * recipe.depth * dim) + 3 * dim * classes
+        depthwise = 3 * recipe.depth * positions * dim * taps
+        return cls(parameters, 2.0 * products, 2.0 * depthwise, positions * dim, recipe.depth)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe needs on `hosts` hosts of `gpus` devices each; seconds, bytes, kilowatt hours."""
+
+    work: Work
+    replicas: int
+    share: int
+    """Images of a step on each replica."""
+    step_seconds: dict[str, float]
+    """By kind of work."""
+    steps: int
+    memory: dict[str, float]
+    fitting_share: int | None
+    """Images that fit in a replica's memory at once; None where the memory is not known."""
+    kilowatts: float | None
+
+    @property
+    def hours(self) -> float:
+        """Of training."""
+        return self.steps * sum(self.step_seconds.values()) / 3600
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all replicas."""
+        return self.replicas * self.share / sum(self.step_seconds.values())
+
+    @property
+    def kilowatt_hours(self) -> float | None:
+        """Devices and hosts; None where the power is not known."""
+        return self.kilowatts and self.kilowatts * self.hours
+
+
+def plan(
+    recipe: Recipe, images: int, classes: int, gpus: int = 1, hosts: int = 1, device: Device | None = None
+) -> Plan:
+    """Estimate what training costs; `device` None: this machine's processor, measured for some seconds.
+
+    Raises ValueError: the batch cannot be divided among the replicas.
+    """
+    replicas = gpus * hosts
+    if recipe.batch_size % (replicas * recipe.accumulation):
+        raise ValueError(
+            f"batch_size={recipe.batch_size} cannot be divided among {replicas} replicas: give a multiple of "
+            f"{replicas * recipe.accumulation} with --batch-size"
+        )
+    work, share = Work.of(recipe, classes), recipe.batch_size // replicas
+    rates = Rates.of(device) if device else measured_rates(recipe, share)
+    size = device.bytes_per_number if device else 4
+    tensor = work.layer_numbers * size
+    at_once = share // recipe.accumulation
+    depthwise = max(
+        work.depthwise_operations / rates.depthwise, 9 * work.layers * tensor / rates.elementwise if device else 0
+    )
+    seconds = {
+        "matrix products": share * work.matrix_operations / rates.matrix,
+        "depthwise convolutions": share * depthwise,
+        "elementwise": share * (work.layers + 0.5) * PASSES * tensor / rates.elementwise,
+        "optimizer": work.parameters * 4 * OPTIMIZER_PASSES / rates.elementwise,
+    }
+    gradients = 2 * 4 * work.parameters
+    if gpus > 1:
+        seconds["sum over devices"] = gradients * (gpus - 1) / gpus / BETWEEN_GPUS
+    if hosts > 1:
+        seconds["sum over hosts"] = gradients * (hosts - 1) / hosts / HOST_NETWORK
+    copies = 4 + bool(recipe.average_decay) + (0.5 if size == 2 else 0)  # weight, gradient, two moments; average, copy
+    per_image = (SAVED * work.layers + 4) * tensor
+    memory = {"weights and optimizer": 4 * copies * work.parameters, "activations": at_once * per_image}
+    fitting = int((0.9 * device.memory - memory["weights and optimizer"]) / per_image) if device else None
+    kilowatts = replicas * device.watts * OTHER_POWER / 1000 if device else None
+    steps = recipe.epochs * (images // recipe.batch_size)
+    return Plan(work, replicas, share, seconds, steps, memory, fitting, kilowatts)
+
+
+def measured_rates(recipe: Recipe, share: int, seconds: float = 1.0) -> Rates:
+    """Measure what this machine's processor reaches on a recipe's shapes, each kind of work for about a second."""
+    import tensorflow as tf
+
+    side = recipe.image_size // recipe.patch_size
+    shape = (share, side, side, recipe.dim)
+    images = tf.random.stateless_normal(shape, (0, 0))
+    pointwise = tf.Variable(tf.random.stateless_normal((1, 1, recipe.dim, recipe.dim), (0, 1)))
+    depthwise = tf.Variable(tf.random.stateless_normal((recipe.kernel_size, recipe.kernel_size, recipe.dim, 1), (0, 2)))
+
+    def gradients(function, weights):
+        @tf.function
+        def run():
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                result = function()
+            return tape.gradient(result, [images, weights], output_gradients=images)
+
+        return _time(run, seconds)
+
+    numbers = share * side * side * recipe.dim
+    product = gradients(lambda: tf.nn.conv2d(images, pointwise, 1, "SAME"), pointwise)
+    by_channel = gradients(lambda: tf.nn.depthwise_conv2d(images, depthwise, (1, 1, 1, 1), "SAME"), depthwise)
+    normalized = _time(_elementwise(images, recipe), seconds)
+    return Rates(
+        6 * numbers * recipe.dim / product,
+        6 * numbers * recipe.kernel_size**2 / by_channel,
+        PASSES / 2 * numbers * 4 / normalized,
+    )
+
+
+def _elementwise(images, recipe):
+    """Return a function of half a layer's elementwise work, forward and backward."""
+    import keras
+    import tensorflow as tf
+
+    normalize = keras.layers.BatchNormalization()
+    activate = keras.layers.Activation(recipe.activation)
+    normalize.build(images.shape)
+
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            result = normalize(activate(images), training=True) + images
+        return tape.gradient(result, [images, normalize.gamma.value, normalize.beta.value], output_gradients=images)
+
+    return run
+
+
+def _time(run, seconds):
+    run()
+    times, until = [], time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times) < 3:
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2]

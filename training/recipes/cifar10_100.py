@@ -1,0 +1,15 @@
+"""CIFAR-10 in 100 epochs: ConvMixer-256/8 with colour jitter and random erasing.
+
+- Command: convmixer train cifar10_100 --data-dir FOLDER
+- Accuracy: over 94 % reported by the reference; not measured here
+- Cost: four times that of cifar10
+- Data: as cifar10
+- Source: README of locuslab/convmixer-cifar10. Other than there: random erasing fills with noise, there with grey;
+  brightness, contrast and saturation vary in this order, there in a random one
+"""
+
+import dataclasses
+
+from . import cifar10
+
+RECIPE = dataclasses.replace(cifar10.RECIPE, name="cifar10_100", epochs=100, color_jitter=0.2, erasing=0.2)
