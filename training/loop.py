@@ -31,6 +31,7 @@ from .data import Dataset, Split, load_dataset
 from .evaluation import evaluate
 from .input import distributed_batches
 from .launch import beat
+from .layers import trainable
 from .progress import TrainingProgress
 from .recipe import Recipe
 from .step import Step
@@ -193,7 +194,7 @@ class _Run:
         if recipe.weights:
             self.model.set_weights(_build(recipe, self._classes, weights=recipe.weights).get_weights())
         with replicas.strategy.scope():
-            trained = _build(recipe, self._classes, precision, classifier_activation=None)
+            trained = trainable(_build(recipe, self._classes, precision, classifier_activation=None), replicas.count)
             trained.set_weights(self.model.get_weights())
         self.step = Step(trained, recipe, replicas, self._steps)
         self.history = History()

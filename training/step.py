@@ -26,7 +26,8 @@ class Step:
             if not recipe.decay_everything:
                 flat = [variable for variable in model.trainable_variables if len(variable.shape) == 1]
                 optimizer.exclude_from_weight_decay(var_list=flat)
-            self._schedule, self._loss_scale = schedule, model.dtype_policy.name == "mixed_float16"
+            self._schedule = schedule
+            self._loss_scale = any(layer.dtype_policy.name == "mixed_float16" for layer in model.layers)
             if self._loss_scale:
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(model.trainable_variables)
@@ -77,6 +78,9 @@ class Step:
 
     def _replica_step(self, images, labels):
         recipe, context = self._recipe, tf.distribute.get_replica_context()
+        share = recipe.batch_size // self._replicas.count  # which distributed iterators forget
+        images = tf.ensure_shape(images, (share, *images.shape[1:]))
+        labels = tf.ensure_shape(labels, (share, *labels.shape[1:]))
         parts = zip(tf.split(images, recipe.accumulation), tf.split(labels, recipe.accumulation), strict=True)
         total = None
         for part_images, part_labels in parts:

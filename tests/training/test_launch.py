@@ -94,12 +94,12 @@ def workers_of(process):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
 def test_two_workers_of_which_one_is_killed_end_with_the_weights_of_two_that_live(tmp_path):
-    quiet = launched(tmp_path / "quiet", "--epochs", "3")
+    quiet = launched(tmp_path / "quiet", "--epochs", "2")
     _, errors = quiet.communicate(timeout=300)
     assert quiet.returncode == 0, errors
     assert "multi_worker: 2 workers, 2 CPUs, 32 of 64 images each a step" in errors
 
-    process = launched(tmp_path / "killed", "--epochs", "3")
+    process = launched(tmp_path / "killed", "--epochs", "2")
     until = time.monotonic() + 120
     while not any((tmp_path / "killed/short/checkpoints").glob("*.index")):
         assert time.monotonic() < until

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_convmixer.training import RECIPES
+from keras_convmixer.training.layers import trainable
 from keras_convmixer.training.loop import _build
 from keras_convmixer.training.step import Step
 from keras_convmixer.training.strategy import choose
@@ -24,6 +25,7 @@ import keras, numpy, tensorflow as tf
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.data import Split
 from keras_convmixer.training.input import distributed_batches
+from keras_convmixer.training.layers import trainable
 from keras_convmixer.training.loop import _build
 from keras_convmixer.training.step import Step
 from keras_convmixer.training.strategy import Replicas, choose
@@ -50,7 +52,7 @@ for count in counts:
         replicas = Replicas(tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction), "mirrored")
     keras.utils.set_random_seed(0)
     with replicas.strategy.scope():
-        model = _build(recipe, 10, precision, classifier_activation=None)
+        model = trainable(_build(recipe, 10, precision, classifier_activation=None), replicas.count)
     step = Step(model, recipe, replicas, STEPS)
     batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
     step.run_several(batches, tf.constant(5))
@@ -112,7 +114,8 @@ def _step(**changes):
     )
     keras.utils.set_random_seed(0)
     precision = "float32" if recipe.precision == "auto" else recipe.precision
-    return Step(_build(recipe, 10, precision, classifier_activation=None), recipe, choose("one_device"), STEPS)
+    model = trainable(_build(recipe, 10, precision, classifier_activation=None), 1)
+    return Step(model, recipe, choose("one_device"), STEPS)
 
 
 def _batch(seed=0):
