@@ -129,6 +129,49 @@ def launch(
 
 
 @app.command
+def plan(
+    recipe: RecipeArgument,
+    *,
+    gpus: int = 1,
+    hosts: int = 1,
+    device: argument(str, "NAME|here") = "here",
+    images: argument(int | None, "INT", "the data set's own") = None,
+    classes: argument(int | None, "INT", "the data set's own") = None,
+    json: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Estimate what a recipe costs before anything is rented: memory, hours, energy.
+
+    For example: convmixer plan imagenet_1536_20 --gpus 8 --hosts 4 --device h200
+
+    Args:
+        recipe: what to train; its fields are options.
+        gpus: devices of each host.
+        hosts: hosts that train together.
+        device: t4, v100, rtx8000, l4, a100, h100, h200, by their data sheets; or this machine, measured for seconds.
+        images: training images, where the data set is not known here.
+        classes: their labels, likewise.
+        json: print one JSON object instead of a table.
+        verbose: show tracebacks and TensorFlow's own log.
+    """
+    from keras_convmixer.training.plan import DEVICES, SIZES, plan
+
+    if device != "here" and device not in DEVICES:
+        raise UsageError(f"--device {device}: there are here, {', '.join(DEVICES)}")
+    known = SIZES.get(recipe.dataset)
+    if known is None and (images is None or classes is None):
+        raise UsageError(f"the size of {recipe.dataset} is not known here: give --images and --classes")
+    if gpus < 1 or hosts < 1:
+        raise UsageError(f"--gpus {gpus} --hosts {hosts}: give 1 or more of each")
+    with starting_tensorflow(verbose):
+        found = plan(recipe, images or known[0], classes or known[1], gpus, hosts, DEVICES.get(device))
+    if json:
+        print_json(found.facts())
+    else:
+        tables.print_plan(recipe, device, gpus, hosts, found)
+
+
+@app.command
 def recipes(*, json: bool = False) -> None:
     """List the recipes: what they train, on what, for how long.
 

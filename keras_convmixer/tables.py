@@ -64,6 +64,30 @@ def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
     print_table("convmixer train RECIPE; --help shows its source and every field as an option", columns, rows)
 
 
+def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
+    """Print what `plan` estimated."""
+    step = sum(plan.step_seconds.values())
+    parts = ", ".join(f"{kind} {seconds / step:.0%}" for kind, seconds in plan.step_seconds.items())
+    fits = "not known" if plan.fitting_share is None else f"at most {max(plan.fitting_share, 0):,} images at once"
+    if plan.fitting_share is not None and plan.fitting_share < plan.share // recipe.accumulation:
+        fits += f", and {plan.share // recipe.accumulation:,} are asked for: raise --accumulation"
+    power = "not known" if plan.kilowatt_hours is None else f"{plan.kilowatt_hours:,.0f} kWh, hosts included"
+    print_facts(
+        f"{recipe.name} on {hosts} x {gpus} {device}",
+        {
+            "parameters": f"{plan.work.parameters:,}",
+            "an image forward": f"{plan.work.forward_operations / 1e9:,.2f} GFLOPs",
+            "a step": f"{step * 1000:,.0f} ms for {plan.replicas * plan.share:,} images, {plan.share:,} a replica",
+            "of it": parts,
+            "speed": f"{plan.images_per_second:,.0f} images/s",
+            "memory of a replica": ", ".join(f"{decimal(int(size))} {what}" for what, size in plan.memory.items()),
+            "that fits": fits,
+            "training": f"{plan.steps:,} steps, {plan.hours:,.1f} hours",
+            "energy": power,
+        },
+    )
+
+
 def print_training(run: Path, summary: dict) -> None:
     """Print what `train` returned."""
     print_facts(
@@ -72,6 +96,8 @@ def print_training(run: Path, summary: dict) -> None:
             "test accuracy": f"{summary['test_accuracy']:.2%} of {summary['test_images']:,} images",
             "parameters": f"{summary['parameters']:,}",
             "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s",
+            "energy": f"{summary['kilowatt_hours']:.2g} kWh, {summary['kilograms_co2']:.2g} kg CO2, "
+            + ("by the processor's counter" if summary["energy_measured"] else "estimated from the processor's load"),
             "model": run / "model.keras",
             "pictures": ", ".join(f"{name}.png" for name in ("curves", "confusion", "predictions")),
         },

@@ -22,17 +22,31 @@ class History(tf.train.experimental.PythonState):
 
     def __init__(self):
         self.epochs: list[dict] = []
-        self.seconds = 0.0
-        """Of training, in all processes that trained one after the other."""
+        self.sums = [0.0, 0.0]
+        """Of the steps of the epoch that is not over: losses and accuracies."""
+        self.first_loss: float | None = None
+        self.used = {"seconds": 0.0, "kilowatt_hours": 0.0, "kilograms_co2": 0.0}
+        """By training, in all processes that trained one after the other."""
 
     def serialize(self) -> str:
         """As JSON."""
-        return json.dumps({"epochs": self.epochs, "seconds": self.seconds})
+        return json.dumps({name: getattr(self, name) for name in ("epochs", "sums", "first_loss", "used")})
 
     def deserialize(self, string_value) -> None:
         """Take back what `serialize` returned."""
-        content = json.loads(string_value)
-        self.epochs, self.seconds = content["epochs"], content["seconds"]
+        for name, value in json.loads(string_value).items():
+            setattr(self, name, value)
+
+    def add(self, loss: float, accuracy: float) -> None:
+        """Count steps of the epoch: their losses and accuracies, added up."""
+        if self.first_loss is None:
+            self.first_loss = loss
+        self.sums = [self.sums[0] + loss, self.sums[1] + accuracy]
+
+    def end_epoch(self, measured: dict) -> None:
+        """Keep what was measured of an epoch."""
+        self.epochs.append(measured)
+        self.sums = [0.0, 0.0]
 
 
 class Checkpoints:

@@ -16,7 +16,6 @@ import zlib
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_convmixer.atomic import atomic_file, explaining_full_disk, require_folder_name
@@ -28,6 +27,7 @@ from keras_convmixer.images import Preprocessing
 from . import figures
 from .checkpoints import Checkpoints, History
 from .data import Dataset, Split, load_dataset
+from .energy import Meter
 from .evaluation import evaluate
 from .input import distributed_batches
 from .launch import beat
@@ -92,8 +92,6 @@ def train(
     replicas = choose(strategy)
     goes_on = _goes_on(run, recipe, overwrite)
     _check_batch(recipe, replicas)
-    if verbose and replicas.is_chief:
-        print(replicas.described(recipe.batch_size), file=sys.stderr)
     preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
     with progress_bar(verbose) as progress:
         dataset = load_dataset(recipe.dataset, preprocessing, progress=progress, data_dir=recipe.data_dir)
@@ -101,12 +99,15 @@ def train(
         raise ValueError(
             f"batch_size={recipe.batch_size} is more than the {len(dataset.train)} training images: give less"
         )
+    keras.utils.set_random_seed(recipe.seed)
+    model = _build(recipe, len(dataset.class_names))
+    if recipe.weights:
+        model.set_weights(_build(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
     if replicas.is_chief:
         _begin(run, recipe, goes_on)
     if replicas.workers > 1:
         _check_same_recipe(recipe, replicas)  # and so wait for the chief
-    keras.utils.set_random_seed(recipe.seed)
-    _Run(run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, verbose).train()
+    _Run(model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, verbose).train()
     if not replicas.is_chief:
         return {}
     return json.loads((run / "summary.json").read_text())
@@ -180,8 +181,9 @@ def _sum_over_workers(replicas, values: list[float]) -> list[float]:
 class _Run:
     """A run in progress."""
 
-    def __init__(self, folder, recipe, dataset: Dataset, replicas: Replicas, minutes, steps_per_call, verbose):
+    def __init__(self, model, folder, recipe, dataset: Dataset, replicas: Replicas, minutes, steps_per_call, verbose):
         self._folder, self._recipe, self._dataset, self._replicas = folder, recipe, dataset, replicas
+        self._verbose = verbose
         self._classes = len(dataset.class_names)
         self._steps_per_epoch = len(dataset.train) // recipe.batch_size
         self._steps = self._steps_per_epoch * recipe.epochs
@@ -190,9 +192,7 @@ class _Run:
         precision = recipe.precision
         if precision == "auto":
             precision = "mixed_bfloat16" if accelerated else "float32"
-        self.model = _build(recipe, self._classes)  # what is evaluated and saved
-        if recipe.weights:
-            self.model.set_weights(_build(recipe, self._classes, weights=recipe.weights).get_weights())
+        self.model = model  # what is evaluated and saved
         with replicas.strategy.scope():
             trained = trainable(_build(recipe, self._classes, precision, classifier_activation=None), replicas.count)
             trained.set_weights(self.model.get_weights())
@@ -202,26 +202,28 @@ class _Run:
             folder / "checkpoints", self.step, self.history, replicas.is_chief, minutes=minutes
         )
         self._progress = TrainingProgress(recipe, self._steps_per_epoch, verbose and replicas.is_chief)
-        self._first_loss = None
+        self._meter = Meter()
+        self._read = self._meter.read()
 
     def train(self):
-        start = self.checkpoints.restore()
-        if start and self._replicas.is_chief:
+        start, says = self.checkpoints.restore(), self._verbose and self._replicas.is_chief
+        if says:
+            print(self._replicas.described(self._recipe.batch_size), file=sys.stderr)
+        if start and says:
             print(f"resuming at step {start:,} of {self._steps:,}", file=sys.stderr)
         with self._progress.bar, _stopping_on_sigterm(self.step):
             batches = distributed_batches(
                 self._dataset.train, self._classes, self._recipe, self._replicas, start, self._steps
             )
             self._progress.begin(start)
-            while self.step.number < self._steps:
+            while len(self.history.epochs) < self._recipe.epochs:
                 self._epoch(batches)
         self._publish()
 
     def _epoch(self, batches):
-        number = self.step.number // self._steps_per_epoch + 1
+        number = len(self.history.epochs) + 1
         end = number * self._steps_per_epoch
-        losses = []
-        started, before = time.monotonic(), self.step.number
+        started = time.monotonic()
         while (step := self.step.number) < end:
             count = min(self._steps_per_call, end - step)
             waited = time.monotonic()
@@ -231,20 +233,20 @@ class _Run:
                 results = self.step.run(batch)
             else:
                 results, waited = self.step.run_several(batches, tf.constant(count)), 0.0
-            loss, accuracy, _, stop = (float(value) for value in results)
+            loss, accuracy, norm, stop = (float(value) for value in results)
             beat()
-            self._check(loss, step + count)
-            losses.append((loss * count, accuracy * count))
+            self._check(loss, norm, step + count)
+            self.history.add(loss * count, accuracy * count)
             self._progress.advance(count, waited, loss, accuracy, self.step.learning_rate)
             if stop:
-                self._time(started)
+                self._count(started)
                 self.checkpoints.save()
                 raise Stopped(f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on")
             self.checkpoints.save_if_due()
-        self._time(started)
-        loss, accuracy = np.sum(losses, 0) / (end - before)
+        self._count(started)
+        loss, accuracy = (total / self._steps_per_epoch for total in self.history.sums)
         validation = self._evaluate(self._dataset.validation)
-        self.history.epochs.append(
+        self.history.end_epoch(
             {
                 "epoch": number - 1,
                 "accuracy": accuracy,
@@ -257,8 +259,8 @@ class _Run:
         self._progress.epoch_done(self.history.epochs[-1])
         self._log_for_tensorboard(number * self._steps_per_epoch)
         self.checkpoints.save()
-        if self._first_loss is not None and loss > DIVERGED * self._first_loss:
-            raise self._divergence(f"the loss grew from {self._first_loss:.3g} to {loss:.3g}", end)
+        if loss > DIVERGED * self.history.first_loss:
+            raise self._divergence(f"the loss grew from {self.history.first_loss:.3g} to {loss:.3g}", end)
 
     def _log_for_tensorboard(self, step):
         if self._replicas.is_chief:
@@ -266,14 +268,20 @@ class _Run:
                 for name, value in self.history.epochs[-1].items():
                     tf.summary.scalar(name, value)
 
-    def _time(self, started):
-        self.history.seconds += time.monotonic() - started
+    def _count(self, started):
+        """Add what was used since the last time."""
+        before, self._read = self._read, self._meter.read()
+        energy = [now - then for now, then in zip(self._read[:2], before[:2], strict=True)]
+        energy = _sum_over_workers(self._replicas, energy)
+        used = (time.monotonic() - started, *energy)
+        for name, amount in zip(self.history.used, used, strict=True):
+            self.history.used[name] += amount
 
-    def _check(self, loss, step):
-        if self._first_loss is None:
-            self._first_loss = loss
+    def _check(self, loss, norm, step):
         if not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}", step)
+        if not math.isfinite(norm) and not self.step.leaves_out_overflows:
+            raise self._divergence(f"the gradients' norm became {norm}", step)
 
     def _divergence(self, what, step):
         last = self._folder / "checkpoints"
@@ -318,7 +326,7 @@ class _Run:
         self.model.set_weights(self.step.weights())
         self.model.save(folder / "model.keras")
         evaluation = evaluate(self.model, dataset.test)
-        seconds = self.history.seconds
+        used = self.history.used
         summary = {
             "test_accuracy": evaluation.accuracy,
             "test_loss": evaluation.loss,
@@ -328,8 +336,10 @@ class _Run:
             "parameters": self.model.count_params(),
             "epochs": recipe.epochs,
             "replicas": self._replicas.count,
-            "seconds": seconds,
-            "images_per_second": self._steps * recipe.batch_size / seconds,
+            **used,
+            "energy_measured": self._read.measured,
+            "co2_of": self._read.place,
+            "images_per_second": self._steps * recipe.batch_size / used["seconds"],
             "input_share": self._progress.input_share,
         }
         for name, content in (("recipe.json", dataclasses.asdict(recipe)), ("summary.json", summary)):

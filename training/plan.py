@@ -16,7 +16,7 @@ The model of a step: its operations in four kinds, each with a rate of the devic
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from .recipe import Recipe
 
@@ -69,6 +69,10 @@ DEVICES = {
 """By the manufacturer's data sheets, dense."""
 
 
+SIZES = {"digits": (1257, 10), "cifar10": (49_000, 10), "imagenet2012": (1_281_167, 1000)}
+"""Training images and labels of the data sets that recipes name."""
+
+
 @dataclass(frozen=True)
 class Rates:
     """What a device reaches, of each kind of work: operations or bytes a second."""
@@ -93,6 +97,11 @@ class Work:
     layer_numbers: int
     """Numbers in one layer's tensor."""
     layers: int
+
+    @property
+    def forward_operations(self) -> float:
+        """To classify one image."""
+        return (self.matrix_operations + self.depthwise_operations) / 3
 
     @classmethod
     def of(cls, recipe: Recipe, classes: int) -> Work:
@@ -132,6 +141,11 @@ class Plan:
     def images_per_second(self) -> float:
         """Of all replicas."""
         return self.replicas * self.share / sum(self.step_seconds.values())
+
+    def facts(self) -> dict:
+        """All of it as JSON."""
+        derived = {name: getattr(self, name) for name in ("hours", "images_per_second", "kilowatt_hours")}
+        return {**asdict(self), **derived}
 
     @property
     def kilowatt_hours(self) -> float | None:
@@ -181,53 +195,42 @@ def plan(
 
 
 def measured_rates(recipe: Recipe, share: int, seconds: float = 1.0) -> Rates:
-    """Measure what this machine's processor reaches on a recipe's shapes, each kind of work for about a second."""
+    """Measure what this machine reaches on a recipe's layers, each kind of work for about a second."""
+    import keras
     import tensorflow as tf
+
+    from .layers import CPUDepthwiseConv2D, FusedBatchNormalization
 
     side = recipe.image_size // recipe.patch_size
     shape = (share, side, side, recipe.dim)
     images = tf.random.stateless_normal(shape, (0, 0))
-    pointwise = tf.Variable(tf.random.stateless_normal((1, 1, recipe.dim, recipe.dim), (0, 1)))
-    depthwise = tf.Variable(tf.random.stateless_normal((recipe.kernel_size, recipe.kernel_size, recipe.dim, 1), (0, 2)))
+    pointwise = keras.layers.Conv2D(recipe.dim, 1, use_bias=False)
+    depthwise = CPUDepthwiseConv2D(recipe.kernel_size, padding="same")
+    normalize, activate = FusedBatchNormalization(), keras.layers.Activation(recipe.activation)
+    for layer in (pointwise, depthwise, normalize):
+        layer.build(shape)
 
-    def gradients(function, weights):
+    def seconds_of(function, variables):
+        weights = [variable.value for variable in variables]
+
         @tf.function
         def run():
             with tf.GradientTape() as tape:
                 tape.watch(images)
                 result = function()
-            return tape.gradient(result, [images, weights], output_gradients=images)
+            return tape.gradient(result, [images, *weights], output_gradients=images)
 
         return _time(run, seconds)
 
     numbers = share * side * side * recipe.dim
-    product = gradients(lambda: tf.nn.conv2d(images, pointwise, 1, "SAME"), pointwise)
-    by_channel = gradients(lambda: tf.nn.depthwise_conv2d(images, depthwise, (1, 1, 1, 1), "SAME"), depthwise)
-    normalized = _time(_elementwise(images, recipe), seconds)
+    product = seconds_of(lambda: pointwise(images), pointwise.trainable_variables)
+    by_channel = seconds_of(lambda: depthwise(images), depthwise.trainable_variables)
+    other = seconds_of(lambda: normalize(activate(images), training=True) + images, normalize.trainable_variables)
     return Rates(
         6 * numbers * recipe.dim / product,
         6 * numbers * recipe.kernel_size**2 / by_channel,
-        PASSES / 2 * numbers * 4 / normalized,
+        PASSES / 2 * numbers * 4 / other,
     )
-
-
-def _elementwise(images, recipe):
-    """Return a function of half a layer's elementwise work, forward and backward."""
-    import keras
-    import tensorflow as tf
-
-    normalize = keras.layers.BatchNormalization()
-    activate = keras.layers.Activation(recipe.activation)
-    normalize.build(images.shape)
-
-    @tf.function
-    def run():
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            result = normalize(activate(images), training=True) + images
-        return tape.gradient(result, [images, normalize.gamma.value, normalize.beta.value], output_gradients=images)
-
-    return run
 
 
 def _time(run, seconds):

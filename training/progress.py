@@ -46,6 +46,7 @@ class TrainingProgress:
                 f"accuracy {measured['accuracy']:.1%}, validation loss {measured['val_loss']:.3f}, "
                 f"validation accuracy {measured['val_accuracy']:.1%}",
                 highlight=False,
+                soft_wrap=True,
             )
         self.bar.update(self._task, description=self._name((measured["epoch"] + 1) * self._steps_per_epoch))
         self._last = time.monotonic()

@@ -27,8 +27,8 @@ class Step:
                 flat = [variable for variable in model.trainable_variables if len(variable.shape) == 1]
                 optimizer.exclude_from_weight_decay(var_list=flat)
             self._schedule = schedule
-            self._loss_scale = any(layer.dtype_policy.name == "mixed_float16" for layer in model.layers)
-            if self._loss_scale:
+            self.leaves_out_overflows = any(layer.dtype_policy.name == "mixed_float16" for layer in model.layers)
+            if self.leaves_out_overflows:
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(model.trainable_variables)
             self.optimizer = optimizer
@@ -109,4 +109,4 @@ class Step:
         return [loss, tf.reduce_sum(tf.cast(right, tf.float32)), *gradients]
 
     def _current_loss_scale(self):
-        return tf.convert_to_tensor(self.optimizer.dynamic_scale) if self._loss_scale else tf.constant(1.0)
+        return tf.convert_to_tensor(self.optimizer.dynamic_scale) if self.leaves_out_overflows else tf.constant(1.0)

@@ -1,12 +1,15 @@
 import hashlib
+import json
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from conftest import colour_images
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.training import load_dataset, load_images
+from keras_convmixer.training import data, load_dataset, load_images
 
 NATIVE = Preprocessing(8, 8)
 
@@ -101,3 +104,60 @@ def test_what_is_wrong_with_a_folder(folder, tmp_path):
     (folder / "dog" / "0.png").write_text("broken")
     with pytest.raises(ValueError, match=r"dog.0\.png is not a picture"):
         load_images(str(folder), NATIVE)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A data set as tensorflow-datasets keeps it: 100 training images of three colours, 12 test images."""
+    folder = tmp_path_factory.mktemp("tfds")
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["red", "green", "blue"]),
+        }
+    )
+
+    def split(count, seed):
+        images, labels = colour_images(count, seed)
+        pairs = zip(images, labels, strict=True)
+        return [(key, {"image": image, "label": label}) for key, (image, label) in enumerate(pairs)]
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "colours",
+        version="1.0.0",
+        features=features,
+        split_datasets={"train": split(100, 0), "test": split(12, 1)},
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+    # Without which tensorflow-datasets does not know which feature is the label.
+    information = next(folder.rglob("dataset_info.json"))
+    content = json.loads(information.read_text())
+    content["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
+    information.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_data_set_of_tensorflow_datasets(prepared):
+    dataset = load_dataset("colours", Preprocessing(8, 8), data_dir=str(prepared))
+    assert dataset.class_names == ("red", "green", "blue")
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (98, 2, 12)
+    images, labels = colour_images(100, 0)
+    np.testing.assert_array_equal(dataset.train.images, np.delete(images, [49, 99], 0))
+    np.testing.assert_array_equal(dataset.validation.labels, labels[[49, 99]])
+    np.testing.assert_array_equal(dataset.test.images, colour_images(12, 1)[0])
+    larger = load_dataset("colours", Preprocessing(16, 16), data_dir=str(prepared))
+    assert larger.test.images.shape == (12, 16, 16, 3)
+    with pytest.raises(ValueError, match="colours has the labels red, green, blue, which are not the model's"):
+        load_dataset("colours", Preprocessing(8, 8), ("a", "b", "c"), data_dir=str(prepared))
+
+
+def test_a_data_set_that_is_not_prepared_is_named_with_the_command(tmp_path):
+    with pytest.raises(ValueError, match=r"the data set mnist is not in .*: get it with `.* build mnist --data_dir"):
+        load_dataset("mnist", Preprocessing(8, 8), data_dir=str(tmp_path))
+
+
+def test_more_than_fits_in_memory_is_said_before_it_is_read(prepared, monkeypatch):
+    monkeypatch.setattr(data.os, "sysconf", lambda name: 100)
+    with pytest.raises(ValueError, match="colours at 8x8 takes 0 GB of memory, and the machine has 0"):
+        load_dataset("colours", Preprocessing(8, 8), data_dir=str(prepared))

@@ -31,12 +31,14 @@ OPTIONS = (
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "short"
     train(SHORT, folder, verbose=False)
-    return load_run(folder).model.get_weights()
+    return folder
 
 
-def assert_same(folder, weights):
+def assert_same(folder, uninterrupted):
+    weights = load_run(uninterrupted).model.get_weights()
     for one, other in zip(load_run(folder).model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert (folder / "metrics.csv").read_text() == (uninterrupted / "metrics.csv").read_text()
 
 
 class Stop(Exception):
@@ -71,7 +73,18 @@ def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step
     train(SHORT, tmp_path / "run")
     assert f"resuming at step {step} of 38" in capfd.readouterr().err
     assert_same(tmp_path / "run", uninterrupted)
-    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "evaluate", stop)
+        with pytest.raises(Stop):
+            train(SHORT, tmp_path / "run", checkpoint_minutes=0, verbose=False)
+    train(SHORT, tmp_path / "run", verbose=False)
+    assert_same(tmp_path / "run", uninterrupted)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, monkeypatch, caplog):

@@ -55,6 +55,8 @@ def test_the_summary_is_what_the_saved_model_does(short):
     assert summary["test_accuracy"] == np.mean(predicted == test.labels)
     assert summary["test_accuracy"] > 0.5
     assert summary["test_images"] == 360
+    assert summary["kilowatt_hours"] > 0
+    assert 0 <= summary["input_share"] < 1
     assert summary["parameters"] == loaded.model.count_params()
     assert load_run(folder / "model.keras").recipe == SHORT
 
