@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import colour_images
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -104,6 +103,11 @@ def test_what_is_wrong_with_a_folder(folder, tmp_path):
     (folder / "dog" / "0.png").write_text("broken")
     with pytest.raises(ValueError, match=r"dog.0\.png is not a picture"):
         load_images(str(folder), NATIVE)
+
+
+def colour_images(count, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    return images, np.arange(count) % 3
 
 
 @pytest.fixture(scope="module")
