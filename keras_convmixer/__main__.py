@@ -109,9 +109,10 @@ def launch(
     *,
     workers: int = 2,
     restarts: int = 10,
-    stall_seconds: float = 120.0,
+    startup_seconds: float = 1800.0,
+    stall_seconds: float = 600.0,
 ) -> None:
-    """Train with several workers on this machine; when one dies or stalls, go on from the last checkpoint.
+    """Train with several workers on this machine, without GPUs; when one dies or stalls, all begin again where it was.
 
     For example: convmixer launch --workers 2 digits --epochs 10
 
@@ -119,13 +120,14 @@ def launch(
         arguments: what `convmixer train` takes; after the options of launch.
         workers: processes that train together, each on its share of every batch.
         restarts: how many times all workers are started again.
-        stall_seconds: a worker that does no step for so long counts as stalled.
+        startup_seconds: within which every worker must have loaded its data and done a step.
+        stall_seconds: a worker that does no step for so long, evaluation included, counts as stalled.
     """
     from keras_convmixer.training.launch import Launch
 
     if workers < 1:
         raise UsageError(f"--workers {workers}: give 1 or more")
-    sys.exit(Launch(["train", *shlex.split(arguments)], workers, restarts, stall_seconds=stall_seconds).run())
+    sys.exit(Launch(["train", *shlex.split(arguments)], workers, restarts, startup_seconds, stall_seconds).run())
 
 
 @app.command

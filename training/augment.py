@@ -85,17 +85,15 @@ class Augmentation:
         return tf.ensure_shape(tf.cast(cut + 0.5, tf.uint8), images.shape)
 
     def colours(self, step: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        """Flip, jitter and RandAugment: uint8 `[images, height, width, 3]` in and out."""
+        """Flip, RandAugment and jitter: uint8 `[images, height, width, 3]` in and out."""
         if self._recipe.flip:
             mirrored = tf.where(self.draws(step, "flip", 1)[:, 0] < 0.5)
             # Not tf.where on the images, which takes ten times as long.
             reversed_ = tf.reverse(tf.gather(images, mirrored[:, 0]), [2])
             images = tf.tensor_scatter_nd_update(images, mirrored, reversed_)
-        if self._recipe.color_jitter:
-            images = self._jittered(step, images)
         if self._rand_augment:
             images = self._rand_augment(images, self.draws(step, "rand_augment", 5 * self._rand_augment.layers))
-        return images
+        return self._jittered(step, images) if self._recipe.color_jitter else images
 
     def _jittered(self, step, images):
         """Brightness, contrast and saturation, each by a factor; torchvision draws their order too."""

@@ -37,11 +37,11 @@ class History(tf.train.experimental.PythonState):
         for name, value in json.loads(string_value).items():
             setattr(self, name, value)
 
-    def add(self, loss: float, accuracy: float) -> None:
-        """Count steps of the epoch: their losses and accuracies, added up."""
+    def add(self, steps: int, loss: float, accuracy: float) -> None:
+        """Count steps of the epoch, with their mean loss and accuracy."""
         if self.first_loss is None:
             self.first_loss = loss
-        self.sums = [self.sums[0] + loss, self.sums[1] + accuracy]
+        self.sums = [self.sums[0] + steps * loss, self.sums[1] + steps * accuracy]
 
     def end_epoch(self, measured: dict) -> None:
         """Keep what was measured of an epoch."""
@@ -60,7 +60,7 @@ class Checkpoints:
     def __init__(self, folder: Path, step: Step, history: History, writes: bool, minutes: float):
         self._step, self._history, self._writes, self._seconds = step, history, writes, minutes * 60
         checkpoint = tf.train.Checkpoint(
-            model=step.model, optimizer=step.optimizer, average=step.average, history=history
+            model=step.model, optimizer=step.optimizer, average=step.average, step=step.counter, history=history
         )
         self._folder = folder
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=KEPT)
@@ -84,10 +84,10 @@ class Checkpoints:
             raise ValueError(f"every checkpoint in {self._folder} is damaged: remove the folder to begin again")
         return 0
 
-    def save_if_due(self) -> None:
-        """Save where the last one is older than it may be."""
-        if time.monotonic() - self._saved >= self._seconds:
-            self.save()
+    @property
+    def due(self) -> bool:
+        """Whether the last one is older than it may be."""
+        return time.monotonic() - self._saved >= self._seconds
 
     def save(self) -> None:
         """Save now; a full disk is an OSError that says so, and leaves the former checkpoints."""

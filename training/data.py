@@ -10,6 +10,8 @@ from rich.progress import Progress
 
 from keras_convmixer.images import SUFFIXES, Preprocessing
 
+UNLABELLED_TEST = ("imagenet2012",)
+"""Whose test images have the label -1."""
 HELD_OUT = 50
 """Every so many training images one is for validation, where a data set has no split for it."""
 
@@ -112,7 +114,8 @@ def tensorflow_dataset(
         builder.info.features[keys[0]], tfds.features.Image
     ):
         raise ValueError(f"the data set {name} has no images with labels: name one for image classification")
-    evaluation = next((split for split in ("test", "validation") if split in splits), None)
+    unlabelled = {"test"} if name.split(":")[0].split("/")[0] in UNLABELLED_TEST else set()
+    evaluation = next((split for split in ("test", "validation") if split in splits and split not in unlabelled), None)
     if "train" not in splits or evaluation is None:
         raise ValueError(f"the data set {name} has the splits {', '.join(splits)}: name one with train and test")
     names = tuple(label.names)
@@ -150,10 +153,10 @@ def tensorflow_dataset(
 def _require_memory(name, count, preprocessing):
     needed = count * preprocessing.height * preprocessing.width * preprocessing.channels
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there / 2:
+    if 2 * needed > there:  # TensorFlow makes a copy
         raise ValueError(
-            f"{name} at {preprocessing.height}x{preprocessing.width} takes {needed / 1e9:,.0f} GB of memory, and the "
-            f"machine has {there / 1e9:,.0f}: give a smaller --image-size"
+            f"{name} at {preprocessing.height}x{preprocessing.width} takes twice {needed / 1e9:,.0f} GB of memory, and "
+            f"the machine has {there / 1e9:,.0f}: give a smaller --image-size"
         )
 
 

@@ -19,7 +19,8 @@ def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Re
     end is left out.
     """
     steps_per_epoch = len(split) // recipe.batch_size
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    with tf.device("CPU:0"):  # also where there are GPUs, whose memory is for training
+        images, labels = tf.constant(split.images), tf.constant(split.labels)
     share = recipe.batch_size // replicas.count
 
     def batch(number):

@@ -157,9 +157,13 @@ def _check_batch(recipe: Recipe, replicas: Replicas):
 
 def _check_same_recipe(recipe, replicas):
     number = zlib.crc32(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode())
-    summed = _sum_over_workers(replicas, [float(number)])[0]
-    if summed != number * replicas.workers:
+    if _differs(replicas, number):
         raise ValueError("the workers were started with different recipes: give all the same options")
+
+
+def _differs(replicas, number: int) -> bool:
+    """Tell whether a whole number of under 2**32 is not the same on every worker."""
+    return abs(_sum_over_workers(replicas, [float(number)])[0] - number * replicas.workers) > 0.5
 
 
 def _sum_over_workers(replicas, values: list[float]) -> list[float]:
@@ -191,7 +195,7 @@ class _Run:
         self._steps_per_call = steps_per_call or (20 if accelerated else 1)
         precision = recipe.precision
         if precision == "auto":
-            precision = "mixed_bfloat16" if accelerated else "float32"
+            precision = _fastest_precision() if accelerated else "float32"
         self.model = model  # what is evaluated and saved
         with replicas.strategy.scope():
             trained = trainable(_build(recipe, self._classes, precision, classifier_activation=None), replicas.count)
@@ -207,6 +211,8 @@ class _Run:
 
     def train(self):
         start, says = self.checkpoints.restore(), self._verbose and self._replicas.is_chief
+        if _differs(self._replicas, start):
+            raise ValueError("the workers do not see the same checkpoints: give --runs a folder that all of them share")
         if says:
             print(self._replicas.described(self._recipe.batch_size), file=sys.stderr)
         if start and says:
@@ -236,15 +242,20 @@ class _Run:
             loss, accuracy, norm, stop = (float(value) for value in results)
             beat()
             self._check(loss, norm, step + count)
-            self.history.add(loss * count, accuracy * count)
+            self.history.add(count, loss, accuracy)
             self._progress.advance(count, waited, loss, accuracy, self.step.learning_rate)
             if stop:
                 self._count(started)
                 self.checkpoints.save()
+                _sum_over_workers(self._replicas, [0.0])  # nobody leaves, and has others killed, before it is saved
                 raise Stopped(f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on")
-            self.checkpoints.save_if_due()
+            if self.checkpoints.due:
+                started = self._count(started)
+                self.checkpoints.save()
         self._count(started)
         loss, accuracy = (total / self._steps_per_epoch for total in self.history.sums)
+        if loss > DIVERGED * self.history.first_loss:  # before a checkpoint says that this epoch is over
+            raise self._divergence(f"the loss grew from {self.history.first_loss:.3g} to {loss:.3g}", end)
         validation = self._evaluate(self._dataset.validation)
         self.history.end_epoch(
             {
@@ -259,8 +270,6 @@ class _Run:
         self._progress.epoch_done(self.history.epochs[-1])
         self._log_for_tensorboard(number * self._steps_per_epoch)
         self.checkpoints.save()
-        if loss > DIVERGED * self.history.first_loss:
-            raise self._divergence(f"the loss grew from {self.history.first_loss:.3g} to {loss:.3g}", end)
 
     def _log_for_tensorboard(self, step):
         if self._replicas.is_chief:
@@ -269,13 +278,14 @@ class _Run:
                     tf.summary.scalar(name, value)
 
     def _count(self, started):
-        """Add what was used since the last time."""
+        """Add what was used since the last time; return the time of now."""
         before, self._read = self._read, self._meter.read()
         energy = [now - then for now, then in zip(self._read[:2], before[:2], strict=True)]
         energy = _sum_over_workers(self._replicas, energy)
         used = (time.monotonic() - started, *energy)
         for name, amount in zip(self.history.used, used, strict=True):
             self.history.used[name] += amount
+        return time.monotonic()
 
     def _check(self, loss, norm, step):
         if not math.isfinite(loss):
@@ -285,7 +295,7 @@ class _Run:
 
     def _divergence(self, what, step):
         last = self._folder / "checkpoints"
-        saved = f"the last good checkpoint is in {last}" if any(last.glob("*.index")) else "no checkpoint was saved"
+        saved = f"the last checkpoint is in {last}" if any(last.glob("*.index")) else "no checkpoint was saved"
         return FloatingPointError(
             f"{what} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}: lower --learning-rate "
             f"and begin again with --overwrite; {saved}"
@@ -371,6 +381,13 @@ def _build(recipe, classes, precision="float32", **changes):
         )
     finally:
         keras.config.set_dtype_policy(former)
+
+
+def _fastest_precision():
+    """Return mixed_bfloat16, or mixed_float16 on GPUs before Ampere, whose matrix units have no bfloat16."""
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    old = any(detail.get("compute_capability", (8, 0)) < (8, 0) for detail in details)
+    return "mixed_float16" if old else "mixed_bfloat16"
 
 
 @contextlib.contextmanager

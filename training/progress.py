@@ -18,9 +18,9 @@ class TrainingProgress:
         self._waited = self._trained = 0.0
 
     @property
-    def input_share(self) -> float:
-        """Share of the time, 0..1, in which training waited for images."""
-        return self._waited / self._trained if self._trained else 0.0
+    def input_share(self) -> float | None:
+        """Share of the time, 0..1, in which training waited for images; None where several steps are one call."""
+        return self._waited / self._trained if self._trained and self._waited else None
 
     def begin(self, step: int) -> None:
         """Start at a step."""

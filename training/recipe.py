@@ -87,7 +87,7 @@ class Recipe:
     average_decay: float = 0.0
     """Decay per step of a moving average of the weights, which is then evaluated and saved; 0: none."""
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
-    """Of computation; auto: mixed_bfloat16 on GPUs and TPUs, else float32."""
+    """Of computation; auto: mixed_bfloat16 on TPUs and GPUs, mixed_float16 on GPUs before Ampere, else float32."""
     weights: str = ""
     """Where training starts: a file of weights, or `imagenet` for the published ones; empty: random weights."""
     crop_fraction: float = 1.0

@@ -40,6 +40,8 @@ class Step:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = replicas.count > 1
+        # Not the optimizer's, which does not count a step that is left out as its float16 gradients overflowed.
+        self.counter = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.stop = tf.Variable(0.0, trainable=False)
         """Set to 1 on any worker, it is seen by all at the same step."""
         # XLA fuses what lies between convolutions; on a CPU its own depthwise convolution is eight times slower.
@@ -51,7 +53,7 @@ class Step:
     @property
     def number(self) -> int:
         """Steps that were trained."""
-        return int(keras.ops.convert_to_numpy(self.optimizer.iterations))
+        return int(self.counter.numpy())
 
     @property
     def learning_rate(self) -> float:
@@ -65,6 +67,7 @@ class Step:
     def _run(self, batch):
         """Train a step: return mean loss, accuracy, the gradients' norm and whether to stop, float32 `[4]`."""
         results = self._replicas.strategy.run(self._replica_step, args=batch)
+        self.counter.assign_add(1)
         return self._replicas.strategy.experimental_local_results(results)[0]
 
     def _run_several(self, batches, count: tf.Tensor):

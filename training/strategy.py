@@ -11,7 +11,7 @@ import tensorflow as tf
 
 Name = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
-COLLECTIVE_TIMEOUT = 120
+COLLECTIVE_TIMEOUT = 600
 """Seconds after which a worker gives up on another that is alive and does not answer; TensorFlow's default is never."""
 
 

@@ -163,5 +163,5 @@ def test_a_data_set_that_is_not_prepared_is_named_with_the_command(tmp_path):
 
 def test_more_than_fits_in_memory_is_said_before_it_is_read(prepared, monkeypatch):
     monkeypatch.setattr(data.os, "sysconf", lambda name: 100)
-    with pytest.raises(ValueError, match="colours at 8x8 takes 0 GB of memory, and the machine has 0"):
+    with pytest.raises(ValueError, match="colours at 8x8 takes twice 0 GB of memory, and the machine has 0"):
         load_dataset("colours", Preprocessing(8, 8), data_dir=str(prepared))

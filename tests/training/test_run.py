@@ -102,6 +102,14 @@ def test_a_diverging_run_stops_and_leaves_what_was_there(short):
     assert files(folder) == before
 
 
+def test_a_run_whose_loss_grows_stops_each_time(tmp_path):
+    recipe = dataclasses.replace(SHORT, learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
+    for _ in range(2):  # the second time from the first one's checkpoint
+        with pytest.raises(FloatingPointError, match=r"(the loss grew from|became nan)"):
+            train(recipe, tmp_path / "run", checkpoint_minutes=0, verbose=False)
+    assert not (tmp_path / "run/model.keras").exists()
+
+
 def test_another_backend_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="training needs Keras on TensorFlow, and it runs on jax: set KERAS_BACKEND"):

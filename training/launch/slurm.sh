@@ -14,10 +14,11 @@
 set -uo pipefail
 
 # --kill-on-bad-exit: workers cannot go on without one.
-srun --kill-on-bad-exit=1 convmixer train "$@" --strategy multi_worker
+srun --kill-on-bad-exit=1 convmixer train "$@"
 code=$?
-# 75: stopped by a signal with a checkpoint saved. Any failure of a node ends here too: begin again where it was.
-if [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; then
+# 75: stopped by a signal with a checkpoint saved; over 128: killed. Begin again where it was. A wrong option or a loss
+# that diverged would only come again; Slurm itself requeues a job whose node failed.
+if { [ "$code" -eq 75 ] || [ "$code" -gt 128 ]; } && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

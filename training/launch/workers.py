@@ -28,14 +28,17 @@ def beat() -> None:
 
 @dataclass
 class Launch:
-    """Workers that train together; `arguments` are those of `convmixer`, "train" first."""
+    """Workers that train together on a machine without GPUs, of which one process uses all.
+
+    `arguments` are those of `convmixer`, "train" first.
+    """
 
     arguments: list[str]
     workers: int
     restarts: int = 10
-    startup_seconds: float = 300.0
+    startup_seconds: float = 1800.0
     """Within which every worker must have done its first step."""
-    stall_seconds: float = 120.0
+    stall_seconds: float = 600.0
     """After which a worker that does no step counts as stalled."""
 
     def run(self) -> int:
@@ -45,7 +48,7 @@ class Launch:
         as workers cannot go on without one; so has one that fails after it had trained, but not twice in a row. One
         that refuses to start, as for a wrong argument, ends the launch.
         """
-        self._told_to_stop = False
+        self._told_to_stop, self._processes = False, []
         former = signal.signal(signal.SIGTERM, self._stop)
         try:
             failed_before = False
@@ -53,6 +56,8 @@ class Launch:
                 code, problem = self._attempt()
                 if problem is None:
                     return code
+                if self._told_to_stop:
+                    return STOPPED
                 if code > 0 and failed_before:
                     return code
                 failed_before = code > 0
