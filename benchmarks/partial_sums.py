@@ -18,6 +18,7 @@ import keras_convmixer as kc
 from keras_convmixer.console import print_table, silence_native_logs
 from keras_convmixer.deployment import depthwise
 from keras_convmixer.deployment.cover import Piece
+from keras_convmixer.deployment.cover import cover as cheapest_cover
 
 
 def whole(rows, columns) -> tuple[Piece, ...]:
@@ -25,7 +26,7 @@ def whole(rows, columns) -> tuple[Piece, ...]:
     return (Piece(0, rows.taps, 0, columns.taps),)
 
 
-def deployed(model: keras.Model, cover=depthwise.cover, groups: int = depthwise.GROUP_CHANNELS) -> keras.Model:
+def deployed(model: keras.Model, cover=cheapest_cover, groups: int = depthwise.GROUP_CHANNELS) -> keras.Model:
     """Deploy with another cover, or other groups of channels."""
     with mock.patch.object(depthwise, "cover", cover), mock.patch.object(depthwise, "GROUP_CHANNELS", groups):
         return kc.deploy(model, verified=False)
@@ -57,7 +58,7 @@ def main(model: tyro.conf.Positional[Path], images: tyro.conf.Positional[Path]) 
         rows.append((name, f"{error.mean():.2%}", f"{error.max():.1%}", agreement, accuracy))
 
     def reverse(rows, columns):
-        return tuple(reversed(depthwise.cover(rows, columns)))
+        return tuple(reversed(cheapest_cover(rows, columns)))
 
     add("plain float32", artifacts.convert(original))
     add("plain int8", artifacts.convert(original, calibration))
@@ -65,12 +66,15 @@ def main(model: tyro.conf.Positional[Path], images: tyro.conf.Positional[Path]) 
     add("deployed int8", artifacts.convert(deployed(original), calibration))
     add("deployed int8, smallest piece first", artifacts.convert(deployed(original, reverse), calibration))
     add("deployed int8, groups of 32 channels", artifacts.convert(deployed(original, groups=32), calibration))
-    with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
-        file.write(artifacts.convert(deployed(original)))
-        file.flush()
-        add("deployed, dynamic int8 pointwise", artifacts.quantize_pointwise(Path(file.name)))
+    for_int8 = kc.deploy(original, "litert_int8", verified=False)
+    add("litert_int8, int8", artifacts.convert(for_int8, calibration))
+    for name, model in (("deployed", deployed(original)), ("litert_int8", for_int8)):
+        with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+            file.write(artifacts.convert(model))
+            file.flush()
+            add(f"{name}, dynamic int8", artifacts.quantize_pointwise(Path(file.name)))
     columns = ("form", "mean error", "largest", "agreement", "accuracy")
-    print_table(f"{model.name}, {len(test)} images; errors of logits, as a share of their range", columns, rows)
+    print_table(f"{original.name}, {len(test)} images; errors of logits, as a share of their range", columns, rows)
 
 
 if __name__ == "__main__":
