@@ -136,6 +136,10 @@ def _begin(run, recipe, goes_on):
     if not goes_on:
         shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
+    for partial in checkpoints.glob("*_temp"):  # what a process that was killed in writing left
+        shutil.rmtree(partial, ignore_errors=True)
+    for partial in checkpoints.glob("checkpoint.tmp*"):
+        partial.unlink()
     with explaining_full_disk(run), atomic_file(checkpoints / "recipe.json") as partial:
         partial.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
 

@@ -89,6 +89,8 @@ def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tm
 
 def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, monkeypatch, caplog):
     interrupted_at(30, tmp_path / "run", monkeypatch)
+    (tmp_path / "run/checkpoints/ckpt-31_temp").mkdir()  # as a killed process leaves it
+    (tmp_path / "run/checkpoints/checkpoint.tmp12").touch()
     data = sorted((tmp_path / "run/checkpoints").glob("*.data-*"))
     assert len(data) == 3
     newest = max(data, key=lambda path: int(path.name.split("-")[1].split(".")[0]))
@@ -96,6 +98,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, m
     train(SHORT, tmp_path / "run", verbose=False)
     assert "is damaged" in caplog.text
     assert "going back to the one before" in caplog.text
+    left = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+    assert not left & {"ckpt-31_temp", "checkpoint.tmp12"}
     assert_same(tmp_path / "run", uninterrupted)
 
 
