@@ -6,7 +6,6 @@ import contextlib
 import csv
 import dataclasses
 import json
-import logging
 import math
 import shutil
 import signal
@@ -30,14 +29,13 @@ from .data import Dataset, Split, load_dataset
 from .energy import Meter
 from .evaluation import evaluate
 from .input import distributed_batches
-from .launch import beat
+from .launch import STOPPED, beat
 from .layers import trainable
 from .progress import TrainingProgress
 from .recipe import Recipe
 from .step import Step
 from .strategy import Name, Replicas, choose
 
-log = logging.getLogger(__name__)
 DIVERGED = 4.0
 """How many times the first step's loss an epoch's mean may be, before the run counts as diverged."""
 
@@ -45,8 +43,7 @@ DIVERGED = 4.0
 class Stopped(RuntimeError):
     """Training was asked to stop, saved a checkpoint and can be resumed."""
 
-    exit_code = 75
-    """EX_TEMPFAIL: try again."""
+    exit_code = STOPPED
 
 
 def train(

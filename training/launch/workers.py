@@ -17,7 +17,7 @@ from pathlib import Path
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """The environment variable with the file that a worker touches at each step."""
 STOPPED = 75
-"""Exit code of a worker that saved a checkpoint and stopped because it was told to; see loop.Stopped."""
+"""Exit code of a worker that saved a checkpoint and stopped because it was told to: EX_TEMPFAIL, try again."""
 
 
 def beat() -> None:
