@@ -1,5 +1,6 @@
 """One definition of evaluation preprocessing: what training evaluates on is what serving and prediction see."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +73,8 @@ class Preprocessing:
         return cls(facts["height"], facts["width"], facts["channels"], facts["crop_fraction"])
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read a picture file as a person sees it: RGB, upright by its EXIF orientation, on white where transparent.
+def read_image(file: Path | bytes) -> Image.Image:
+    """Read a picture file, or what is in one, as a person sees it: RGB, upright by EXIF, on white where transparent.
 
     Of an animation, the first frame. 16-bit greyscale keeps its high byte.
 
@@ -82,9 +83,9 @@ def read_image(path: Path) -> Image.Image:
         ValueError: the file is no picture, is damaged, has 32-bit pixels or over 179 million, is under 2 pixels
             high or wide, or a hundred times longer than wide.
     """
-    path = Path(path)
+    path = "the picture" if isinstance(file, bytes) else Path(file)
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else path) as image:
             kind = image.format
             image.load()
             image = ImageOps.exif_transpose(image)

@@ -18,7 +18,7 @@ from .recipe import Recipe
 CROP_ATTEMPTS = 10
 ERASE_ATTEMPTS = 10
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
-PURPOSES = ("crop", "flip", "jitter", "rand_augment", "erase", "mix")
+PURPOSES = ("crop", "resize", "flip", "jitter", "rand_augment", "erase", "mix")
 
 
 class Augmentation:
@@ -66,9 +66,13 @@ class Augmentation:
         )
         return tf.stack([top, left, high, wide], axis=1)
 
+    def bicubic(self, step: tf.Tensor) -> tf.Tensor:
+        """Draw which pictures are resized bicubic and not bilinear: half of them, bool `[images]`, as timm does."""
+        return self.draws(step, "resize", 1)[:, 0] < 0.5
+
     def crop(self, step: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         """Cut a part out of each image in memory and enlarge it, bilinear; uint8 in and out."""
-        if self._recipe.crop_scale == 1 and self._recipe.crop_ratio == 1:
+        if not self._recipe.crops:
             return images
         count, height, width, _ = tf.unstack(tf.shape(images))
         boxes = self.boxes(step, tf.fill([count], height), tf.fill([count], width))

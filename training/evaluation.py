@@ -1,5 +1,7 @@
 """How good a trained model is."""
 
+import math
+import os
 from dataclasses import dataclass
 
 import keras
@@ -8,6 +10,7 @@ import numpy as np
 from keras_convmixer.classifier import as_classifier, predict
 
 from .data import Split
+from .pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -64,4 +67,21 @@ def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluati
             f"the model has {classifier.output_shape[-1]} classes, and the data {split.labels.max() + 1}: "
             "evaluate on the data that the model was trained for"
         )
-    return Evaluation(predict(classifier, split.images, batch_size), split.labels)
+    images = split.images
+    if isinstance(images, Pictures):
+        images = _Batches(images, batch_size)
+    return Evaluation(predict(classifier, images, batch_size), split.labels)
+
+
+class _Batches(keras.utils.PyDataset):
+    """Pictures by the batch, read in threads, whose order Keras keeps."""
+
+    def __init__(self, pictures, size):
+        super().__init__(workers=os.cpu_count(), max_queue_size=2 * os.cpu_count())
+        self._pictures, self._size = pictures, size
+
+    def __len__(self):
+        return math.ceil(len(self._pictures) / self._size)
+
+    def __getitem__(self, index):
+        return (self._pictures[index * self._size : (index + 1) * self._size],)

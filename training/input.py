@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from .augment import Augmentation
 from .data import Split
+from .pictures import Pictures
 from .recipe import Recipe
 from .strategy import Replicas
 
@@ -19,27 +20,63 @@ def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Re
     end is left out.
     """
     steps_per_epoch = len(split) // recipe.batch_size
-    with tf.device("CPU:0"):  # also where there are GPUs, whose memory is for training
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
     share = recipe.batch_size // replicas.count
+    with tf.device("CPU:0"):  # also where there are GPUs, whose memory is for training
+        labels = tf.constant(split.labels)
 
-    def batch(number):
+    def place(number):
+        """Return the step, the places in the global batch and the images, of a replica's share."""
         step, replica = number // replicas.here, replicas.worker * replicas.here + number % replicas.here
-        epoch, place = step // steps_per_epoch, step % steps_per_epoch
+        epoch, first = step // steps_per_epoch, step % steps_per_epoch * recipe.batch_size
         # With accumulation, all replicas' first parts together are the first part that one device would have: its
         # normalization sees the same images.
         parts = tf.range(recipe.accumulation, dtype=tf.int64)[:, None] * (recipe.batch_size // recipe.accumulation)
         part = share // recipe.accumulation
         positions = tf.reshape(parts + replica * part + tf.range(part, dtype=tf.int64), [share])
         seed = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
-        chosen = place * recipe.batch_size + positions
-        chosen = tf.random.experimental.index_shuffle(chosen, tf.cast(seed, tf.int32), len(split) - 1)
-        augmentation, step = Augmentation(recipe, classes, positions), tf.cast(step, tf.int32)
-        cropped = augmentation.crop(step, tf.gather(images, chosen))
+        chosen = tf.random.experimental.index_shuffle(first + positions, tf.cast(seed, tf.int32), len(split) - 1)
+        return tf.cast(step, tf.int32), Augmentation(recipe, classes, positions), chosen
+
+    def batch(number, cropped):
+        step, augmentation, chosen = place(number)
         return augmentation.batch(step, cropped, tf.gather(labels, chosen))
 
     def of_worker(_):
         numbers = tf.data.Dataset.range(start * replicas.here, stop * replicas.here)
-        return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+        if isinstance(split.images, Pictures):
+            cropped = _cropped_from_files(split.images, numbers, place, recipe.crops).batch(share)
+        else:
+            cropped = _cropped_in_memory(split.images, numbers, place)
+        batches = tf.data.Dataset.zip(numbers, cropped)
+        return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
     return iter(replicas.strategy.distribute_datasets_from_function(of_worker))
+
+
+def _cropped_in_memory(images, numbers, place):
+    with tf.device("CPU:0"):
+        images = tf.constant(images)
+
+    def cropped(number):
+        step, augmentation, chosen = place(number)
+        return augmentation.crop(step, tf.gather(images, chosen))
+
+    return numbers.map(cropped, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _cropped_from_files(pictures, numbers, place, crops):
+    sizes = tf.constant(pictures.sizes)
+
+    def of_share(number):
+        step, augmentation, chosen = place(number)
+        heights, widths = tf.unstack(tf.gather(sizes, chosen), axis=1)
+        return chosen, augmentation.boxes(step, heights, widths), augmentation.bicubic(step)
+
+    def read(index, box, bicubic):
+        # Without crops, as evaluation sees it.
+        arguments, function = ([index, box, bicubic], pictures.cut) if crops else ([index], pictures.__getitem__)
+        image = tf.numpy_function(function, arguments, tf.uint8, stateful=False)
+        return tf.ensure_shape(image, pictures.shape[1:])
+
+    each = numbers.map(of_share).unbatch()
+    return each.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

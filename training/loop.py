@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_convmixer.atomic import atomic_file, explaining_full_disk, require_folder_name
@@ -25,7 +26,7 @@ from keras_convmixer.images import Preprocessing
 
 from . import figures
 from .checkpoints import Checkpoints, History
-from .data import Dataset, Split, load_dataset
+from .data import Dataset, load_dataset
 from .energy import Meter
 from .evaluation import evaluate
 from .input import distributed_batches
@@ -91,7 +92,9 @@ def train(
     _check_batch(recipe, replicas)
     preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
     with progress_bar(verbose) as progress:
-        dataset = load_dataset(recipe.dataset, preprocessing, progress=progress, data_dir=recipe.data_dir)
+        dataset = load_dataset(
+            recipe.dataset, preprocessing, progress=progress, data_dir=recipe.data_dir, crops=recipe.crops
+        )
     if len(dataset.train) < recipe.batch_size:
         raise ValueError(
             f"batch_size={recipe.batch_size} is more than the {len(dataset.train)} training images: give less"
@@ -102,6 +105,7 @@ def train(
         model.set_weights(_build(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
     if replicas.is_chief:
         _begin(run, recipe, goes_on)
+        _name_damaged(dataset.damaged, run / "damaged.txt", verbose)
     if replicas.workers > 1:
         _check_same_recipe(recipe, replicas)  # and so wait for the chief
     _Run(model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, verbose).train()
@@ -139,6 +143,16 @@ def _begin(run, recipe, goes_on):
         partial.unlink()
     with explaining_full_disk(run), atomic_file(checkpoints / "recipe.json") as partial:
         partial.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+
+
+def _name_damaged(damaged, file, verbose):
+    file.unlink(missing_ok=True)
+    if damaged:
+        with explaining_full_disk(file), atomic_file(file) as partial:
+            partial.write_text("\n".join(damaged) + "\n")
+        if verbose:
+            which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
+            print(f"{which} damaged and left out, see {file}", file=sys.stderr)
 
 
 def _check_batch(recipe: Recipe, replicas: Replicas):
@@ -306,7 +320,7 @@ class _Run:
         """Return accuracy and loss, each worker having evaluated its share."""
         self.model.set_weights(self.step.weights())
         worker, workers = self._replicas.worker, self._replicas.workers
-        share = Split(split.images[worker::workers], split.labels[worker::workers])
+        share = split.take(np.arange(worker, len(split), workers))
         if len(share):
             result = evaluate(self.model, share)
             sums = [result.accuracy * len(share), result.loss * len(share)]
@@ -344,6 +358,7 @@ class _Run:
             "test_images": len(dataset.test),
             "validation_accuracy": epochs[-1]["val_accuracy"],
             "training_images": len(dataset.train),
+            "damaged_pictures": len(dataset.damaged),
             "parameters": self.model.count_params(),
             "epochs": recipe.epochs,
             "replicas": self._replicas.count,

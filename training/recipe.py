@@ -97,6 +97,11 @@ class Recipe:
     seed: int = 0
     """Seed of initialization, of the order of the images and of their augmentation."""
 
+    @property
+    def crops(self) -> bool:
+        """Whether training sees parts of the pictures."""
+        return self.crop_scale < 1 or self.crop_ratio > 1
+
     def __post_init__(self):
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"name={self.name!r}: give a name for a folder, without slashes")

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.training import data, load_dataset, load_images
+from keras_convmixer.training import load_dataset, load_images
 
 NATIVE = Preprocessing(8, 8)
 
@@ -110,8 +111,8 @@ def colour_images(count, seed):
     return images, np.arange(count) % 3
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+def prepared(request, tmp_path_factory):
     """A data set as tensorflow-datasets keeps it: 100 training images of three colours, 12 test images."""
     folder = tmp_path_factory.mktemp("tfds")
     features = tfds.features.FeaturesDict(
@@ -133,6 +134,7 @@ def prepared(tmp_path_factory):
         split_datasets={"train": split(100, 0), "test": split(12, 1)},
         data_dir=folder,
         disable_shuffling=True,
+        file_format=request.param,
     )
     # Without which tensorflow-datasets does not know which feature is the label.
     information = next(folder.rglob("dataset_info.json"))
@@ -145,10 +147,11 @@ def prepared(tmp_path_factory):
 def test_a_data_set_of_tensorflow_datasets(prepared):
     dataset = load_dataset("colours", Preprocessing(8, 8), data_dir=str(prepared))
     assert dataset.class_names == ("red", "green", "blue")
-    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (98, 2, 12)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (90, 10, 12)
     images, labels = colour_images(100, 0)
-    np.testing.assert_array_equal(dataset.train.images, np.delete(images, [49, 99], 0))
-    np.testing.assert_array_equal(dataset.validation.labels, labels[[49, 99]])
+    held = np.arange(9, 100, 10)
+    np.testing.assert_array_equal(dataset.train.images, np.delete(images, held, 0))
+    np.testing.assert_array_equal(dataset.validation.labels, labels[held])
     np.testing.assert_array_equal(dataset.test.images, colour_images(12, 1)[0])
     larger = load_dataset("colours", Preprocessing(16, 16), data_dir=str(prepared))
     assert larger.test.images.shape == (12, 16, 16, 3)
@@ -157,11 +160,33 @@ def test_a_data_set_of_tensorflow_datasets(prepared):
 
 
 def test_a_data_set_that_is_not_prepared_is_named_with_the_command(tmp_path):
-    with pytest.raises(ValueError, match=r"the data set mnist is not in .*: get it with `.* build mnist --data_dir"):
+    with pytest.raises(
+        ValueError, match=r"the data set mnist is not in .*: get it with `python -c .*builder\('mnist', data_dir="
+    ):
         load_dataset("mnist", Preprocessing(8, 8), data_dir=str(tmp_path))
 
 
-def test_more_than_fits_in_memory_is_said_before_it_is_read(prepared, monkeypatch):
-    monkeypatch.setattr(data.os, "sysconf", lambda name: 100)
-    with pytest.raises(ValueError, match="colours at 8x8 takes twice 0 GB of memory, and the machine has 0"):
-        load_dataset("colours", Preprocessing(8, 8), data_dir=str(prepared))
+def test_a_folder_with_split_folders_keeps_its_splits(tmp_path):
+    for split, count in (("train", 30), ("val", 3)):
+        for label, value in (("cat", 10), ("dog", 200)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (8, 8), (value + index,) * 3).save(tmp_path / split / label / f"{index:02}.png")
+    dataset = load_dataset(str(tmp_path), NATIVE)
+    assert dataset.class_names == ("cat", "dog")
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (54, 6, 6)
+    assert sorted(dataset.validation.images[:, 0, 0, 0]) == [19, 29, 39, 209, 219, 229]
+    np.testing.assert_array_equal(dataset.test.images[:, 0, 0, 0], [10, 11, 12, 200, 201, 202])
+    (tmp_path / "val").rename(tmp_path / "test")
+    shutil.copytree(tmp_path / "train", tmp_path / "validation")
+    dataset = load_dataset(str(tmp_path), NATIVE)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (60, 60, 6)
+    (tmp_path / "test/eel").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "test/eel/1.png")
+    with pytest.raises(ValueError, match=r"test has subfolders that are no label of the model \(eel\)"):
+        load_dataset(str(tmp_path), NATIVE)
+    shutil.rmtree(tmp_path / "validation")
+    shutil.rmtree(tmp_path / "test")
+    (tmp_path / "validated").mkdir()
+    with pytest.raises(ValueError, match="has no pictures in validated"):  # no split, and so a label
+        load_dataset(str(tmp_path), NATIVE)

@@ -3,8 +3,9 @@
 - Command: convmixer train cifar10 --data-dir FOLDER
 - Accuracy: 92.60 % reported by the reference; not measured here
 - Cost: 25 epochs of 50,000 images at 0.30 GFLOPs forward each, a few minutes on a GPU
-- Data: tensorflow-datasets' cifar10, `python -m tensorflow_datasets.scripts.cli.main build cifar10`; 1,000 of its
-  training images are held out for validation, where the reference trains on all
+- Data: tensorflow-datasets' cifar10, `python -c "import tensorflow_datasets as tfds;
+  tfds.builder('cifar10').download_and_prepare()"`; 1,000 of its training images are held out for validation, where
+  the reference trains on all
 - Source: train.py and README of locuslab/convmixer-cifar10. Other than there: pixels are scaled by ImageNet's mean and
   deviation, there by CIFAR-10's; gradients are clipped, there where asked for; the batch that does not fill up at an
   epoch's end is left out; the learning rate follows the step, there the epoch's fraction too

@@ -3,10 +3,9 @@
 - Command: convmixer train finetune --dataset FOLDER
 - Accuracy: depends on the pictures
 - Cost: 20 epochs of the folder's pictures at 12 GFLOPs forward each
-- Data: a folder with one subfolder of pictures for each label
+- Data: a folder with one subfolder of pictures for each label, or with these in train, val and test
 - Source: sizes and weights of the published ConvMixer-1024/20; learning rate and decay chosen here, low, as the
-  weights are good already; the augmentation is a light form of the ImageNet recipes';
-  crops are cut out of pictures that were resized to 224 pixels and held in memory
+  weights are good already; the augmentation is a light form of the ImageNet recipes'
 """
 
 from ..recipe import Recipe

@@ -3,12 +3,12 @@
 - Command: convmixer train imagenet_1536_20 --data-dir FOLDER
 - Accuracy: 81.37 % of the 50,000 validation images, reported by the reference; not measured here
 - Cost: the authors trained for nine days on ten RTX 8000
-- Data: tensorflow-datasets' imagenet2012, from the archives that image-net.org gives to registered people
-- Memory: 193 GB for the pictures, resized to 224 pixels, and as much for TensorFlow's copy
+- Data: tensorflow-datasets' imagenet2012, from the archives that image-net.org gives to registered people:
+  `python -c "import tensorflow_datasets as tfds; tfds.builder('imagenet2012').download_and_prepare(
+  download_config=tfds.download.DownloadConfig(manual_dir='FOLDER'))"`; or --dataset FOLDER with train and val in it
 - Source: the command in README of locuslab/convmixer, run by timm's train.py. Other than there: batch 640 over all
   GPUs, there 64 on each of ten, whose normalization statistics are their own; RandAugment resamples bilinearly, there
-  also bicubically; crops are cut out of the resized pictures' centre, there out of whole ones, so that small crops are
-  less sharp; mixup's partner is the other of a pair, there the batch reversed
+  also bicubically; mixup's partner is the other of a pair, there the batch reversed
 """
 
 from ..recipe import Recipe
