@@ -32,18 +32,34 @@ class Variant:
     @property
     def parameters(self) -> int:
         """Trained numbers, as PyTorch counts: without the normalizations' moving statistics."""
-        stem = (3 * self.patch_size**2 + 1 + 2) * self.dim
-        depthwise = (self.kernel_size**2 + 1 + 2) * self.dim
-        pointwise = (self.dim + 1 + 2) * self.dim
-        return stem + self.depth * (depthwise + pointwise) + (self.dim + 1) * self.classes
+        return parameters(self.dim, self.depth, self.kernel_size, self.patch_size, self.classes)
 
     @property
     def gmacs(self) -> float:
         """Billions of multiplications with addition for one image, those of depthwise convolutions included."""
-        positions = (self.image_size // self.patch_size) ** 2
-        stem = 3 * self.patch_size**2 * self.dim
-        block = (self.kernel_size**2 + self.dim) * self.dim
-        return (positions * (stem + self.depth * block) + self.dim * self.classes) / 1e9
+        sizes = (self.dim, self.depth, self.kernel_size, self.patch_size)
+        return sum(multiplications(*sizes, self.image_size, self.classes).values()) / 1e9
+
+
+def parameters(dim: int, depth: int, kernel_size: int, patch_size: int, classes: int) -> int:
+    """Count a ConvMixer's trained numbers: weights, biases, each normalization's scale and offset."""
+    stem = (3 * patch_size**2 + 1 + 2) * dim
+    depthwise = (kernel_size**2 + 1 + 2) * dim
+    pointwise = (dim + 1 + 2) * dim
+    return stem + depth * (depthwise + pointwise) + (dim + 1) * classes
+
+
+def multiplications(
+    dim: int, depth: int, kernel_size: int, patch_size: int, image_size: int, classes: int
+) -> dict[str, int]:
+    """Count multiplications with addition for one image, by kind of layer."""
+    positions = (image_size // patch_size) ** 2
+    return {
+        "patch embedding": positions * 3 * patch_size**2 * dim,
+        "depthwise": positions * depth * kernel_size**2 * dim,
+        "pointwise": positions * depth * dim**2,
+        "classifier": dim * classes,
+    }
 
 
 def _timm(name):

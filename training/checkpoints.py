@@ -15,6 +15,7 @@ from .step import Step
 
 log = logging.getLogger(__name__)
 KEPT = 3
+KEPT_FACTS = ("epochs", "sums", "first_loss", "used", "rollbacks")
 
 
 class History(tf.train.experimental.PythonState):
@@ -25,12 +26,14 @@ class History(tf.train.experimental.PythonState):
         self.sums = [0.0, 0.0]
         """Of the steps of the epoch that is not over: losses and accuracies."""
         self.first_loss: float | None = None
-        self.used = {"seconds": 0.0, "kilowatt_hours": 0.0, "kilograms_co2": 0.0}
-        """By training, in all processes that trained one after the other."""
+        self.used = dict.fromkeys(("seconds", "evaluation_seconds", "kilowatt_hours", "kilograms_co2"), 0.0)
+        """In all processes that trained one after the other; `seconds` by training alone, energy by all."""
+        self.rollbacks = 0
+        """How often the run diverged and went back."""
 
     def serialize(self) -> str:
         """As JSON."""
-        return json.dumps({name: getattr(self, name) for name in ("epochs", "sums", "first_loss", "used")})
+        return json.dumps({name: getattr(self, name) for name in KEPT_FACTS})
 
     def deserialize(self, string_value) -> None:
         """Take back what `serialize` returned."""
@@ -42,6 +45,11 @@ class History(tf.train.experimental.PythonState):
         if self.first_loss is None:
             self.first_loss = loss
         self.sums = [self.sums[0] + steps * loss, self.sums[1] + steps * accuracy]
+
+    def use(self, seconds: float, what: str, kilowatt_hours: float, kilograms_co2: float) -> None:
+        """Count what was used, `what` being seconds or evaluation_seconds."""
+        for name, amount in ((what, seconds), ("kilowatt_hours", kilowatt_hours), ("kilograms_co2", kilograms_co2)):
+            self.used[name] += amount
 
     def end_epoch(self, measured: dict) -> None:
         """Keep what was measured of an epoch."""
@@ -60,18 +68,32 @@ class Checkpoints:
     def __init__(self, folder: Path, step: Step, history: History, writes: bool, minutes: float):
         self._step, self._history, self._writes, self._seconds = step, history, writes, minutes * 60
         checkpoint = tf.train.Checkpoint(
-            model=step.model, optimizer=step.optimizer, average=step.average, step=step.counter, history=history
+            model=step.model,
+            optimizer=step.optimizer,
+            average=step.average,
+            step=step.counter,
+            slowdown=step.slowdown,
+            history=history,
         )
         self._folder = folder
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=KEPT)
         self._saved = time.monotonic()
 
-    def restore(self) -> int:
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return tf.train.latest_checkpoint(str(self._folder)) is not None
+
+    def restore(self, before: int | None = None) -> int:
         """Restore the last checkpoint that is whole; return its step, 0 where there is none.
 
-        One that is damaged is named in the log and passed over for the one before.
+        With `before`, the last one up to that step, or else the first that is kept. One that is damaged is named in
+        the log and passed over for the one before.
         """
-        paths = list(reversed(self._manager.checkpoints))
+        state = tf.train.get_checkpoint_state(str(self._folder))  # the manager knows only what it saved itself
+        paths = list(reversed(state.all_model_checkpoint_paths)) if state else []
+        if before is not None:
+            paths = [path for path in paths if int(path.rsplit("-", 1)[1]) <= before] or paths[-1:]
         for path in paths:
             try:
                 # Eager: a missing or damaged tensor is an error here, and not later.

@@ -18,6 +18,8 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 
+from keras_convmixer.variants import multiplications, parameters
+
 from .recipe import Recipe
 
 MATRIX_SHARE, DEPTHWISE_SHARE, MEMORY_SHARE = 0.5, 0.1, 0.7
@@ -106,14 +108,18 @@ class Work:
     @classmethod
     def of(cls, recipe: Recipe, classes: int) -> Work:
         """Count it for a recipe."""
-        dim, side = recipe.dim, recipe.image_size // recipe.patch_size
-        patch, taps = 3 * recipe.patch_size**2, recipe.kernel_size**2
-        positions = side * side
-        per_layer = dim * (taps + 1) + dim * (dim + 1) + 4 * dim
-        parameters = dim * (patch + 1) + 2 * dim + recipe.depth * per_layer + classes * (dim + 1)
-        products = positions * dim * (2 * patch + 3 * recipe.depth * dim) + 3 * dim * classes
-        depthwise = 3 * recipe.depth * positions * dim * taps
-        return cls(parameters, 2.0 * products, 2.0 * depthwise, positions * dim, recipe.depth)
+        sizes = (recipe.dim, recipe.depth, recipe.kernel_size, recipe.patch_size)
+        count = multiplications(*sizes, recipe.image_size, classes)
+        products = (
+            2 * count["patch embedding"] + 3 * count["pointwise"] + 3 * count["classifier"]
+        )  # pixels: no gradient
+        return cls(
+            parameters(*sizes, classes),
+            2.0 * products,
+            2.0 * 3 * count["depthwise"],
+            (recipe.image_size // recipe.patch_size) ** 2 * recipe.dim,
+            recipe.depth,
+        )
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,26 @@ class TrainingProgress:
         self._visible = visible
         self.bar = progress_bar(visible)
         self._waited = self._trained = 0.0
+        self._steps = 0
+        self._task = None
 
     @property
     def input_share(self) -> float | None:
         """Share of the time, 0..1, in which training waited for images; None where several steps are one call."""
         return self._waited / self._trained if self._trained and self._waited else None
 
+    @property
+    def step_seconds(self) -> dict[str, float] | None:
+        """Of a step: time waiting for images and time computing, means; None as above."""
+        if not (self._steps and self._waited):
+            return None
+        return {"input": self._waited / self._steps, "compute": (self._trained - self._waited) / self._steps}
+
     def begin(self, step: int) -> None:
         """Start at a step."""
         total = self._recipe.epochs * self._steps_per_epoch
+        if self._task is not None:
+            self.bar.remove_task(self._task)
         self._task = self.bar.add_task(self._name(step), total=total, completed=step, detail="")
         self._last = time.monotonic()
 
@@ -34,6 +45,7 @@ class TrainingProgress:
         rate = steps * self._recipe.batch_size / (now - self._last)
         self._trained += now - self._last
         self._waited += waited
+        self._steps += steps
         self._last = now
         detail = f"{rate:,.0f} images/s, loss {loss:.3f}, accuracy {accuracy:.1%}, learning rate {learning_rate:.2g}"
         self.bar.update(self._task, advance=steps, detail=detail)

@@ -43,6 +43,20 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps}
 
 
+class Slowed(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule times a variable."""
+
+    def __init__(self, schedule, factor):
+        self.schedule = schedule
+        self.factor = factor
+
+    def __call__(self, step):
+        return self.schedule(step) * ops.convert_to_tensor(self.factor)
+
+    def get_config(self):
+        return {"schedule": self.schedule, "factor": float(self.factor)}
+
+
 WARMUP = 0.05
 SCHEDULES = {"piecewise_linear": PiecewiseLinear, "cosine": Cosine}
 """By the names that recipes use."""

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from .recipe import Recipe
-from .schedule import SCHEDULES
+from .schedule import SCHEDULES, Slowed
 from .strategy import Replicas
 
 
@@ -22,6 +22,8 @@ class Step:
         self.model, self._recipe, self._replicas = model, recipe, replicas
         schedule = SCHEDULES[recipe.schedule](recipe.learning_rate, steps)
         with replicas.strategy.scope():
+            self.slowdown = tf.Variable(1.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+            schedule = Slowed(schedule, self.slowdown)
             optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, epsilon=recipe.epsilon)
             if not recipe.decay_everything:
                 flat = [variable for variable in model.trainable_variables if len(variable.shape) == 1]
@@ -59,6 +61,10 @@ class Step:
     def learning_rate(self) -> float:
         """What the next step's is."""
         return float(self._schedule(self.number))
+
+    def slow_down(self, factor: float) -> None:
+        """Train from now on at the schedule's rate times a factor."""
+        self.slowdown.assign(factor)
 
     def weights(self) -> list:
         """Return what is to be evaluated and saved, in the order of the model's: the average where there is one."""

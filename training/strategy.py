@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import tensorflow as tf
@@ -13,6 +16,9 @@ Name = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
 COLLECTIVE_TIMEOUT = 600
 """Seconds after which a worker gives up on another that is alive and does not answer; TensorFlow's default is never."""
+
+HOSTS = 1021
+"""Numbers by which hosts are told apart."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,36 @@ class Replicas:
     def is_chief(self) -> bool:
         """Whether this worker writes the run's files."""
         return self.worker == 0
+
+    @cached_property
+    def workers_here(self) -> int:
+        """How many of the workers are on this host, as which share a counter of energy."""
+        place = zlib.crc32(socket.gethostname().encode()) % HOSTS
+        hosts = [0.0] * HOSTS
+        hosts[place] = 1.0
+        return round(self.total(hosts)[place])
+
+    def total(self, values: list[float]) -> list[float]:
+        """Return the sums of numbers of every worker, who all call this; float64."""
+        if self.workers == 1:
+            return values
+        return [float(value) for value in self._summed(tf.constant(values, tf.float64) / self.here)]
+
+    def differs(self, number: int) -> bool:
+        """Tell whether a whole number of under 2**32 is not the same on every worker."""
+        return abs(self.total([float(number)])[0] - number * self.workers) > 0.5
+
+    @cached_property
+    def _summed(self):
+        @tf.function(reduce_retracing=True)
+        def summed(numbers):
+            def of_replica():
+                here = tf.identity(numbers)  # on the replica's device, without which they cannot be summed
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+
+            return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0]
+
+        return summed
 
     def described(self, batch_size: int) -> str:
         """Say in a line what trains, and on how many images each."""

@@ -57,6 +57,11 @@ def test_the_summary_is_what_the_saved_model_does(short):
     assert summary["test_images"] == 360
     assert summary["kilowatt_hours"] > 0
     assert 0 <= summary["input_share"] < 1
+    parts = summary["step_seconds"]
+    assert parts["input"] / sum(parts.values()) == pytest.approx(summary["input_share"])
+    assert sum(parts.values()) * 3 * 19 == pytest.approx(summary["seconds"], rel=0.3)
+    assert summary["evaluation_seconds"] > 0
+    assert 100e6 < summary["peak_memory_bytes"]["host"] < 24e9
     assert summary["parameters"] == loaded.model.count_params()
     assert load_run(folder / "model.keras").recipe == SHORT
 
@@ -110,6 +115,18 @@ def test_a_run_whose_loss_grows_stops_each_time(tmp_path):
     assert not (tmp_path / "run/model.keras").exists()
 
 
+def test_a_diverging_run_rolls_back_if_asked(tmp_path, capfd):
+    recipe = dataclasses.replace(SHORT, learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
+    with pytest.raises(FloatingPointError):
+        train(recipe, tmp_path / "run", rollbacks=1, verbose=False)
+    summary = train(recipe, tmp_path / "run", rollbacks=20)  # goes on with what the first left
+    assert 1 < summary["rollbacks"] <= 20
+    errors = capfd.readouterr().err
+    assert errors.count("going back to step") == summary["rollbacks"] - 1
+    rates = [float(line.split(",")[2]) for line in (tmp_path / "run/metrics.csv").read_text().splitlines()[1:]]
+    assert rates[0] <= 30 / 2 ** summary["rollbacks"]
+
+
 def test_another_backend_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="training needs Keras on TensorFlow, and it runs on jax: set KERAS_BACKEND"):
@@ -150,7 +167,7 @@ def test_a_recipe_is_followed(monkeypatch, tmp_path):
     assert isinstance(optimizer, keras.optimizers.AdamW)
     assert (optimizer.epsilon, optimizer.weight_decay) == (1e-3, SHORT.weight_decay)
     schedule = optimizer._learning_rate
-    assert (schedule.peak, schedule.steps) == (0.03, 3 * 12)
+    assert (schedule.schedule.peak, schedule.schedule.steps) == (0.03, 3 * 12)
     decayed = {v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)}
     assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("kernel")}
     assert len(decayed) == 4  # stem, depthwise, pointwise, head

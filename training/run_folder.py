@@ -1,0 +1,113 @@
+"""What a run leaves in its folder, and whether an unfinished run goes on in it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import keras
+
+from keras_convmixer.atomic import atomic_file, explaining_full_disk
+
+from . import figures
+from .data import Dataset
+from .evaluation import evaluate
+from .recipe import Recipe
+
+
+def goes_on(run: Path, recipe: Recipe, overwrite: bool) -> bool:
+    """Tell whether an unfinished run of this recipe is in a folder.
+
+    Raises FileExistsError: it holds a trained model, or the beginning of another recipe's, and not `overwrite`.
+    """
+    begun = run / "checkpoints/recipe.json"
+    ended = (run / "checkpoints/ended").exists() or not begun.exists()
+    if (run / "model.keras").exists() and ended and not overwrite:
+        raise FileExistsError(
+            f"{run} holds a trained model already: pass --overwrite to train again, or another --name"
+        )
+    former = {} if ended else json.loads(begun.read_text())
+    changed = [f"{k}={former.get(k)!r}" for k, v in dataclasses.asdict(recipe).items() if former.get(k) != v]
+    if not ended and changed and not overwrite:
+        raise FileExistsError(
+            f"{run} was begun with {', '.join(changed)}: pass --overwrite to begin again, or another --name"
+        )
+    return not ended and not changed
+
+
+def begin(run: Path, recipe: Recipe, again: bool) -> None:
+    """Make the folder of checkpoints, empty unless a run goes on in it `again`."""
+    checkpoints = run / "checkpoints"
+    if not again:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for partial in checkpoints.glob("*_temp"):  # what a process that was killed in writing left
+        shutil.rmtree(partial, ignore_errors=True)
+    for partial in checkpoints.glob("checkpoint.tmp*"):
+        partial.unlink()
+    with explaining_full_disk(run), atomic_file(checkpoints / "recipe.json") as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+
+
+def name_damaged(damaged: tuple[str, ...], file: Path, verbose: bool) -> None:
+    """Write what is wrong with the pictures that were left out, a line for each."""
+    file.unlink(missing_ok=True)
+    if damaged:
+        with explaining_full_disk(file), atomic_file(file) as partial:
+            partial.write_text("\n".join(damaged) + "\n")
+        if verbose:
+            which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
+            print(f"{which} damaged and left out, see {file}", file=sys.stderr)
+
+
+def publish(
+    folder: Path, model: keras.Model, recipe: Recipe, dataset: Dataset, epochs: list[dict], measured: dict
+) -> None:
+    """Evaluate a trained model on the test images and write what the folder holds; the model last.
+
+    That it is there says that the run is done. `epochs` are what metrics.csv lists, `measured` goes into summary.json
+    with the accuracy.
+    """
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        with explaining_full_disk(folder):
+            _write(partial, model, recipe, dataset, epochs, measured)
+        # Not one step, as the folder may hold more than a run: between these, it holds no model.
+        (folder / "model.keras").unlink(missing_ok=True)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "model.keras"):
+            file.replace(folder / file.name)
+        (folder / "checkpoints/ended").touch()
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(folder, model, recipe, dataset, epochs, measured):
+    model.save(folder / "model.keras")
+    evaluation = evaluate(model, dataset.test)
+    summary = {
+        "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss,
+        "test_images": len(dataset.test),
+        "validation_accuracy": epochs[-1]["val_accuracy"],
+        "training_images": len(dataset.train),
+        "damaged_pictures": len(dataset.damaged),
+        "parameters": model.count_params(),
+        "epochs": recipe.epochs,
+        **measured,
+    }
+    for name, content in (("recipe.json", dataclasses.asdict(recipe)), ("summary.json", summary)):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    (folder / "labels.txt").write_text("\n".join(dataset.class_names) + "\n")
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, epochs[0])
+        writer.writeheader()
+        writer.writerows(epochs)
+    figures.draw_curves({key: [epoch[key] for epoch in epochs] for key in epochs[0]}, folder / "curves.png")
+    figures.draw_confusion(evaluation, dataset.class_names, folder / "confusion.png")
+    figures.draw_predictions(dataset.test.images, evaluation, dataset.class_names, folder / "predictions.png")
