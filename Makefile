@@ -10,10 +10,10 @@ quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, pr
 	$(BIN)/convmixer quickstart
 
 test: $(VENV)/.dev  ## every test, the slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX, which it installs
-	$(BIN)/python -m pytest -m peer
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m peer
 
 benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py

@@ -43,7 +43,9 @@ def test_a_recipes_fields_are_options():
     [
         ("", "quickstart"),
         ("tran digits", "train"),
-        ("train cifar", "digits"),
+        ("train cifr10 --epochs 3", "there is no recipe cifr10: did you mean cifar10?"),
+        ("plan imagenet_1536", "did you mean imagenet_1536_20?"),
+        ("train qqq", "There are digits, cifar10"),
         ("train digits --epoch 3", "--epochs"),
         ("train digits --epochs many", "--epochs"),
         ("train digits --epochs 0", "epochs=0: give more than 0"),

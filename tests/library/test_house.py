@@ -13,11 +13,15 @@ from processes import run_python
 
 ROOT = Path(__file__).parents[2]
 LIBRARY, TRAINING, EXPORT = "keras_convmixer", "keras_convmixer.training", "keras_convmixer.export"
+COMMANDS = "keras_convmixer.commands"
 FLOORS = {LIBRARY: ROOT / "keras_convmixer", TRAINING: ROOT / "training", EXPORT: ROOT / "export"}
+ALL = {**FLOORS, COMMANDS: ROOT / "commands"}
 
 
 def floor_of(module):
-    return next((floor for floor in (TRAINING, EXPORT, LIBRARY) if (module + ".").startswith(floor + ".")), None)
+    return next(
+        (floor for floor in (COMMANDS, TRAINING, EXPORT, LIBRARY) if (module + ".").startswith(floor + ".")), None
+    )
 
 
 def imported_modules(path, package):
@@ -49,7 +53,14 @@ def test_data_flows_one_way():
 
 @pytest.mark.parametrize(
     "line",
-    ["from keras_convmixer.export import export_bundle", "import keras_convmixer.export", "from ..export import x"],
+    [
+        *(
+            "from keras_convmixer.export import export_bundle",
+            "import keras_convmixer.export",
+            "from ..export import x",
+        ),
+        "from keras_convmixer.commands import tables",
+    ],
 )
 def test_the_rule_sees_a_breach(tmp_path, line):
     (tmp_path / "broken.py").write_text(f"def f():\n    {line}\n")
@@ -108,7 +119,7 @@ def test_the_wheel_owns_one_import_name_and_holds_every_module(wheel):
     assert {name.split("/")[0] for name in names} == {"keras_convmixer"}
     expected = {
         "/".join([*floor.split("."), path.relative_to(folder).as_posix()])
-        for floor, folder in FLOORS.items()
+        for floor, folder in ALL.items()
         for path in folder.rglob("*")
         if path.suffix in (".py", ".txt", ".sh", ".yaml")
     }

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from .console import print_facts, print_table
-from .variants import Variant
+from keras_convmixer.console import print_facts, print_table
+from keras_convmixer.variants import Variant
 
 
 def print_variants(variants: dict[str, Variant]) -> None:
@@ -90,12 +90,18 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
 
 def print_training(run: Path, summary: dict) -> None:
     """Print what `train` returned."""
+    parts = summary["step_seconds"]  # None on accelerators, where several steps are one call
+    step = {"a step": f"{sum(parts.values()):.3g} s, {summary['input_share']:.1%} waiting for images"} if parts else {}
+    memory = ", ".join(f"{decimal(size)} {device}" for device, size in summary["peak_memory_bytes"].items())
     print_facts(
         f"Trained {run}",
         {
             "test accuracy": f"{summary['test_accuracy']:.2%} of {summary['test_images']:,} images",
             "parameters": f"{summary['parameters']:,}",
             "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s",
+            **step,
+            "evaluation": f"{summary['evaluation_seconds']:.0f} s",
+            "peak memory": memory,
             "energy": f"{summary['kilowatt_hours']:.2g} kWh, {summary['kilograms_co2']:.2g} kg CO2, "
             + ("by the processor's counter" if summary["energy_measured"] else "estimated from the processor's load"),
             "model": run / "model.keras",

@@ -3,14 +3,14 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
 import tyro
 
-from . import __version__
-from .console import silence_native_logs, waiting
+from keras_convmixer import __version__
+from keras_convmixer.console import silence_native_logs, waiting
 
 # What the package raises with a sentence for the user; anything else is a surprise and says where to look.
 EXPLAINED = (
@@ -39,14 +39,21 @@ def starting_tensorflow(verbose: bool) -> Iterator[None]:
         yield
 
 
-def run_app(app: tyro.extras.SubcommandApp) -> None:
-    """Run the command line of this process: exit code 0 done, 1 the job failed, 2 wrong arguments."""
+def run_app(commands: Sequence[Callable], prepare: Callable[[list[str]], list[str]]) -> None:
+    """Run the command line of this process: exit code 0 done, 1 the job failed, 2 wrong arguments.
+
+    `prepare` is given the words of the command line and returns those to read.
+    """
     if sys.argv[1:] == ["--version"]:
         print(f"convmixer {__version__}")
         return
     verbose = "--verbose" in sys.argv
+    app = tyro.extras.SubcommandApp()
+    for command in commands:
+        app.command(command)
     try:
         app.cli(
+            args=prepare(sys.argv[1:]),
             prog="convmixer",
             description="ConvMixer in Keras 3: train it, export it, classify pictures with it.",
             config=(

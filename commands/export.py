@@ -1,0 +1,112 @@
+"""Commands that make a bundle of a model and classify pictures with it."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from keras_convmixer.console import print_json, progress_bar, silence_native_logs
+
+from . import tables
+from .command_line import UsageError, argument, sentence, starting_tensorflow
+from .options import CropOption, DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data
+
+CALIBRATION_IMAGES = 500
+VALIDATION_IMAGES = 2000
+
+
+def export(
+    model: ModelArgument,
+    *,
+    out: argument(Path, "BUNDLE"),
+    data: DataOption = None,
+    data_dir: DataFolderOption = "",
+    crop_fraction: CropOption = None,
+    formats: tuple[Literal["float32", "int8"], ...] = ("float32", "int8"),
+    verbose: bool = False,
+) -> None:
+    """Export a trained model as a bundle: SavedModel and TFLite files, each checked against the model.
+
+    For example: convmixer export runs/digits --out digits_bundle
+
+    Args:
+        model: run folder, or .keras file that takes pixels 0..255.
+        out: the bundle's folder; a bundle that is there is replaced once the new one is valid.
+        data: digits, a folder with a subfolder of pictures for each label, or a name of tensorflow-datasets, to
+            calibrate and validate with.
+        data_dir: where tensorflow-datasets has its data.
+        crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
+        formats: which .tflite files beside the SavedModel.
+        verbose: show tracebacks and TensorFlow's own log.
+    """
+    with starting_tensorflow(verbose):
+        from keras_convmixer.export import export_bundle
+        from keras_convmixer.training import load_dataset, load_run
+
+    run = load_run(model, crop_fraction)
+    preprocessing = run.preprocessing
+    with progress_bar() as progress:
+        data = data or own_data(run, model)
+        dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
+    manifest = export_bundle(
+        run.model,
+        out,
+        class_names=dataset.class_names,
+        calibration_images=dataset.train.images[:CALIBRATION_IMAGES],
+        validation_images=dataset.test.images[:VALIDATION_IMAGES],
+        validation_labels=dataset.test.labels[:VALIDATION_IMAGES],
+        formats=formats,
+        crop_fraction=preprocessing.crop_fraction,
+    )
+    tables.print_bundle(out, manifest)
+
+
+def predict(
+    bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
+    images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],
+    *,
+    format: argument(str | None, "float32|int8", "float32") = None,
+    top: int = 5,
+    json: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Classify pictures with an exported model; TensorFlow is not needed.
+
+    For example: convmixer predict digits_bundle digit.png another.jpg
+
+    Args:
+        bundle: bundle of `convmixer export`, or a .tflite file.
+        images: pictures in any format that Pillow reads; greyscale, transparent and rotated ones too.
+        format: which of the bundle's .tflite files.
+        top: how many labels to print for each picture.
+        json: print one JSON object a line, one for each picture.
+        verbose: show tracebacks and TensorFlow's own log.
+    """
+    from keras_convmixer.export import Classifier
+
+    if not images:
+        raise UsageError("name at least one picture: convmixer predict BUNDLE IMAGE...")
+    if top < 1:
+        raise UsageError(f"--top {top}: give 1 or more")
+    if not verbose:
+        silence_native_logs()
+    classify = Classifier.load(bundle, format)
+    answers, failures = [], []
+    with progress_bar(len(images) > 1 and not json) as progress:
+        task = progress.add_task("classifying", total=len(images), detail="")
+        for path in progress.track(images, task_id=task):
+            try:
+                answers.append((path, classify(path, top)))
+                line = {"file": str(path), "predictions": [vars(prediction) for prediction in answers[-1][1]]}
+            except (OSError, ValueError) as error:
+                failures.append(sentence(error))
+                line = {"file": str(path), "error": failures[-1]}
+            if json:
+                print_json(line, indent=None)
+    if answers and not json:
+        tables.print_predictions(answers)
+    for failure in failures:
+        print(f"convmixer: {failure}", file=sys.stderr)
+    if failures:
+        sys.exit(1)

@@ -1,0 +1,27 @@
+"""Arguments that several commands take, and what they mean where they are left out."""
+
+from pathlib import Path
+
+import tyro
+
+from .command_line import UsageError, argument
+
+ModelArgument = tyro.conf.Positional[argument(Path, "MODEL")]
+DataOption = argument(str | None, "digits|FOLDER|NAME", "the run's own")
+DataFolderOption = argument(str, "FOLDER", "the run's own, else tensorflow-datasets'")
+CropOption = argument(float | None, "FLOAT", "the run's own, else 1")
+
+
+def data_dir_of(run, given: str) -> str:
+    """Return tensorflow-datasets' folder: what was given, else the run's own."""
+    return given or (run.recipe.data_dir if run.recipe else "")
+
+
+def own_data(run, path: Path) -> str:
+    """Return what a run was trained on; raise where that is not known or not there."""
+    what_to_do = "name pictures with --data, digits or a folder with one subfolder for each label"
+    if run.recipe is None:
+        raise UsageError(f"{path} has no recipe.json beside it: {what_to_do}")
+    if Path(run.recipe.dataset).is_absolute() and not Path(run.recipe.dataset).is_dir():
+        raise FileNotFoundError(f"{path} was trained on {run.recipe.dataset}, which is not there: {what_to_do}")
+    return run.recipe.dataset
