@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_convmixer.training import load_run
-from keras_convmixer.training.launch import HEARTBEAT, Launch
+from keras_convmixer.training.launch import HEARTBEAT, Launch, workers
 
 OPTIONS = ("digits", "--name", "short", "--image-size", "8", "--dim", "16", "--depth", "1", "--checkpoint-minutes", "0")
 WORKER = """
@@ -78,6 +78,13 @@ def test_restarts_end(tmp_path, capfd):
     script = "beat.touch()\nif worker == '1': os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
     assert Scripted(script, tmp_path, restarts=1).run() == 1
     assert "no restarts are left" in capfd.readouterr().err
+
+
+def test_restarts_are_forgiven_after_long_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "FORGIVEN", 0)
+    script = "beat.touch()\nif len((marks / worker).read_text()) < 4: os.kill(os.getpid(), signal.SIGKILL)"
+    assert Scripted(script, tmp_path, restarts=1).run() == 0
+    assert starts(tmp_path)[0] >= 4
 
 
 def launched(folder, *options):

@@ -19,6 +19,9 @@ HEARTBEAT = "CONVMIXER_HEARTBEAT"
 STOPPED = 75
 """Exit code of a worker that saved a checkpoint and stopped because it was told to: EX_TEMPFAIL, try again."""
 
+FORGIVEN = 3600
+"""Seconds after which earlier restarts do not count."""
+
 
 def beat() -> None:
     """Tell whoever watches this process that it has done a step; without a watcher do nothing."""
@@ -44,15 +47,17 @@ class Launch:
     def run(self) -> int:
         """Train; return the exit code: 0 done, 75 stopped by SIGTERM, else that of the worker that failed.
 
-        A worker that dies by a signal, stalls or never starts has all of them started again, up to `restarts` times,
-        as workers cannot go on without one; so has one that fails after it had trained, but not twice in a row. One
-        that refuses to start, as for a wrong argument, ends the launch.
+        A worker that dies by a signal, stalls or never starts has all of them started again, as workers cannot go on
+        without one, up to `restarts` times, which are forgiven when all have run for an hour. So has one that fails
+        after it had trained, but not twice in a row. One that refuses to start, as for a wrong argument, ends the
+        launch.
         """
         self._told_to_stop, self._processes = False, []
         former = signal.signal(signal.SIGTERM, self._stop)
         try:
-            failed_before = False
-            for attempt in range(self.restarts + 1):
+            failed_before, left = False, self.restarts
+            while True:
+                started = time.monotonic()
                 code, problem = self._attempt()
                 if problem is None:
                     return code
@@ -61,10 +66,13 @@ class Launch:
                 if code > 0 and failed_before:
                     return code
                 failed_before = code > 0
-                last = attempt == self.restarts
-                then = "no restarts are left" if last else "starting all again from the last checkpoint"
+                if time.monotonic() - started > FORGIVEN:
+                    left = self.restarts
+                then = "starting all again from the last checkpoint" if left else "no restarts are left"
                 print(f"convmixer launch: {problem}; {then}", file=sys.stderr)
-            return 1
+                if not left:
+                    return 1
+                left -= 1
         finally:
             signal.signal(signal.SIGTERM, former)
 
