@@ -95,7 +95,7 @@ def load_dataset(
     few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
     if few or np.count_nonzero(counts) < 2:
         alone = np.count_nonzero(counts) < 2
-        problem = "pictures of one label only" if alone else f"fewer than ten pictures of {', '.join(few)}"
+        problem = "pictures of one label only" if alone else f"fewer than ten pictures of {_listed(few)}"
         raise ValueError(f"{name} has {problem}: to split it, give ten pictures or more of each of two labels or more")
     fits = _fits(len(paths), preprocessing)
     checked = check(Files(paths, labels), preprocessing, fits and not crops, showing(progress, name, len(paths)))
@@ -138,7 +138,7 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, cr
     builder = prepared(name, data_dir)
     names = tuple(builder.info.features[builder.info.supervised_keys[1]].names)
     if class_names is not None and class_names != names:
-        raise ValueError(f"{name} has the labels {', '.join(names[:10])}, which are not the model's: name other data")
+        raise ValueError(f"{name} has the labels {_listed(names)}, which are not the model's: name other data")
     shape = builder.info.features[builder.info.supervised_keys[0]].shape
     crops = crops and shape[:2] != (preprocessing.height, preprocessing.width)
     sources = {split: Records(builder, there) for split, there in splits_of(builder).items()}
@@ -211,7 +211,7 @@ def _folder(folder, class_names):
     }
     empty = [label for label, paths in found.items() if not paths]
     if empty or not found:
-        problem = f"no pictures in {', '.join(empty)}" if empty else "no subfolders"
+        problem = f"no pictures in {_listed(empty)}" if empty else "no subfolders"
         raise ValueError(
             f"{folder} has {problem}: give a folder with one subfolder of pictures for each label "
             f"({', '.join(SUFFIXES)})"
@@ -220,8 +220,13 @@ def _folder(folder, class_names):
     unknown = sorted(set(found) - set(class_names))
     if unknown:
         raise ValueError(
-            f"{folder} has subfolders that are no label of the model ({', '.join(unknown)}): "
-            f"name them as its labels are ({', '.join(class_names)})"
+            f"{folder} has subfolders that are no label of the model ({_listed(unknown)}): "
+            f"name them as its labels are ({_listed(class_names)})"
         )
     labels = np.repeat([class_names.index(label) for label in found], [len(paths) for paths in found.values()])
     return class_names, [path for paths in found.values() for path in paths], labels.astype(np.int64)
+
+
+def _listed(names, most=10):
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

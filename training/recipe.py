@@ -85,7 +85,7 @@ class Recipe:
     cutmix: float = 0.0
     """Alpha of the beta distribution by which rectangles are exchanged; 0: not at all."""
     average_decay: float = 0.0
-    """Decay per step of a moving average of the weights, which is then evaluated and saved; 0: none."""
+    """Decay per step, in the first ones lower, of an average of the weights that is evaluated and saved; 0: none."""
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     """Of computation; auto: mixed_bfloat16 on TPUs and GPUs, mixed_float16 on GPUs before Ampere, else float32."""
     weights: str = ""

@@ -103,8 +103,12 @@ class Step:
         # is left out, without it the run stops.
         factor = tf.minimum(recipe.clip_norm / tf.maximum(norm, 1e-12), 1.0) / context.num_replicas_in_sync
         self.optimizer.apply([gradient * factor for gradient in gradients], self.model.trainable_variables)
+        # At first the average follows fast, or a short run would keep its first weights. Source: `num_updates` of
+        # tf.train.ExponentialMovingAverage.
+        done = tf.cast(self.counter, tf.float32)
+        decay = tf.minimum(recipe.average_decay, (1 + done) / (10 + done))
         for average, variable in zip(self.average, self.model.variables, strict=False):
-            average.assign(average * recipe.average_decay + tf.cast(variable, tf.float32) * (1 - recipe.average_decay))
+            average.assign(average * decay + tf.cast(variable, tf.float32) * (1 - decay))
         return tf.stack([loss, right / recipe.batch_size, norm, stop])
 
     def _gradients(self, images, labels):

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.layers import trainable
@@ -140,14 +141,22 @@ def test_it_is_kerass_own_step():
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_the_average_follows_the_weights():
-    step = _step(average_decay=0.5)
-    expected = [keras.ops.convert_to_numpy(v) for v in step.model.variables]
+def test_the_average_is_tensorflows():
+    step = _step(average_decay=0.3)  # of the first four steps three at a lower one
+    copies = [tf.Variable(variable.numpy()) for variable in step.model.variables]
+    done = tf.Variable(0)
+    expected = tf.train.ExponentialMovingAverage(0.3, num_updates=done)
+    expected.apply(copies)
+    for copy in copies:
+        expected.average(copy).assign(copy)
     for seed in range(4):
         step.run(_batch(seed))
-        expected = [0.5 * e + 0.5 * np.asarray(v) for e, v in zip(expected, step.model.variables, strict=True)]
-    for one, other in zip(expected, step.weights(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+        for copy, variable in zip(copies, step.model.variables, strict=True):
+            copy.assign(variable.numpy())
+        expected.apply(copies)
+        done.assign_add(1)
+    for copy, found in zip(copies, step.weights(), strict=True):
+        np.testing.assert_allclose(found, expected.average(copy), atol=1e-6)
 
 
 def test_without_decay_biases_stay_and_with_it_they_shrink():
