@@ -23,7 +23,12 @@ def export(
     data: DataOption = None,
     data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
-    formats: tuple[Literal["float32", "int8"], ...] = ("float32", "int8"),
+    formats: tuple[Literal["float32", "float16", "dynamic", "int8", "int16x8", "weight_int8", "weight_int4"], ...] = (
+        "float32",
+        "float16",
+        "dynamic",
+        "int8",
+    ),
     verbose: bool = False,
 ) -> None:
     """Export a trained model as a bundle: SavedModel and TFLite files, each checked against the model.
@@ -37,7 +42,9 @@ def export(
             calibrate and validate with.
         data_dir: where tensorflow-datasets has its data.
         crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
-        formats: which .tflite files beside the SavedModel.
+        formats: which .tflite files beside the SavedModel: float32; float16 weights; dynamic, int8 weights and float
+            activations, the fastest without calibration; int8, integers throughout; int16x8, int16 activations;
+            weight_int8 and weight_int4, small files that compute in float32.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
@@ -49,24 +56,37 @@ def export(
     with progress_bar() as progress:
         data = data or own_data(run, model)
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
+    test = sample(dataset.test, VALIDATION_IMAGES)
     manifest = export_bundle(
         run.model,
         out,
         class_names=dataset.class_names,
-        calibration_images=dataset.train.images[:CALIBRATION_IMAGES],
-        validation_images=dataset.test.images[:VALIDATION_IMAGES],
-        validation_labels=dataset.test.labels[:VALIDATION_IMAGES],
+        calibration_images=sample(dataset.train, CALIBRATION_IMAGES).images[:],
+        validation_images=test.images[:],
+        validation_labels=test.labels,
         formats=formats,
         crop_fraction=preprocessing.crop_fraction,
     )
     tables.print_bundle(out, manifest)
+    for file in manifest["rejected"]:
+        print(f"convmixer: not published: {file['reason']}", file=sys.stderr)
+    if manifest["rejected"]:
+        sys.exit(1)
+
+
+def sample(split, count: int, seed: int = 0):
+    """Return up to so many images of a split, chosen at random, as they may lie sorted by label."""
+    import numpy as np
+
+    chosen = np.random.default_rng(seed).permutation(len(split))[:count]
+    return split.take(np.sort(chosen))
 
 
 def predict(
     bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
     images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],
     *,
-    format: argument(str | None, "float32|int8", "float32") = None,
+    format: argument(str | None, "FORMAT", "float32") = None,
     top: int = 5,
     json: bool = False,
     verbose: bool = False,

@@ -17,15 +17,16 @@ from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
 from keras_convmixer.images import Preprocessing
 
+from .formats import FORMATS
 from .interpreter import LiteRTModel
-from .litert import CONVERSIONS
 from .manifest import read_manifest, sha256, unlisted_files, write_manifest
 from .operators import read_operators
 from .saved_model import INPUT, OUTPUT, SavedModel, write_saved_model
-from .validate import accuracy, check_dtypes, check_litert, validate
+from .validate import ValidationError, accuracy, check_dtypes, check_litert, validate
 
 LABELS = "labels.txt"
 SAVED_MODEL = "saved_model/1"
+DEFAULT_FORMATS = ("float32", "float16", "dynamic", "int8")
 
 
 def export_bundle(
@@ -36,16 +37,17 @@ def export_bundle(
     calibration_images: np.ndarray,
     validation_images: np.ndarray,
     validation_labels: np.ndarray | None = None,
-    formats: tuple[str, ...] = tuple(CONVERSIONS),
+    formats: tuple[str, ...] = DEFAULT_FORMATS,
     crop_fraction: float = 1.0,
     verbose: bool = True,
 ) -> dict:
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
-    The bundle holds saved_model/1, litert/float32.tflite and litert/int8.tflite (uint8 in and out) as `formats`
-    says, labels.txt and manifest.json. Its files are made of the model's deployed forms, see `deploy`. It appears
-    under its name only when every artifact was run on the validation images and agreed with the Keras model;
-    otherwise, or when the process is killed, a former bundle stays as it was. Logits are turned into probabilities.
+    The bundle holds saved_model/1, litert/FORMAT.tflite for each of `formats`, labels.txt and manifest.json. Its files
+    are made of the model's deployed forms, see `deploy`, and each was run on the validation images and compared with
+    the Keras model. A .tflite file that falls short is left out, and the manifest says under "rejected" why. Where the
+    SavedModel falls short, or every file does, or when the process is killed, a former bundle stays as it was. Logits
+    are turned into probabilities.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -55,14 +57,14 @@ def export_bundle(
         calibration_images: uint8 `[count, height, width, channels]`, for the ranges of int8.
         validation_images: likewise, none of them among the calibration images.
         validation_labels: int `[count]`, to measure accuracy too.
-        formats: which .tflite files, of "float32" and "int8".
+        formats: which .tflite files, of `formats.FORMATS`.
         crop_fraction: share of a picture's shorter side that the model sees.
         verbose: show progress on stderr.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
         FileExistsError: `out` is a file, or a folder that is no bundle.
-        ValidationError: an artifact is not what it should be.
+        ValidationError: the SavedModel is not what it should be, or none of the .tflite files is.
         ValueError: the model or the images do not fit.
     """
     require_tensorflow("export")
@@ -84,22 +86,27 @@ def export_bundle(
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
-        artifacts = []
+        artifacts, rejected = [], []
 
         def add(name, write, deployed, *arguments):
             progress.update(task, description=f"exporting {name}")
-            described, probabilities = write(deployed, folder, *arguments, validation_images)
+            facts, probabilities = write(deployed, folder, *arguments, validation_images)
             measured = validate(name, reference, probabilities, validation_labels)
-            artifacts.append(
-                {"name": name, **described, "preprocessing": preprocessing, "validation": asdict(measured)}
-            )
+            artifacts.append({"name": name, **facts, "preprocessing": preprocessing, "validation": asdict(measured)})
             progress.advance(task)
 
         # Not verified here, as every file is compared with the model itself.
         add("saved_model", _write_saved_model, deploy(model, "tensorflow", verified=False))
         for_litert = deploy(model, "litert", verified=False)
         for format in formats:
-            add(format, _write_litert, for_litert, format, calibration_images)
+            try:
+                add(format, _write_litert, for_litert, format, calibration_images)
+            except ValidationError as error:
+                if len(rejected) + 1 == len(formats):
+                    raise
+                _path_of(folder, format).unlink()
+                measured = error.measured and asdict(error.measured)
+                rejected.append({"name": format, "reason": str(error), "validation": measured})
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         write_manifest(
             folder,
@@ -111,6 +118,7 @@ def export_bundle(
                 "calibration": {"images": len(calibration_images)},
                 "reference_accuracy": accuracy(reference, validation_labels),
                 "artifacts": artifacts,
+                "rejected": rejected,
             },
         )
     return read_manifest(out)
@@ -134,18 +142,18 @@ def _write_saved_model(model, folder, images):
 
 
 def _write_litert(model, folder, name, calibration_images, images):
-    content = CONVERSIONS[name](model, calibration_images)
-    path = folder / "litert" / f"{name}.tflite"
+    content = FORMATS[name].convert(model, calibration_images)
+    path = _path_of(folder, name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     litert = LiteRTModel(content, name)
     operators = read_operators(content)
     check_litert(name, litert, operators)
-    described = {"format": "litert", "path": path.relative_to(folder).as_posix()}
-    described |= {"size": len(content), "sha256": sha256(path)}
+    facts = {"format": "litert", "scheme": FORMATS[name].scheme, "path": path.relative_to(folder).as_posix()}
+    facts |= {"size": len(content), "sha256": sha256(path)}
     quantization = {}
     for side, tensor, values in (("input", litert.input, [0, 255]), ("output", litert.output, [0, 1])):
-        described[side] = {
+        facts[side] = {
             "name": {"input": INPUT, "output": OUTPUT}[side],
             "shape": [int(length) for length in tensor["shape"]],
             "dtype": np.dtype(tensor["dtype"]).name,
@@ -154,7 +162,11 @@ def _write_litert(model, folder, name, calibration_images, images):
         scale, zero_point = tensor["quantization"]
         if scale:
             quantization[side] = {"scale": float(scale), "zero_point": int(zero_point)}
-    return described | {"ops": operators.counts, "quantization": quantization or None}, litert(images)
+    return facts | {"ops": operators.counts, "quantization": quantization or None}, litert(images)
+
+
+def _path_of(folder, format):
+    return folder / "litert" / f"{format}.tflite"
 
 
 def _check_out(out):
@@ -177,9 +189,9 @@ def _check_choices(class_names, formats):
         or not all(isinstance(label, str) and label.strip() and label.splitlines() == [label] for label in class_names)
     ):
         raise ValueError("class_names: give strings of one line each, no two the same")
-    unknown = sorted(set(formats) - set(CONVERSIONS))
+    unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
-        raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(CONVERSIONS)}")
+        raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")
 
 
 def _classifier(model, class_names):

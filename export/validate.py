@@ -11,6 +11,11 @@ from .operators import Operators
 class ValidationError(ValueError):
     """An artifact is not what it should be; the sentence names it and what was measured."""
 
+    def __init__(self, message: str, measured: "Validation | None" = None):
+        super().__init__(message)
+        self.measured = measured
+        """What was measured, if it came to that."""
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -18,6 +23,8 @@ class Requirement:
 
     top1_agreement: float
     """Least share of images that get the Keras model's class, 0..1."""
+    accuracy_loss: float
+    """Most that accuracy may lose against the Keras model's, 0..1, where labels are given; in small sets two images."""
     max_difference: float
     """Largest difference of a probability allowed."""
     input_dtype: str
@@ -26,12 +33,21 @@ class Requirement:
     """Dtypes that a .tflite file's tensors may have, by the schema's names; None for a SavedModel."""
 
 
+FLOAT32 = ("float32", "float32")
+_REALS = frozenset({"FLOAT32", "INT32"})
 REQUIREMENTS = {
-    # Float forms compute what Keras computes in another order of additions; int8 is held to its decisions.
-    "saved_model": Requirement(0.99, 1e-4, "uint8", "float32", None),
-    "float32": Requirement(0.99, 1e-4, "float32", "float32", frozenset({"FLOAT32", "INT32"})),
-    "int8": Requirement(0.99, 1.0, "uint8", "uint8", frozenset({"UINT8", "INT8", "INT32"})),
+    # Float forms compute what Keras computes in another order of additions. Quantized ones are held to its accuracy:
+    # where the model itself is unsure, they may decide otherwise, as often to the better.
+    "saved_model": Requirement(0.99, 0.001, 1e-4, "uint8", "float32", None),
+    "float32": Requirement(0.99, 0.001, 1e-4, *FLOAT32, _REALS),
+    "float16": Requirement(0.99, 0.002, 0.05, *FLOAT32, _REALS | {"FLOAT16"}),
+    "dynamic": Requirement(0.98, 0.002, 1.0, *FLOAT32, _REALS | {"INT8"}),
+    "int8": Requirement(0.93, 0.01, 1.0, "uint8", "uint8", frozenset({"UINT8", "INT8", "INT32"})),
+    "int16x8": Requirement(0.98, 0.005, 1.0, *FLOAT32, _REALS | {"INT8", "INT16", "INT64"}),
+    "weight_int8": Requirement(0.98, 0.005, 1.0, *FLOAT32, _REALS | {"INT8"}),
+    "weight_int4": Requirement(0.85, 0.03, 1.0, *FLOAT32, _REALS | {"INT8", "INT4"}),
 }
+"""By the names of formats."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +86,22 @@ def validate(
     if result.top1_agreement < requirement.top1_agreement:
         raise ValidationError(
             f"{name} agrees with the Keras model on {result.top1_agreement:.2%} of {result.images} images, and "
-            f"{requirement.top1_agreement:.0%} is required: calibrate and validate with more images, or train longer"
+            f"{requirement.top1_agreement:.0%} is required: calibrate and validate with more images, or train longer",
+            result,
+        )
+    lost = 0.0 if labels is None else accuracy(reference, labels) - result.accuracy
+    if lost > max(requirement.accuracy_loss, 2 / len(reference)) + 1e-9:
+        raise ValidationError(
+            f"{name} is right on {result.accuracy:.2%} of {result.images} images, the Keras model on "
+            f"{result.accuracy + lost:.2%}, and {requirement.accuracy_loss:.1%} less is allowed: calibrate with more "
+            "images, or take another format",
+            result,
         )
     if result.max_difference > requirement.max_difference:
         raise ValidationError(
             f"{name} differs from the Keras model by up to {result.max_difference:.2g} in a probability, and "
-            f"{requirement.max_difference:.2g} is allowed"
+            f"{requirement.max_difference:.2g} is allowed",
+            result,
         )
     return result
 

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_convmixer.atomic import atomic_folder
-from keras_convmixer.export import Classifier, ValidationError, bundle, read_manifest, verify_bundle
+from keras_convmixer.export import Classifier, ValidationError, bundle, formats, read_manifest, verify_bundle
 from keras_convmixer.export import litert as conversions
 from keras_convmixer.export.manifest import write_manifest
 
@@ -29,8 +30,7 @@ def test_the_manifest_says_what_is_there(toy, toy_bundle):
     assert set(files_of(toy_bundle)) == {*manifest["files"], "manifest.json"}
     assert [artifact["path"] for artifact in manifest["artifacts"]] == [
         "saved_model/1",
-        "litert/float32.tflite",
-        "litert/int8.tflite",
+        *(f"litert/{name}.tflite" for name in ("float32", "float16", "dynamic", "int8")),
     ]
     assert manifest["model"]["parameters"] == toy.model.count_params()
     assert (toy_bundle / manifest["labels"]).read_text() == "red\ngreen\nblue\n"
@@ -52,7 +52,7 @@ def test_sizes_and_checksums_are_what_the_systems_tools_find(toy_bundle):
         printed = subprocess.run(["sha256sum", toy_bundle / name], capture_output=True, text=True, check=True).stdout
         assert printed.split()[0] == facts["sha256"]
         assert (toy_bundle / name).stat().st_size == facts["size"]
-    saved_model, float32, _ = manifest["artifacts"]
+    saved_model, float32, *_ = manifest["artifacts"]
     assert float32["sha256"] == manifest["files"][float32["path"]]["sha256"]
     script = "find . -type f -printf '%P\\n' | sort | xargs sha256sum | sort | sha256sum"
     printed = subprocess.run(script, shell=True, cwd=toy_bundle / "saved_model/1", capture_output=True, text=True)
@@ -133,19 +133,88 @@ def swap_classes(weights):
 
 
 def test_disagreement_fails_the_export(toy, former, monkeypatch):
-    original = conversions.CONVERSIONS["int8"]
+    original = formats.FORMATS["int8"].convert
     other = with_weights(toy.model, swap_classes)
-    monkeypatch.setitem(conversions.CONVERSIONS, "int8", lambda model, images: original(other, images))
+    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", lambda model, images: original(other, images)))
     with pytest.raises(ValidationError, match=r"int8 agrees with the Keras model on 33.33% of 60 images"):
-        toy.export(former)
+        toy.export(former, formats=("int8",))
+
+
+def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, monkeypatch):
+    original = formats.FORMATS["int8"].convert
+    other = with_weights(toy.model, swap_classes)
+    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", lambda model, images: original(other, images)))
+    manifest = toy.export(tmp_path / "bundle", formats=("int8", "dynamic"))
+    assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "dynamic"]
+    assert [path.name for path in (tmp_path / "bundle/litert").iterdir()] == ["dynamic.tflite"]
+    (rejected,) = manifest["rejected"]
+    assert rejected["name"] == "int8"
+    assert "agrees with the Keras model on 33.33%" in rejected["reason"]
+    assert rejected["validation"]["top1_agreement"] == pytest.approx(1 / 3)
+    assert rejected["validation"]["accuracy"] == pytest.approx(1 / 3)
+
+
+@pytest.fixture(scope="module")
+def all_formats(toy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("all") / "bundle"
+    toy.export(out, formats=tuple(formats.FORMATS))
+    return out
+
+
+def dtypes_of(path):
+    """Dtypes of the weights and of the inputs of each kind of operator, as the file's own schema names them."""
+    names = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    operators = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    (graph,) = model.subgraphs
+
+    def kind(operator):
+        code = model.operatorCodes[operator.opcodeIndex]
+        return operators[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    makers = {output: operator for operator in graph.operators for output in operator.outputs}
+    found = {}
+    for operator in graph.operators:
+        if kind(operator) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            weight = operator.inputs[1]
+            if weight in makers and kind(makers[weight]) == "DEQUANTIZE":
+                weight = makers[weight].inputs[0]
+            dtypes = names[graph.tensors[weight].type], names[graph.tensors[operator.inputs[0]].type]
+            found.setdefault(kind(operator), set()).add(dtypes)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "dense", "depthwise"),
+    [
+        ("float32", ("FLOAT32", "FLOAT32"), ("FLOAT32", "FLOAT32")),
+        ("float16", ("FLOAT16", "FLOAT32"), ("FLOAT16", "FLOAT32")),
+        ("dynamic", ("INT8", "FLOAT32"), ("FLOAT32", "FLOAT32")),
+        ("int8", ("INT8", "INT8"), ("INT8", "INT8")),
+        ("int16x8", ("INT8", "INT16"), ("INT8", "INT16")),
+        ("weight_int8", ("INT8", "FLOAT32"), ("INT8", "FLOAT32")),
+        ("weight_int4", ("INT4", "FLOAT32"), ("INT8", "FLOAT32")),
+    ],
+)
+def test_what_a_formats_weights_and_activations_are(all_formats, name, dense, depthwise):
+    found = dtypes_of(all_formats / f"litert/{name}.tflite")
+    assert found == {"CONV_2D": {dense}, "FULLY_CONNECTED": {dense}, "DEPTHWISE_CONV_2D": {depthwise}}
+
+
+def test_every_format_is_right_and_smaller_ones_are_smaller(all_formats):
+    manifest = read_manifest(all_formats)
+    assert manifest["rejected"] == []
+    artifacts = {artifact["name"]: artifact for artifact in manifest["artifacts"]}
+    assert set(artifacts) == {"saved_model", *formats.FORMATS}
+    assert all(artifact["validation"]["accuracy"] == 1.0 for artifact in artifacts.values())
 
 
 def test_a_small_difference_of_a_float_form_fails_the_export(toy, no_former, monkeypatch):
-    original = conversions.CONVERSIONS["float32"]
+    original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-2], 0.5 * weights[-2], 0.5 * weights[-1]])
-    monkeypatch.setitem(conversions.CONVERSIONS, "float32", lambda model, images: original(other, images))
+    monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
     with pytest.raises(ValidationError, match="float32 differs from the Keras model by up to"):
-        toy.export(no_former)
+        toy.export(no_former, formats=("float32",))
 
 
 @pytest.mark.parametrize(
@@ -188,17 +257,17 @@ def test_every_calibration_image_counts(toy, tmp_path):
 
 
 def test_nan_from_an_artifact_fails_the_export(toy, no_former, monkeypatch):
-    original = conversions.CONVERSIONS["float32"]
+    original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-1], weights[-1] * np.nan])
-    monkeypatch.setitem(conversions.CONVERSIONS, "float32", lambda model, images: original(other, images))
+    monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
     with pytest.raises(ValidationError, match="float32 returns NaN"):
-        toy.export(no_former)
+        toy.export(no_former, formats=("float32",))
 
 
 def test_a_float_file_in_int8s_place_fails_the_export(toy, former, monkeypatch):
-    monkeypatch.setitem(conversions.CONVERSIONS, "int8", conversions.CONVERSIONS["float32"])
+    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", conversions.convert_float32))
     with pytest.raises(ValidationError, match="int8's input is float32, and must be uint8"):
-        toy.export(former)
+        toy.export(former, formats=("int8",))
 
 
 def test_float_operators_between_integer_ends_fail_the_export(toy, former, monkeypatch):
@@ -212,9 +281,9 @@ def test_float_operators_between_integer_ends_fail_the_export(toy, former, monke
 
     pixels = toy.model.input
     strange = keras.Model(pixels, toy.model(pixels + 1e-3 * keras.ops.sin(pixels)))  # LiteRT's SIN is float only
-    monkeypatch.setitem(conversions.CONVERSIONS, "int8", convert)
+    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", convert))
     with pytest.raises(ValidationError, match="int8 has FLOAT32 tensors, and must have none"):
-        toy.export(former, model=strange)
+        toy.export(former, model=strange, formats=("int8",))
 
 
 def test_operators_that_litert_lacks_fail_the_export(toy, no_former):
@@ -238,7 +307,7 @@ def test_a_model_that_overflows_is_named(toy, no_former):
 
 def test_images_that_do_not_span_the_pixels_are_named(toy, no_former):
     with pytest.raises(ValidationError, match=r"pixels 0..100 instead of 0..255: calibrate with images"):
-        toy.export(no_former, calibration_images=np.minimum(toy.train_images, 100))
+        toy.export(no_former, formats=("int8",), calibration_images=np.minimum(toy.train_images, 100))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +318,7 @@ def test_images_that_do_not_span_the_pixels_are_named(toy, no_former):
         ({"calibration_images": np.zeros((0, 8, 8, 3), np.uint8)}, "at least one"),
         ({"validation_images": np.zeros((3, 9, 8, 3), np.uint8)}, r"validation_images is uint8 \(3, 9, 8, 3\)"),
         ({"crop_fraction": 2}, "crop_fraction=2"),
-        ({"formats": ("float32", "int9")}, "formats has int9: there are float32, int8"),
+        ({"formats": ("float32", "int9")}, "formats has int9: there are float32, float16, dynamic, int8"),
         ({"validation_labels": np.zeros(59, int)}, r"validation_labels has shape \(59,\)"),
         ({"validation_labels": np.zeros((60, 1), int)}, r"validation_labels has shape \(60, 1\)"),
         ({"class_names": ("red", "green", "red")}, "no two the same"),

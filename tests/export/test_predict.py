@@ -100,7 +100,7 @@ def test_a_flipped_byte_in_the_manifest_is_told(broken):
 
 def test_every_file_of_a_bundle_is_verified(broken):
     names = [path.relative_to(broken).as_posix() for path in broken.rglob("*") if path.is_file()]
-    assert len(names) == 8
+    assert len(names) == 10
     for name in set(names) - {"manifest.json"}:
         verify_bundle(broken)
         flip_byte(broken / name, 10)
@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_bundle_is_named(broken, tmp_path):
 
     assert "no such bundle" in message(tmp_path / "missing")
     assert "is no bundle: it holds no manifest.json" in message(tmp_path)
-    assert "no .tflite file 'float64': it has float32, int8" in message(format="float64")
+    assert "no .tflite file 'float64': it has float32, float16, dynamic, int8" in message(format="float64")
     manifest.write_text(content[:-9])
     assert "manifest.json is damaged" in message()
     for schema in (0, 2):

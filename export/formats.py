@@ -1,0 +1,37 @@
+"""Which .tflite files there are: how each is made, and what it must be like to be published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from .litert import convert_float16, convert_float32, convert_int8, convert_int16x8
+from .quantize import convert_dynamic, convert_weight_int4, convert_weight_int8
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a .tflite file is made."""
+
+    scheme: str
+    """What is in it, for whoever reads a manifest."""
+    convert: Callable[[keras.Model, np.ndarray], bytes]
+    """From a deployed model and calibration images, uint8 `[count, height, width, channels]`, to the file."""
+
+
+FORMATS = {
+    "float32": Format("float32 throughout", convert_float32),
+    "float16": Format("float16 weights, computed in float32 or, on GPUs, float16", convert_float16),
+    "dynamic": Format(
+        "int8 weights and activations in convolutions and dense layers, the rest float32", convert_dynamic
+    ),
+    "int8": Format("int8 weights and activations, integer operators only", convert_int8),
+    "int16x8": Format("int8 weights, int16 activations", convert_int16x8),
+    "weight_int8": Format("int8 weights, computed in float32", convert_weight_int8),
+    "weight_int4": Format(
+        "int4 weights, int8 ones of depthwise convolutions, computed in float32", convert_weight_int4
+    ),
+}
