@@ -100,6 +100,8 @@ def read_image(file: Path | bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large ({error}): make it smaller") from None
     except (OSError, SyntaxError, ValueError) as error:
+        if getattr(error, "errno", None):  # the system's: the file may be whole
+            raise
         raise ValueError(f"{path} is damaged ({error}): get the file again") from None
     if min(image.size) < 2:
         raise ValueError(

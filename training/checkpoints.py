@@ -57,6 +57,16 @@ class History(tf.train.experimental.PythonState):
         self.sums = [0.0, 0.0]
 
 
+def drop_damaged_list(folder: Path) -> None:
+    """Remove TensorFlow's list of a folder's checkpoints where it cannot be read, which would stop its manager."""
+    try:
+        readable = tf.train.get_checkpoint_state(str(folder)) is not None
+    except (ValueError, tf.errors.OpError):
+        readable = False
+    if not readable:
+        (folder / "checkpoint").unlink(missing_ok=True)
+
+
 class Checkpoints:
     """The last checkpoints of a run, in a folder.
 
@@ -82,7 +92,18 @@ class Checkpoints:
     @property
     def any(self) -> bool:
         """Whether there is one."""
-        return tf.train.latest_checkpoint(str(self._folder)) is not None
+        return bool(self._paths())
+
+    def _paths(self):
+        """Return the checkpoints, the last one first: as TensorFlow's list says, or where there is none, by time.
+
+        Not the manager's list, which holds what this process saved.
+        """
+        files = {str(file.with_suffix("")): file.stat().st_mtime_ns for file in self._folder.glob("ckpt-*.index")}
+        state = tf.train.get_checkpoint_state(str(self._folder))
+        listed = [str(self._folder / Path(path).name) for path in state.all_model_checkpoint_paths] if state else []
+        found = [path for path in reversed(listed) if path in files]
+        return found or sorted(files, key=files.get, reverse=True)
 
     def restore(self, before: int | None = None) -> int:
         """Restore the last checkpoint that is whole; return its step, 0 where there is none.
@@ -90,8 +111,7 @@ class Checkpoints:
         With `before`, the last one up to that step, or else the first that is kept. One that is damaged is named in
         the log and passed over for the one before.
         """
-        state = tf.train.get_checkpoint_state(str(self._folder))  # the manager knows only what it saved itself
-        paths = list(reversed(state.all_model_checkpoint_paths)) if state else []
+        paths = self._paths()
         if before is not None:
             paths = [path for path in paths if int(path.rsplit("-", 1)[1]) <= before] or paths[-1:]
         for path in paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from .pictures import Files, Pictures, check, showing
 
 HELD_OUT, HELD_OUT_OF_FEW, FEW = 50, 10, 5000
 """Every so many training images one is for validation, where a data set has no split for it; of few a larger share."""
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux says how much memory a container may have."""
 SPLIT_FOLDERS = {
     "train": "train",
     **dict.fromkeys(("validation", "val", "valid"), "validation"),
@@ -50,6 +53,21 @@ class Dataset:
     test: Split
     damaged: tuple[str, ...] = ()
     """A sentence for each picture that was left out as it cannot be read."""
+    names: int = 0
+    """A checksum of the pictures' names."""
+
+    @property
+    def fingerprint(self) -> int:
+        """A number that is another, of 2**32, where the pictures are others; what is in them is not looked at."""
+        number = zlib.crc32(repr((self.class_names, self.names)).encode())
+        for split in (self.train, self.validation, self.test):
+            number = zlib.crc32(np.ascontiguousarray(split.labels), number)
+        return number
+
+    def described(self) -> str:
+        """Say in a line what there is."""
+        counts = ", ".join(f"{len(getattr(self, split)):,} {split}" for split in ("train", "validation", "test"))
+        return f"{len(self.class_names)} labels ({_listed(self.class_names, 5)}), {counts} images"
 
 
 def load_dataset(
@@ -66,7 +84,7 @@ def load_dataset(
     whose subfolders are train, val and test, or two of these, and data sets of tensorflow-datasets keep their own
     splits; where there is none for test, that for validation is used, and where there is none for validation, every
     fiftieth training image is held out for it, of fewer than 5,000 every tenth. Pictures are held in memory where they
-    take less than half of it. Damaged ones are left out, up to 1 %.
+    take less than a quarter of it, as TensorFlow copies them. Damaged ones are left out, up to 1 %.
 
     Args:
         name: `digits`, a folder, or a name such as cifar10.
@@ -82,14 +100,15 @@ def load_dataset(
     """
     if name == "digits":
         class_names, everything = load_images(name, preprocessing, class_names, progress)
-        return Dataset(class_names, *_divided(everything))
+        return Dataset(class_names, *(everything.take(chosen) for chosen in _divided(everything.labels)))
     if not Path(name).is_dir():
         return _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, crops)
     splits = _split_folders(Path(name))
     if splits:
         class_names, *_ = _folder(splits["train"], class_names)
         sources = {split: Files(*_folder(folder, class_names)[1:]) for split, folder in splits.items()}
-        return _with_splits(name, class_names, sources, preprocessing, progress, crops)
+        names = _checksum([path for source in sources.values() for path in source.paths], Path(name))
+        return _with_splits(name, class_names, sources, preprocessing, progress, crops, names)
     class_names, paths, labels = _folder(Path(name), class_names)
     counts = np.bincount(labels)
     few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
@@ -99,37 +118,49 @@ def load_dataset(
         raise ValueError(f"{name} has {problem}: to split it, give ten pictures or more of each of two labels or more")
     fits = _fits(len(paths), preprocessing)
     checked = check(Files(paths, labels), preprocessing, fits and not crops, showing(progress, name, len(paths)))
-    return Dataset(class_names, *_divided(Split(checked.images, checked.labels)), checked.damaged)
+    # Divided with the damaged ones, so that one more or less moves no other picture from training to test.
+    everything = Split(checked.images, checked.labels)
+    splits = (everything.take(np.isin(checked.kept, chosen)) for chosen in _divided(labels))
+    return Dataset(class_names, *splits, checked.damaged, _checksum(paths, Path(name)))
 
 
-def _divided(everything):
-    """Return 70, 10 and 20 %, with equal shares of each label."""
+def _checksum(paths, folder):
+    return zlib.crc32("\n".join(path.relative_to(folder).as_posix() for path in paths).encode())
+
+
+def _divided(labels):
+    """Return the places of 70, 10 and 20 %, with equal shares of each label."""
     from sklearn.model_selection import train_test_split
 
     def divide(chosen, share):
-        return train_test_split(chosen, test_size=share, stratify=everything.labels[chosen], random_state=0)
+        return train_test_split(chosen, test_size=share, stratify=labels[chosen], random_state=0)
 
-    rest, test = divide(np.arange(len(everything)), 0.2)
+    rest, test = divide(np.arange(len(labels)), 0.2)
     train, validation = divide(rest, 0.125)
-    return [everything.take(chosen) for chosen in (train, validation, test)]
+    return train, validation, test
 
 
-def _with_splits(name, class_names, sources, preprocessing, progress, crops):
+def _with_splits(name, class_names, sources, preprocessing, progress, crops, names=0):
     """Return a data set of sources by split: train, and validation or test or both."""
     sources = dict(sources)
     if "test" not in sources:
         sources["test"] = sources.pop("validation")
     fits = _fits(sum(len(source) for source in sources.values()), preprocessing)
-    splits, damaged = {}, ()
+    splits, damaged, kept = {}, (), {}
     for split, source in sources.items():
         in_memory = fits and not (crops and split == "train")
         checked = check(source, preprocessing, in_memory, showing(progress, f"{name}, {split}", len(source)))
         splits[split], damaged = Split(checked.images, checked.labels), damaged + checked.damaged
+        kept[split] = checked.kept
+        if checked.labels.min() < 0:
+            raise ValueError(f"{name} has {split} images without labels: name another data set")
+    if len(np.unique(splits["train"].labels)) < 2:
+        raise ValueError(f"{name} has pictures of one label only: give two or more")
     if "validation" not in splits:
-        every = HELD_OUT if len(splits["train"]) >= FEW else HELD_OUT_OF_FEW
-        held = np.arange(len(splits["train"])) % every == every - 1
+        every = HELD_OUT if len(sources["train"]) >= FEW else HELD_OUT_OF_FEW
+        held = kept["train"] % every == every - 1
         splits["validation"], splits["train"] = splits["train"].take(held), splits["train"].take(~held)
-    return Dataset(class_names, splits["train"], splits["validation"], splits["test"], damaged)
+    return Dataset(class_names, splits["train"], splits["validation"], splits["test"], damaged, names)
 
 
 def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, crops):
@@ -148,7 +179,10 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, cr
 def _fits(count, preprocessing):
     """Tell whether so many images fit in half the memory, with the copy that TensorFlow makes of them."""
     needed = 2 * count * preprocessing.height * preprocessing.width * preprocessing.channels
-    return 2 * needed < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if CONTAINER.exists() and (limit := CONTAINER.read_text().strip()).isdigit():
+        there = min(there, int(limit))
+    return 2 * needed < there
 
 
 def load_images(
@@ -196,17 +230,31 @@ def _subfolders(folder):
 
 
 def _split_folders(folder):
-    """Return a folder's subfolders by split, None where they are labels."""
-    found = {entry.name: entry for entry in _subfolders(folder)}
-    splits = {SPLIT_FOLDERS[name]: entry for name, entry in found.items() if name in SPLIT_FOLDERS}
-    whole = len(splits) == len(found) and "train" in splits and len(splits) > 1
-    return splits if whole and all(_subfolders(entry) for entry in splits.values()) else None
+    """Return a folder's subfolders by split, None where they are labels.
+
+    They are splits where one is train and has subfolders itself; a label may be called train.
+    """
+    found = _subfolders(folder)
+    named = [(SPLIT_FOLDERS.get(entry.name.lower()), entry) for entry in found]
+    train = [entry for split, entry in named if split == "train"]
+    if not train or not _subfolders(train[0]):
+        return None
+    splits = {split: entry for split, entry in named if split}
+    flat = [entry.name for entry in found if not _subfolders(entry)]
+    if len(splits) < len(found) or len(splits) < 2 or flat:
+        raise ValueError(
+            f"{folder} has the subfolders {_listed([entry.name for entry in found])}: beside a train with a subfolder "
+            "for each label give val and test, or one of them, with the same subfolders, and nothing else"
+        )
+    return splits
 
 
 def _folder(folder, class_names):
     """Return labels, files and the number of each file's label."""
     found = {
-        entry.name: sorted(path for path in entry.rglob("*") if path.suffix.lower() in SUFFIXES)
+        entry.name: sorted(
+            path for path in entry.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
         for entry in _subfolders(folder)
     }
     empty = [label for label, paths in found.items() if not paths]

@@ -32,12 +32,12 @@ from .layers import trainable
 from .memory import peak_memory
 from .progress import TrainingProgress
 from .recipe import Recipe
-from .run_folder import begin, goes_on, name_damaged, publish
+from .run_folder import begin, goes_on, locked, name_damaged, publish
 from .step import Step
 from .strategy import Name, Replicas, choose
 
 DIVERGED = 4.0
-"""How many times the first step's loss an epoch's mean may be, before the run counts as diverged."""
+"""How many times the first step's loss, or that of guessing, an epoch's mean may be, before the run has diverged."""
 
 
 class Diverged(FloatingPointError):
@@ -81,8 +81,8 @@ def train(
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
-        FileExistsError: `run` holds a model already, or one of another recipe was begun there, and `overwrite` is
-            False; or it is a file.
+        FileExistsError: `run` holds a model already, or one of another recipe or other data was begun there, and
+            `overwrite` is False; or it is a file, or another process trains in it.
         Diverged: the loss became NaN or infinite, or grew far beyond the first step's.
         ValueError: the data set does not exist, a value of the recipe is not allowed, a batch cannot be divided
             among the replicas, or two workers have different recipes.
@@ -93,6 +93,15 @@ def train(
     require_folder_name(run)
     if Path(recipe.dataset).is_dir() and recipe.dataset != "digits":  # found again from wherever
         recipe = dataclasses.replace(recipe, dataset=str(Path(recipe.dataset).resolve()))
+    for name, value, least in (
+        ("steps_per_call", 1 if steps_per_call is None else steps_per_call, 1),
+        ("rollbacks", rollbacks, 0),
+        ("checkpoint_minutes", checkpoint_minutes, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name}={value}: give {least} or more")
+    if recipe.weights and Path(recipe.weights).is_file():
+        recipe = dataclasses.replace(recipe, weights=str(Path(recipe.weights).resolve()))
     replicas = choose(strategy)
     again = goes_on(run, recipe, overwrite)
     _check_batch(recipe, replicas)
@@ -107,14 +116,15 @@ def train(
         )
     keras.utils.set_random_seed(recipe.seed)
     model = _build(recipe, len(dataset.class_names))
-    if recipe.weights:
+    if recipe.weights and not again:
         model.set_weights(_build(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
-    if replicas.is_chief:
-        begin(run, recipe, again)
-        name_damaged(dataset.damaged, run / "damaged.txt", verbose)
-    if replicas.workers > 1:
-        _check_same_recipe(recipe, replicas)  # and so wait for the chief
-    _Run(model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, rollbacks, verbose).train()
+    with locked(run) if replicas.is_chief else contextlib.nullcontext():
+        if replicas.is_chief:
+            begin(run, recipe, dataset, goes_on(run, recipe, overwrite), overwrite)
+            name_damaged(dataset.damaged, run / "damaged.txt", verbose)
+        if replicas.workers > 1:
+            _check_same(recipe, dataset, replicas)  # and so wait for the chief
+        _Run(model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, rollbacks, verbose).train()
     if not replicas.is_chief:
         return {}
     return json.loads((run / "summary.json").read_text())
@@ -135,9 +145,14 @@ def _check_batch(recipe: Recipe, replicas: Replicas):
         )
 
 
-def _check_same_recipe(recipe, replicas):
+def _check_same(recipe, dataset, replicas):
     if replicas.differs(zlib.crc32(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode())):
         raise ValueError("the workers were started with different recipes: give all the same options")
+    if replicas.differs(dataset.fingerprint):
+        raise ValueError(
+            f"the workers do not see the same pictures of {recipe.dataset}, or not the same damaged ones "
+            f"(here {len(dataset.damaged)}): give all the same data"
+        )
 
 
 class _Run:
@@ -176,6 +191,7 @@ class _Run:
             raise ValueError("the workers do not see the same checkpoints: give --runs a folder that all of them share")
         if self._says:
             print(self._replicas.described(self._recipe.batch_size), file=sys.stderr)
+            print(self._dataset.described(), file=sys.stderr)
         if start and self._says:
             print(f"resuming at step {start:,} of {self._steps:,}", file=sys.stderr)
         if self._rollbacks and not self.checkpoints.any:
@@ -202,6 +218,8 @@ class _Run:
         started = time.monotonic()
         while (step := self.step.number) < end:
             count = min(self._steps_per_call, end - step)
+            if self._replicas.is_chief and self.checkpoints.due:  # whose clock counts: saving is for all at one step
+                self.step.save.assign(1.0)
             waited = time.monotonic()
             if count == 1:
                 batch = next(batches)
@@ -209,7 +227,7 @@ class _Run:
                 results = self.step.run(batch)
             else:
                 results, waited = self.step.run_several(batches, tf.constant(count)), 0.0
-            loss, accuracy, norm, stop = (float(value) for value in results)
+            loss, accuracy, norm, stop, save = (float(value) for value in results)
             beat()
             if problem := self._problem(loss, norm):
                 raise self._divergence(problem, step + count)
@@ -220,13 +238,16 @@ class _Run:
                 self.checkpoints.save()
                 self._replicas.total([0.0])  # nobody leaves, and has others killed, before it is saved
                 raise Stopped(f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on")
-            if self.checkpoints.due:
+            if save:
                 started = self._count(started)
                 self.checkpoints.save()
+                self.step.save.assign(0.0)
         started = self._count(started)
         loss, accuracy = (total / self._steps_per_epoch for total in self.history.sums)
-        if loss > DIVERGED * self.history.first_loss:  # before a checkpoint says that this epoch is over
-            raise self._divergence(f"the loss grew from {self.history.first_loss:.3g} to {loss:.3g}", end)
+        # Weights that know something already begin lower than guessing.
+        start = max(self.history.first_loss, math.log(self._classes))
+        if loss > DIVERGED * start:  # before a checkpoint says that this epoch is over
+            raise self._divergence(f"the loss grew from {start:.3g} to {loss:.3g}", end)
         validation = self._evaluate(self._dataset.validation)
         self._count(started, "evaluation_seconds")
         self.history.end_epoch(
@@ -270,9 +291,10 @@ class _Run:
     def _divergence(self, what, step):
         last = self._folder / "checkpoints"
         saved = f"the last checkpoint is in {last}" if any(last.glob("*.index")) else "no checkpoint was saved"
+        advice = "" if self._rollbacks else ", or let --rollbacks halve it"
         return Diverged(
             f"{what} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}: lower --learning-rate "
-            f"and begin again with --overwrite, or let --rollbacks halve it; {saved}"
+            f"and begin again with --overwrite{advice}; {saved}"
         )
 
     def _roll_back(self, diverged):
@@ -284,6 +306,8 @@ class _Run:
             raise diverged
         used, rollbacks = self.history.used, self.history.rollbacks + 1
         start = self.checkpoints.restore(before=len(self.history.epochs) * self._steps_per_epoch)
+        if self._replicas.differs(start):  # waits for all, too, before the chief writes what others still read
+            raise ValueError("the workers do not see the same checkpoints: see that the shared folder is healthy")
         self.step.slow_down(2.0**-rollbacks)
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()

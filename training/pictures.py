@@ -6,6 +6,7 @@ which is built without the processor's vector instructions, and with the same or
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from rich.progress import Progress
 
 from keras_convmixer.images import Preprocessing, read_image
 
+QUEUED = 4096
+"""Pictures that wait for a thread at once; each takes 2 kB."""
 DAMAGED = 0.01
 """Share of pictures that may be damaged, and are then left out."""
 
@@ -106,6 +109,8 @@ class Checked:
 
     images: np.ndarray | Pictures
     labels: np.ndarray
+    kept: np.ndarray
+    """Their places in the source, int `[count]`."""
     damaged: tuple[str, ...]
     """A sentence for each picture that was left out."""
 
@@ -127,12 +132,14 @@ def check(
             picture = read_image(file)
             if in_memory:
                 images[index] = preprocessing.apply(picture)
-        except (FileNotFoundError, ValueError) as error:
+        except ValueError as error:
             return None, label, str(error) if isinstance(file, Path) else f"{source.name(index)}: {error}"
         return (picture.height, picture.width), label, None
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        sizes, labels, problems = zip(*said(threads.map(one, range(len(source)))), strict=True)
+        parts = (range(start, min(start + QUEUED, len(source))) for start in range(0, len(source), QUEUED))
+        found = itertools.chain.from_iterable(threads.map(one, part) for part in parts)
+        sizes, labels, problems = zip(*said(found), strict=True)
     damaged = tuple(problem for problem in problems if problem)
     if len(damaged) > DAMAGED * len(source):
         others = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
@@ -145,7 +152,7 @@ def check(
         images = images if not damaged else images[kept]
     else:
         images = Pictures(source, kept, np.array([sizes[index] for index in kept], np.int32), preprocessing)
-    return Checked(images, np.array(labels, np.int64)[kept], damaged)
+    return Checked(images, np.array(labels, np.int64)[kept], kept, damaged)
 
 
 def showing(progress: Progress | None, name: str, count: int) -> Callable[[Iterable], Iterable]:

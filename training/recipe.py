@@ -8,7 +8,8 @@ from typing import Literal
 _ZERO_OR_MORE = ("0 or more", lambda value: value >= 0)
 _SHARE = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 RANGES = {
-    **dict.fromkeys(("seed", "weight_decay", "mixup", "cutmix", "color_jitter"), _ZERO_OR_MORE),
+    "seed": ("0 to 200,000,000", lambda value: 0 <= value <= 200_000_000),  # times 7 it is an int32
+    **dict.fromkeys(("weight_decay", "mixup", "cutmix", "color_jitter"), _ZERO_OR_MORE),
     **dict.fromkeys(("rand_augment_magnitude", "rand_augment_deviation"), _ZERO_OR_MORE),
     **dict.fromkeys(("label_smoothing", "average_decay"), _SHARE),
     "erasing": ("0 to 1", lambda value: 0 <= value <= 1),

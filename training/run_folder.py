@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ import keras
 from keras_convmixer.atomic import atomic_file, explaining_full_disk
 
 from . import figures
+from .checkpoints import drop_damaged_list
 from .data import Dataset
 from .evaluation import evaluate
 from .recipe import Recipe
@@ -39,18 +43,50 @@ def goes_on(run: Path, recipe: Recipe, overwrite: bool) -> bool:
     return not ended and not changed
 
 
-def begin(run: Path, recipe: Recipe, again: bool) -> None:
-    """Make the folder of checkpoints, empty unless a run goes on in it `again`."""
+@contextlib.contextmanager
+def locked(run: Path):
+    """Keep a run's folder for this process; raises FileExistsError where another one has it."""
+    run.mkdir(parents=True, exist_ok=True)
+    handle = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"{run} is being trained by another process: wait for it, or give another --name"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool, overwrite: bool) -> None:
+    """Make the folder of checkpoints, empty unless a run goes on in it `again`.
+
+    Raises FileExistsError: it was begun with other pictures, and not `overwrite`.
+    """
     checkpoints = run / "checkpoints"
+    data, fingerprint = checkpoints / "data.json", {"fingerprint": dataset.fingerprint}
+    if again and data.exists() and json.loads(data.read_text()) != fingerprint:
+        if not overwrite:
+            raise FileExistsError(
+                f"{run} was begun with other pictures than {recipe.dataset} has now: put those back, pass --overwrite "
+                "to begin again, or give another --name"
+            )
+        again = False
     if not again:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        for folder in (checkpoints, run / "tensorboard"):
+            shutil.rmtree(folder, ignore_errors=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
     for partial in checkpoints.glob("*_temp"):  # what a process that was killed in writing left
         shutil.rmtree(partial, ignore_errors=True)
     for partial in checkpoints.glob("checkpoint.tmp*"):
         partial.unlink()
+    drop_damaged_list(checkpoints)
     with explaining_full_disk(run), atomic_file(checkpoints / "recipe.json") as partial:
         partial.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    with explaining_full_disk(run), atomic_file(data) as partial:
+        partial.write_text(json.dumps(fingerprint) + "\n")
 
 
 def name_damaged(damaged: tuple[str, ...], file: Path, verbose: bool) -> None:

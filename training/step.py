@@ -44,8 +44,8 @@ class Step:
                 layer.synchronized = replicas.count > 1
         # Not the optimizer's, which does not count a step that is left out as its float16 gradients overflowed.
         self.counter = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self.stop = tf.Variable(0.0, trainable=False)
-        """Set to 1 on any worker, it is seen by all at the same step."""
+        self.stop, self.save = (tf.Variable(0.0, trainable=False) for _ in range(2))
+        """Set to 1 on any worker, they are seen by all at the same step."""
         # XLA fuses what lies between convolutions; on a CPU its own depthwise convolution is eight times slower.
         xla = replicas.count == 1 and bool(tf.config.list_logical_devices("GPU"))
         self._gradients = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
@@ -71,15 +71,15 @@ class Step:
         return [keras.ops.convert_to_numpy(value) for value in (self.average or self.model.variables)]
 
     def _run(self, batch):
-        """Train a step: return mean loss, accuracy, the gradients' norm and whether to stop, float32 `[4]`."""
+        """Train a step: return mean loss, accuracy, the gradients' norm, whether to stop and to save, float32 `[5]`."""
         results = self._replicas.strategy.run(self._replica_step, args=batch)
         self.counter.assign_add(1)
         return self._replicas.strategy.experimental_local_results(results)[0]
 
     def _run_several(self, batches, count: tf.Tensor):
-        """Train `count` steps from an iterator in one call; return the means, and the last norm and stop."""
+        """Train `count` steps from an iterator in one call; return the means, and the rest of the last."""
         total = tf.zeros([2])
-        last = tf.zeros([4])
+        last = tf.zeros([5])
         for _ in tf.range(count):
             last = self._run(next(batches))
             total += last[:2]
@@ -95,8 +95,8 @@ class Step:
         for part_images, part_labels in parts:
             results = self._gradients(part_images, part_labels)
             total = results if total is None else [one + other for one, other in zip(total, results, strict=True)]
-        stop = tf.identity(self.stop)  # on the replica's device, without which it cannot be summed
-        loss, right, stop, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [*total[:2], stop, *total[2:]])
+        asked = tf.stack([self.stop, self.save])  # on the replica's device, without which they cannot be summed
+        loss, right, asked, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [*total[:2], asked, *total[2:]])
         scale = self._current_loss_scale()
         norm = tf.linalg.global_norm(gradients) / scale
         # The optimizer sums over the replicas once more. An infinite norm stays one: with loss scaling such a step
@@ -109,7 +109,7 @@ class Step:
         decay = tf.minimum(recipe.average_decay, (1 + done) / (10 + done))
         for average, variable in zip(self.average, self.model.variables, strict=False):
             average.assign(average * decay + tf.cast(variable, tf.float32) * (1 - decay))
-        return tf.stack([loss, right / recipe.batch_size, norm, stop])
+        return tf.concat([[loss, right / recipe.batch_size, norm], asked], 0)
 
     def _gradients(self, images, labels):
         with tf.GradientTape() as tape:

@@ -185,8 +185,23 @@ def test_a_folder_with_split_folders_keeps_its_splits(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "test/eel/1.png")
     with pytest.raises(ValueError, match=r"test has subfolders that are no label of the model \(eel\)"):
         load_dataset(str(tmp_path), NATIVE)
-    shutil.rmtree(tmp_path / "validation")
-    shutil.rmtree(tmp_path / "test")
-    (tmp_path / "validated").mkdir()
-    with pytest.raises(ValueError, match="has no pictures in validated"):  # no split, and so a label
+    shutil.rmtree(tmp_path / "test/eel")
+    (tmp_path / "holdout").mkdir()
+    with pytest.raises(ValueError, match="has the subfolders holdout, test, train, validation: beside a train"):
         load_dataset(str(tmp_path), NATIVE)
+    (tmp_path / "holdout").rmdir()
+    shutil.rmtree(tmp_path / "train/dog")
+    with pytest.raises(ValueError, match=r"no label of the model \(dog\)"):
+        load_dataset(str(tmp_path), NATIVE)
+    for split in ("test", "validation"):
+        shutil.rmtree(tmp_path / split / "dog")
+    with pytest.raises(ValueError, match="pictures of one label only"):
+        load_dataset(str(tmp_path), NATIVE)
+
+
+def test_a_label_may_be_called_train(tmp_path):
+    for label in ("bus", "train", "test"):
+        (tmp_path / label).mkdir()
+        for index in range(10):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / label / f"{index}.png")
+    assert load_dataset(str(tmp_path), NATIVE).class_names == ("bus", "test", "train")

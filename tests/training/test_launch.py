@@ -14,7 +14,20 @@ import pytest
 from keras_convmixer.training import load_run
 from keras_convmixer.training.launch import HEARTBEAT, Launch, workers
 
-OPTIONS = ("digits", "--name", "short", "--image-size", "8", "--dim", "16", "--depth", "1", "--checkpoint-minutes", "0")
+# Minutes so few that the workers' own clocks would ask for checkpoints at different steps.
+OPTIONS = (
+    "digits",
+    "--name",
+    "short",
+    "--image-size",
+    "8",
+    "--dim",
+    "16",
+    "--depth",
+    "1",
+    "--checkpoint-minutes",
+    "0.002",
+)
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.training import RECIPES, Split, data, load_dataset, pictures, train
+from keras_convmixer.training import RECIPES, Split, data, load_dataset, loop, pictures, train
 from keras_convmixer.training.evaluation import evaluate
 from keras_convmixer.training.input import distributed_batches
 from keras_convmixer.training.strategy import Replicas
@@ -99,6 +99,49 @@ def test_half_are_resized_bicubic(tmp_path, monkeypatch):
     batches(split, crop_scale=0.5)
     assert len(seen) == 96
     assert 30 < sum(seen) < 66
+
+
+def test_a_damaged_picture_moves_no_other_one(tmp_path):
+    folder = save(tmp_path / "pictures", count=100)
+    whole = load_dataset(folder, NATIVE)
+    (tmp_path / "pictures/cat/003.png").write_bytes(b"")
+    damaged = load_dataset(folder, NATIVE)
+
+    def rows(split):
+        return {tuple(image.ravel()) for image in split.images}
+
+    for name in ("train", "validation", "test"):
+        assert rows(getattr(damaged, name)) <= rows(getattr(whole, name))
+    assert whole.fingerprint != damaged.fingerprint
+    assert whole.fingerprint == load_dataset(save(tmp_path / "again", count=100), NATIVE).fingerprint
+
+
+def test_the_systems_errors_are_not_damage(tmp_path, monkeypatch):
+    folder = save(tmp_path)
+
+    def fail(*arguments, **options):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        load_dataset(folder, NATIVE)
+
+
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
+    folder = save(tmp_path / "pictures")
+    recipe = dataclasses.replace(RECIPE, dataset=folder)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "publish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "run", verbose=False)
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures/cat/new.png")
+    with pytest.raises(FileExistsError, match=r"begun with other pictures than .* has now"):
+        train(recipe, tmp_path / "run", verbose=False)
+    assert train(recipe, tmp_path / "run", overwrite=True, verbose=False)["training_images"] == 56
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

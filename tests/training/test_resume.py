@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from processes import convmixer
 
-from keras_convmixer.training import RECIPES, load_run, loop, train
+from keras_convmixer.training import RECIPES, load_run, loop, run_folder, train
 
 SHORT = dataclasses.replace(
     RECIPES["digits"],
@@ -109,6 +109,20 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
         file.write_bytes(b"")
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged: remove the folder"):
         train(SHORT, tmp_path / "run", verbose=False)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(64)])
+def test_a_damaged_list_of_checkpoints_loses_none(uninterrupted, tmp_path, monkeypatch, capfd, content):
+    interrupted_at(30, tmp_path / "run", monkeypatch)
+    (tmp_path / "run/checkpoints/checkpoint").write_bytes(content)
+    train(SHORT, tmp_path / "run")
+    assert "resuming at step 30 of 38" in capfd.readouterr().err
+    assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
+    with run_folder.locked(tmp_path / "run"), pytest.raises(FileExistsError, match="is being trained by another"):
+        train(SHORT, tmp_path / "run", overwrite=True, verbose=False)
 
 
 def test_another_recipe_does_not_go_on(tmp_path, monkeypatch):

@@ -127,6 +127,13 @@ def test_a_diverging_run_rolls_back_if_asked(tmp_path, capfd):
     assert rates[0] <= 30 / 2 ** summary["rollbacks"]
 
 
+@pytest.mark.parametrize("change", [{"steps_per_call": 0}, {"rollbacks": -1}, {"checkpoint_minutes": -1}])
+def test_numbers_out_of_range_are_named(tmp_path, change):
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: give"):
+        train(SHORT, tmp_path / "run", verbose=False, **change)
+
+
 def test_another_backend_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="training needs Keras on TensorFlow, and it runs on jax: set KERAS_BACKEND"):

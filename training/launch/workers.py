@@ -77,10 +77,7 @@ class Launch:
             signal.signal(signal.SIGTERM, former)
 
     def _stop(self, number, frame):
-        self._told_to_stop = True
-        for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+        self._told_to_stop = True  # the workers are told by _watch, those too that are being started now
 
     def _attempt(self):
         """Run the workers once; return an exit code, and what went wrong if they are to be started again."""
@@ -108,8 +105,12 @@ class Launch:
             codes = [process.poll() for process in self._processes]
             if all(code == 0 for code in codes):
                 return 0, None
-            if self._told_to_stop and all(code is not None for code in codes):
-                return STOPPED if STOPPED in codes else 1, None
+            if self._told_to_stop:
+                for process, code in zip(self._processes, codes, strict=True):
+                    if code is None:
+                        process.send_signal(signal.SIGTERM)
+                if all(code is not None for code in codes):
+                    return STOPPED if {STOPPED, -signal.SIGTERM} & set(codes) else 1, None
             failed = [worker for worker, code in enumerate(codes) if code not in (None, 0)]
             if failed and not self._told_to_stop:
                 worker, code = failed[0], codes[failed[0]]
@@ -121,7 +122,7 @@ class Launch:
                 late = self._lateness(heartbeat, started)
                 if code is None and late:
                     return -signal.SIGKILL, f"worker {worker} {late}"
-            time.sleep(0.2)
+            time.sleep(2 if self._told_to_stop else 0.2)
 
     def _first_refusal(self):
         """Wait for the others, who are told so too, for worker 0 to say what is wrong; return the exit code."""
