@@ -39,7 +39,7 @@ def test_a_number_out_of_range_is_named(field, value):
 
 def test_seed_and_weight_decay_may_be_zero():
     recipe = dataclasses.replace(RECIPES["digits"], seed=0, weight_decay=0.0)
-    with pytest.raises(ValueError, match="seed=-1: give 0 or more"):
+    with pytest.raises(ValueError, match="seed=-1: give 0 to 200,000,000"):
         dataclasses.replace(recipe, seed=-1)
     with pytest.raises(ValueError, match="weight_decay=nan: give 0 or more"):
         dataclasses.replace(recipe, weight_decay=float("nan"))

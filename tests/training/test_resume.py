@@ -155,6 +155,7 @@ def test_sigkill_then_sigterm_then_to_the_end(uninterrupted, tmp_path):
 
     process = start(tmp_path)
     assert "one_device" in process.stderr.readline()
+    assert "10 labels" in process.stderr.readline()
     assert "resuming at step" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
