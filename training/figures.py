@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from keras_convmixer.figure_style import STYLE, save_png
 
@@ -28,6 +29,8 @@ def draw_curves(history: dict[str, list[float]], path: Path) -> None:
             axis.legend(frameon=False)
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set(ylabel="cross-entropy (nats)", yscale="log")
+        axes[0].yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")  # by default TeX, off here
+        axes[0].yaxis.set_minor_formatter(NullFormatter())
         axes[1].set(ylabel="accuracy (%)")
         save_png(figure, path)
 

@@ -25,6 +25,9 @@ def test_curves_show_training_and_validation(drawn):
     assert shown == {"training": [2, 1], "validation": [3, 1.5]}
     shown = {line.get_label(): line.get_ydata().tolist() for line in accuracy.lines}
     assert shown == {"training": [50, 75], "validation": [25, 50]}
+    drawn[0].canvas.draw()
+    assert {"1", "2"} <= {label.get_text() for label in loss.get_yticklabels()}
+    assert not any(label.get_text() for label in loss.get_yticklabels(minor=True))
     assert "nats" in loss.get_ylabel()
     assert "%" in accuracy.get_ylabel()
 
