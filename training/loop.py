@@ -186,6 +186,17 @@ class _Run:
         self._read = self._meter.read()
 
     def train(self):
+        with self._progress.bar, _stopping_on_sigterm(self.step):
+            start = self._begin()
+            while len(self.history.epochs) < self._recipe.epochs:
+                try:
+                    self._epochs(start)
+                except Diverged as diverged:
+                    start = self._roll_back(diverged)
+        self._publish()
+
+    def _begin(self):
+        """Restore the last checkpoint, and say what trains; return the step."""
         start = self.checkpoints.restore()
         if self._replicas.differs(start):
             raise ValueError("the workers do not see the same checkpoints: give --runs a folder that all of them share")
@@ -196,13 +207,7 @@ class _Run:
             print(f"resuming at step {start:,} of {self._steps:,}", file=sys.stderr)
         if self._rollbacks and not self.checkpoints.any:
             self.checkpoints.save()
-        with self._progress.bar, _stopping_on_sigterm(self.step):
-            while len(self.history.epochs) < self._recipe.epochs:
-                try:
-                    self._epochs(start)
-                except Diverged as diverged:
-                    start = self._roll_back(diverged)
-        self._publish()
+        return start
 
     def _epochs(self, start):
         """Train from a step to the end."""
