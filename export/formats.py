@@ -1,4 +1,4 @@
-"""Which .tflite files there are: how each is made, and what it must be like to be published."""
+"""Which .tflite files there are, and how each is made; what each must be like is in validate.REQUIREMENTS."""
 
 from __future__ import annotations
 

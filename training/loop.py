@@ -335,14 +335,13 @@ class _Run:
 
     def _publish(self):
         used, energy = self.history.used, self._read
-        steps = self._steps
         measured = {
             "replicas": self._replicas.count,
             **used,
             "rollbacks": self.history.rollbacks,
             "energy_measured": energy.measured,
             "co2_of": energy.place,
-            "images_per_second": steps * self._recipe.batch_size / used["seconds"],
+            "images_per_second": self._steps * self._recipe.batch_size / used["seconds"],
             "input_share": self._progress.input_share,
             "step_seconds": self._progress.step_seconds,
             "peak_memory_bytes": peak_memory(),
