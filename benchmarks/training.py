@@ -30,12 +30,12 @@ def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
 
     from keras_convmixer.training import RECIPES
     from keras_convmixer.training.layers import trainable
-    from keras_convmixer.training.loop import _build
+    from keras_convmixer.training.loop import build_model
     from keras_convmixer.training.step import Step
     from keras_convmixer.training.strategy import choose
 
     recipe = dataclasses.replace(RECIPES["cifar10"], batch_size=BATCH)
-    model = trainable(_build(recipe, 10, classifier_activation=None), replicas=1)
+    model = trainable(build_model(recipe, 10, classifier_activation=None), replicas=1)
     step, batch = Step(model, recipe, choose("one_device"), 10_000), (tf.constant(images), tf.one_hot(labels, 10))
     return lambda: step.run(batch).numpy()
 

@@ -128,12 +128,15 @@ class Augmentation:
         chosen = tf.where((draws[:, 0] < self._recipe.erasing) & tf.reduce_any(fits, axis=1))[:, 0]
 
         def erased(number):
-            row, column = tf.range(height, dtype=tf.float32)[:, None], tf.range(width, dtype=tf.float32)[None]
-            inside = (row >= top[number]) & (row < top[number] + tall[number])
-            inside &= (column >= left[number]) & (column < left[number] + wide[number])
+            # Noise for the rectangle alone: a sixth of the image in the mean.
+            first, sides = (
+                [tf.cast(values[number], tf.int32) for values in pair] for pair in ((top, left), (tall, wide))
+            )
             seed = tf.stack([tf.bitcast(draws[number, 1], tf.int32), step])
-            noise = tf.random.stateless_normal((height, width, 3), seed) * DEVIATION + MEAN
-            return tf.where(inside[..., None], noise * 255, images[number])
+            noise = tf.random.stateless_normal((*sides, 3), seed) * DEVIATION + MEAN
+            rows, columns = (tf.range(start, start + length) for start, length in zip(first, sides, strict=True))
+            places = tf.stack(tf.meshgrid(rows, columns, indexing="ij"), axis=-1)
+            return tf.tensor_scatter_nd_update(images[number], places, noise * 255)
 
         noisy = tf.map_fn(erased, chosen, fn_output_signature=tf.float32)
         return tf.tensor_scatter_nd_update(images, chosen[:, None], noisy)

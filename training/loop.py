@@ -115,9 +115,9 @@ def train(
             f"batch_size={recipe.batch_size} is more than the {len(dataset.train)} training images: give less"
         )
     keras.utils.set_random_seed(recipe.seed)
-    model = _build(recipe, len(dataset.class_names))
+    model = build_model(recipe, len(dataset.class_names))
     if recipe.weights and not again:
-        model.set_weights(_build(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
+        model.set_weights(build_model(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
     with locked(run) if replicas.is_chief else contextlib.nullcontext():
         if replicas.is_chief:
             begin(run, recipe, dataset, goes_on(run, recipe, overwrite), overwrite)
@@ -173,7 +173,9 @@ class _Run:
             precision = _fastest_precision() if accelerated else "float32"
         self.model = model  # what is evaluated and saved
         with replicas.strategy.scope():
-            trained = trainable(_build(recipe, self._classes, precision, classifier_activation=None), replicas.count)
+            trained = trainable(
+                build_model(recipe, self._classes, precision, classifier_activation=None), replicas.count
+            )
             trained.set_weights(self.model.get_weights())
         self.step = Step(trained, recipe, replicas, self._steps)
         self.history = History()
@@ -352,7 +354,7 @@ class _Run:
             publish(self._folder, self.model, self._recipe, self._dataset, self.history.epochs, measured)
 
 
-def _build(recipe, classes, precision="float32", **changes):
+def build_model(recipe, classes, precision="float32", **changes):
     former = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

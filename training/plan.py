@@ -10,13 +10,15 @@ The model of a step: its operations in four kinds, each with a rate of the devic
   bandwidth times `MEMORY_SHARE`;
 - the optimizer's pass over all weights, and the sum of gradients over replicas and hosts.
 
-`--device here` measures this machine's rates for the recipe's own shapes in some seconds.
+`--device here` measures this machine's rates for the recipe's own shapes, and a whole step of a model of two layers:
+each kind's time is scaled by how much longer the whole takes than its parts alone, which find their tensors in the
+processor's cache.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from keras_convmixer.variants import multiplications, parameters
 
@@ -174,18 +176,15 @@ def plan(
         )
     work, share = Work.of(recipe, classes), recipe.batch_size // replicas
     rates = Rates.of(device) if device else measured_rates(recipe, share)
+    seconds = _step_seconds(work, share, rates, device)
+    if device is None:
+        two = replace(recipe, depth=2)
+        parts = sum(_step_seconds(Work.of(two, classes), share, rates, None).values())
+        whole = measured_step(two, classes, share) / parts
+        seconds = {kind: whole * time for kind, time in seconds.items()}
     size = device.bytes_per_number if device else 4
     tensor = work.layer_numbers * size
     at_once = share // recipe.accumulation
-    depthwise = max(
-        work.depthwise_operations / rates.depthwise, 9 * work.layers * tensor / rates.elementwise if device else 0
-    )
-    seconds = {
-        "matrix products": share * work.matrix_operations / rates.matrix,
-        "depthwise convolutions": share * depthwise,
-        "elementwise": share * (work.layers + 0.5) * PASSES * tensor / rates.elementwise,
-        "optimizer": work.parameters * 4 * OPTIMIZER_PASSES / rates.elementwise,
-    }
     gradients = 2 * 4 * work.parameters
     if gpus > 1:
         seconds["sum over devices"] = gradients * (gpus - 1) / gpus / BETWEEN_GPUS
@@ -198,6 +197,20 @@ def plan(
     kilowatts = replicas * device.watts * OTHER_POWER / 1000 if device else None
     steps = recipe.epochs * (images // recipe.batch_size)
     return Plan(work, replicas, share, seconds, steps, memory, fitting, kilowatts)
+
+
+def _step_seconds(work: Work, share: int, rates: Rates, device: Device | None) -> dict[str, float]:
+    """Return what a replica's own work of a step takes, by kind."""
+    tensor = work.layer_numbers * (device.bytes_per_number if device else 4)
+    depthwise = max(
+        work.depthwise_operations / rates.depthwise, 9 * work.layers * tensor / rates.elementwise if device else 0
+    )
+    return {
+        "matrix products": share * work.matrix_operations / rates.matrix,
+        "depthwise convolutions": share * depthwise,
+        "elementwise": share * (work.layers + 0.5) * PASSES * tensor / rates.elementwise,
+        "optimizer": work.parameters * 4 * OPTIMIZER_PASSES / rates.elementwise,
+    }
 
 
 def measured_rates(recipe: Recipe, share: int, seconds: float = 1.0) -> Rates:
@@ -237,6 +250,23 @@ def measured_rates(recipe: Recipe, share: int, seconds: float = 1.0) -> Rates:
         6 * numbers * recipe.kernel_size**2 / by_channel,
         PASSES / 2 * numbers * 4 / other,
     )
+
+
+def measured_step(recipe: Recipe, classes: int, share: int, seconds: float = 3.0) -> float:
+    """Return the seconds of this machine's training step of `share` images, the median over some seconds."""
+    import tensorflow as tf
+
+    from .layers import trainable
+    from .loop import build_model
+    from .step import Step
+    from .strategy import choose
+
+    recipe = replace(recipe, batch_size=share, accumulation=1, weights="")
+    step = Step(
+        trainable(build_model(recipe, classes, classifier_activation=None), 1), recipe, choose("one_device"), 100
+    )
+    batch = tf.zeros((share, recipe.image_size, recipe.image_size, 3)), tf.one_hot(tf.zeros(share, tf.int32), classes)
+    return _time(lambda: step.run(batch).numpy(), seconds)
 
 
 def _time(run, seconds):

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.layers import trainable
-from keras_convmixer.training.loop import _build
+from keras_convmixer.training.loop import build_model
 from keras_convmixer.training.step import Step
 from keras_convmixer.training.strategy import choose
 
@@ -27,7 +27,7 @@ from keras_convmixer.training import RECIPES
 from keras_convmixer.training.data import Split
 from keras_convmixer.training.input import distributed_batches
 from keras_convmixer.training.layers import trainable
-from keras_convmixer.training.loop import _build
+from keras_convmixer.training.loop import build_model
 from keras_convmixer.training.step import Step
 from keras_convmixer.training.strategy import Replicas, choose
 
@@ -53,7 +53,7 @@ for count in counts:
         replicas = Replicas(tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction), "mirrored")
     keras.utils.set_random_seed(0)
     with replicas.strategy.scope():
-        model = trainable(_build(recipe, 10, precision, classifier_activation=None), replicas.count)
+        model = trainable(build_model(recipe, 10, precision, classifier_activation=None), replicas.count)
     step = Step(model, recipe, replicas, STEPS)
     batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
     step.run_several(batches, tf.constant(5))
@@ -115,7 +115,7 @@ def _step(**changes):
     )
     keras.utils.set_random_seed(0)
     precision = "float32" if recipe.precision == "auto" else recipe.precision
-    model = trainable(_build(recipe, 10, precision, classifier_activation=None), 1)
+    model = trainable(build_model(recipe, 10, precision, classifier_activation=None), 1)
     return Step(model, recipe, choose("one_device"), STEPS)
 
 
@@ -129,7 +129,7 @@ def test_it_is_kerass_own_step():
     step = _step(learning_rate=0.03, clip_norm=0.5)
     images, labels = _batch()
     keras.utils.set_random_seed(0)
-    model = _build(dataclasses.replace(RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3), 10)
+    model = build_model(dataclasses.replace(RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3), 10)
     optimizer = keras.optimizers.AdamW(step._schedule, weight_decay=0.05, epsilon=1e-3, global_clipnorm=0.5)
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
     model.compile(optimizer, "categorical_crossentropy", jit_compile=False)
