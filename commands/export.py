@@ -14,6 +14,8 @@ from .options import CropOption, DataFolderOption, DataOption, ModelArgument, da
 
 CALIBRATION_IMAGES = 500
 VALIDATION_IMAGES = 2000
+SEED = 0
+"""Of which images are chosen."""
 
 
 def export(
@@ -64,6 +66,8 @@ def export(
         calibration_images=sample(dataset.train, CALIBRATION_IMAGES).images[:],
         validation_images=test.images[:],
         validation_labels=test.labels,
+        calibration_source=f"training images of {data}",
+        calibration_seed=SEED,
         formats=formats,
         crop_fraction=preprocessing.crop_fraction,
     )
@@ -74,7 +78,7 @@ def export(
         sys.exit(1)
 
 
-def sample(split, count: int, seed: int = 0):
+def sample(split, count: int, seed: int = SEED):
     """Return up to so many images of a split, chosen at random, as they may lie sorted by label."""
     import numpy as np
 

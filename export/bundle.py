@@ -2,12 +2,15 @@
 
 import datetime
 import importlib.metadata
+import io
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import keras
 import numpy as np
+from PIL import Image
 
 from keras_convmixer import __version__
 from keras_convmixer.atomic import atomic_folder, require_folder_name
@@ -21,12 +24,18 @@ from .formats import FORMATS
 from .interpreter import LiteRTModel
 from .manifest import read_manifest, sha256, unlisted_files, write_manifest
 from .operators import read_operators
-from .saved_model import INPUT, OUTPUT, SavedModel, write_saved_model
+from .saved_model import INPUT, OUTPUT, SavedModel
+from .serving import with_features, write_serving_model
+from .serving_files import served_name, write_serving_files
 from .validate import ValidationError, accuracy, check_dtypes, check_litert, validate
 
 LABELS = "labels.txt"
-SAVED_MODEL = "saved_model/1"
+SAVED_MODELS = "saved_model"
 DEFAULT_FORMATS = ("float32", "float16", "dynamic", "int8")
+ENCODED = 8
+"""Validation images that are sent to the SavedModel as PNG files too."""
+ENCODED_DIFFERENCE = 0.02
+"""Largest difference of a probability then: where pictures are resized, a pixel may be rounded otherwise."""
 
 
 def export_bundle(
@@ -37,17 +46,20 @@ def export_bundle(
     calibration_images: np.ndarray,
     validation_images: np.ndarray,
     validation_labels: np.ndarray | None = None,
+    calibration_source: str | None = None,
+    calibration_seed: int | None = None,
     formats: tuple[str, ...] = DEFAULT_FORMATS,
     crop_fraction: float = 1.0,
     verbose: bool = True,
 ) -> dict:
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
-    The bundle holds saved_model/1, litert/FORMAT.tflite for each of `formats`, labels.txt and manifest.json. Its files
-    are made of the model's deployed forms, see `deploy`, and each was run on the validation images and compared with
-    the Keras model. A .tflite file that falls short is left out, and the manifest says under "rejected" why. Where the
-    SavedModel falls short, or every file does, or when the process is killed, a former bundle stays as it was. Logits
-    are turned into probabilities.
+    The bundle holds litert/FORMAT.tflite for each of `formats`, saved_model/VERSION, serving/ with what starts TF
+    Serving, labels.txt and manifest.json. The version is 1, or the next number where a bundle was there, whose versions
+    stay. All is made of the model's deployed forms, see `deploy`, and each artifact was run on the validation images
+    and compared with the Keras model. A .tflite file that falls short is left out, and the manifest says under
+    "rejected" why. Where the SavedModel falls short, or every file does, or when the process is killed, a former bundle
+    stays as it was. Logits are turned into probabilities.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -57,6 +69,8 @@ def export_bundle(
         calibration_images: uint8 `[count, height, width, channels]`, for the ranges of int8.
         validation_images: likewise, none of them among the calibration images.
         validation_labels: int `[count]`, to measure accuracy too.
+        calibration_source: what the calibration images are, for the manifest.
+        calibration_seed: with which they were chosen, likewise.
         formats: which .tflite files, of `formats.FORMATS`.
         crop_fraction: share of a picture's shorter side that the model sees.
         verbose: show progress on stderr.
@@ -80,7 +94,8 @@ def export_bundle(
             f"validation_labels has shape {np.shape(validation_labels)}: give one class number for each of the "
             f"{len(validation_images)} validation_images"
         )
-    preprocessing = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction).facts()
+    seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction)
+    preprocessing = seen.facts()
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32, which is no reference to compare with
         reference = predict(model, validation_images)
 
@@ -96,7 +111,10 @@ def export_bundle(
             progress.advance(task)
 
         # Not verified here, as every file is compared with the model itself.
-        add("saved_model", _write_saved_model, deploy(model, "tensorflow", verified=False))
+        versions = _keep_versions(out, folder)
+        deployed = deploy(with_features(model), "tensorflow", verified=False)
+        add("saved_model", _write_saved_model, deployed, name, max(versions, default=0) + 1, class_names, seen)
+        write_serving_files(folder, name)
         for_litert = deploy(model, "litert", verified=False)
         for format in formats:
             try:
@@ -115,7 +133,11 @@ def export_bundle(
                 "versions": _versions(),
                 "model": {"name": name, "parameters": model.count_params()},
                 "labels": LABELS,
-                "calibration": {"images": len(calibration_images)},
+                "calibration": {
+                    "images": len(calibration_images),
+                    "source": calibration_source,
+                    "seed": calibration_seed,
+                },
                 "reference_accuracy": accuracy(reference, validation_labels),
                 "artifacts": artifacts,
                 "rejected": rejected,
@@ -124,21 +146,46 @@ def export_bundle(
     return read_manifest(out)
 
 
-def _write_saved_model(model, folder, images):
-    path = folder / SAVED_MODEL
-    write_saved_model(model, path)
+def _keep_versions(out, folder):
+    """Copy a former bundle's SavedModels into the new one, as TF Serving may be serving them; return their numbers."""
+    former = [path for path in (out / SAVED_MODELS).glob("[1-9]*") if path.name.isdecimal() and path.is_dir()]
+    for path in former:
+        shutil.copytree(path, folder / SAVED_MODELS / path.name)
+    return [int(path.name) for path in former]
+
+
+def _write_saved_model(model, folder, name, version, class_names, preprocessing, images):
+    place = f"{SAVED_MODELS}/{version}"
+    path = folder / place
+    write_serving_model(model, path, served_name(name), class_names, preprocessing)
     written = SavedModel(path)
     check_dtypes("saved_model", written.input["dtype"], written.output["dtype"])
+    probabilities = written(images)
+    _check_encoded(written, preprocessing, images[:ENCODED])
     return {
         "format": "saved_model",
-        "path": SAVED_MODEL,
+        "path": place,
+        "version": version,
         "size": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         "sha256": sha256(path),
         "input": {**written.input, "range": [0, 255]},
         "output": {**written.output, "range": [0, 1]},
+        "signatures": written.signatures(),
         "ops": written.operators(),
         "quantization": None,
-    }, written(images)
+    }, probabilities
+
+
+def _check_encoded(written, preprocessing, images):
+    files, prepared = [], []
+    for image in map(Image.fromarray, images.squeeze(-1) if images.shape[-1] == 1 else images):
+        with io.BytesIO() as file:
+            image.save(file, "PNG")
+            files.append(file.getvalue())
+        prepared.append(preprocessing.apply(image))
+    *answered, damaged = written.encoded([*files, files[0][:20]])
+    if np.abs(answered - written(np.stack(prepared))).max() > ENCODED_DIFFERENCE or damaged.any():
+        raise ValidationError("saved_model answers signature encoded otherwise than serving_default")
 
 
 def _write_litert(model, folder, name, calibration_images, images):

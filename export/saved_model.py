@@ -1,4 +1,4 @@
-"""Write a Keras classifier as a SavedModel in TF Serving's layout, and run it."""
+"""Write a Keras classifier as a plain SavedModel, as converters take it; and run a SavedModel of any kind."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,7 @@ OUTPUT = "probabilities"
 
 
 def write_saved_model(model: keras.Model, path: Path, batch: int | None = None, dtype: str = "uint8") -> None:
-    """Write a SavedModel with one signature: images of pixels 0..255 in, probabilities out.
+    """Write a SavedModel with one signature for a converter: images of pixels 0..255 in, probabilities out.
 
     `images` is `[batch, height, width, channels]` of that dtype, any batch size where `batch` is None;
     `probabilities` is float32 `[batch, classes]`.
@@ -35,7 +35,7 @@ class SavedModel:
         self._loaded = tf.saved_model.load(str(path))  # the signature holds no reference to its variables
         self._function = self._loaded.signatures[SIGNATURE]
         ((self.input),) = map(_describe, self._function.structured_input_signature[1].items())
-        ((self.output),) = map(_describe, self._function.structured_outputs.items())
+        self.output = _describe((OUTPUT, self._function.structured_outputs[OUTPUT]))
 
     def __call__(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Classify uint8 `[count, height, width, channels]`: float32 `[count, classes]`."""
@@ -43,6 +43,21 @@ class SavedModel:
         name = self.output["name"]
         with tf.device("CPU"):
             return np.concatenate([self._function(images=tf.constant(batch))[name].numpy() for batch in batches])
+
+    def encoded(self, files: list[bytes]) -> np.ndarray:
+        """Classify JPEG and PNG files: float32 `[count, classes]`, 0 for those that cannot be decoded."""
+        with tf.device("CPU"):
+            return self._loaded.signatures["encoded"](images=tf.constant(files))[OUTPUT].numpy()
+
+    def signatures(self) -> dict[str, dict]:
+        """Inputs and outputs of every signature: name, shape, dtype."""
+        return {
+            name: {
+                "inputs": [_describe(item) for item in function.structured_input_signature[1].items()],
+                "outputs": [_describe(item) for item in sorted(function.structured_outputs.items())],
+            }
+            for name, function in self._loaded.signatures.items()
+        }
 
     def operators(self) -> dict[str, int]:
         """Count the TensorFlow operators of the signature's graph, called functions included."""

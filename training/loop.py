@@ -355,6 +355,7 @@ class _Run:
 
 
 def build_model(recipe, classes, precision="float32", **changes):
+    """Return a recipe's model for so many classes, computing in a precision of Keras."""
     former = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

@@ -16,6 +16,7 @@ from keras_convmixer.atomic import atomic_folder
 from keras_convmixer.export import Classifier, ValidationError, bundle, formats, read_manifest, verify_bundle
 from keras_convmixer.export import litert as conversions
 from keras_convmixer.export.manifest import write_manifest
+from keras_convmixer.export.saved_model import write_saved_model
 
 RED = (255, 0, 0)
 
@@ -34,7 +35,7 @@ def test_the_manifest_says_what_is_there(toy, toy_bundle):
     ]
     assert manifest["model"]["parameters"] == toy.model.count_params()
     assert (toy_bundle / manifest["labels"]).read_text() == "red\ngreen\nblue\n"
-    assert manifest["calibration"] == {"images": 100}
+    assert manifest["calibration"] == {"images": 100, "source": None, "seed": None}
     for artifact in manifest["artifacts"]:
         preprocessing = {"height": 8, "width": 8, "channels": 3, "crop_fraction": 1.0}
         assert artifact["preprocessing"].items() > preprocessing.items()
@@ -222,16 +223,18 @@ def test_a_small_difference_of_a_float_form_fails_the_export(toy, no_former, mon
     [(swap_classes, "saved_model agrees"), (lambda w: [*w[:-1], 0.9 * w[-1]], "saved_model differs")],
 )
 def test_a_saved_model_that_is_another_fails_the_export(toy, no_former, monkeypatch, change, words):
-    original = bundle.write_saved_model
+    original = bundle.write_serving_model
     other = with_weights(toy.model, change)
-    monkeypatch.setattr(bundle, "write_saved_model", lambda model, path: original(other, path))
+    monkeypatch.setattr(bundle, "write_serving_model", lambda model, *arguments: original(other, *arguments))
     with pytest.raises(ValidationError, match=words):
         toy.export(no_former)
 
 
 def test_a_saved_model_with_another_input_fails_the_export(toy, no_former, monkeypatch):
-    original = bundle.write_saved_model
-    monkeypatch.setattr(bundle, "write_saved_model", lambda model, path: original(model, path, dtype="float32"))
+    def of_float32(model, path, *arguments):
+        write_saved_model(toy.model, path, dtype="float32")
+
+    monkeypatch.setattr(bundle, "write_serving_model", of_float32)
     with pytest.raises(ValidationError, match="saved_model's input is float32, and must be uint8"):
         toy.export(no_former)
 

@@ -1,0 +1,171 @@
+"""The SavedModel that TF Serving loads: pictures of any size or files in, classes and names out, warmed up."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
+
+from keras_convmixer.images import Preprocessing
+
+from .saved_model import INPUT, OUTPUT, SIGNATURE
+
+TOP = 5
+"""Classes that are named for each image, most probable first; all where there are fewer."""
+WARM_UP = "assets.extra/tf_serving_warmup_requests"
+WARM_UP_BATCHES = (1, 8)
+
+
+def write_serving_model(
+    model: keras.Model, path: Path, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing
+) -> None:
+    """Write a SavedModel with the signatures serving_default, encoded and features, and warm-up requests for each.
+
+    `name` is that under which the requests find it.
+
+    - serving_default: `images` uint8 `[batch, height, width, channels]`, pixels 0..255: prepared ones of the model's
+      size, or whole pictures of any other size, which are prepared as `Preprocessing` does it, to one level of 255.
+    - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files. One that cannot be decoded gets
+      probabilities of 0, classes of -1 and empty names; the others are answered. EXIF's orientation is not followed.
+    - features: `images` as serving_default; `features` float32 `[batch, channels]`. Only of a model `with_features`.
+
+    The first two return `probabilities` float32 `[batch, classes]`, and of the most probable five `classes` int32
+    `[batch, 5]` and `names` string `[batch, 5]`.
+    """
+    # Held by the archive: a table outside it would not be saved.
+    names = tf.constant(class_names)
+    count = min(TOP, len(class_names))
+
+    def named(probabilities):
+        best = tf.math.top_k(probabilities, count).indices
+        return {OUTPUT: probabilities, "classes": best, "names": tf.gather(names, best)}
+
+    def run(images):
+        """Return features, None of a model without, and probabilities."""
+        outputs = model(images, training=False)
+        return outputs if isinstance(outputs, (list, tuple)) else (None, outputs)
+
+    def pixels_of(images):
+        shape = (preprocessing.height, preprocessing.width)
+        as_it_is = tf.reduce_all(tf.shape(images)[1:3] == shape)
+        values = tf.cond(as_it_is, lambda: tf.cast(images, tf.float32), lambda: _prepared(images, preprocessing))
+        return tf.ensure_shape(values, (None, *shape, preprocessing.channels))
+
+    def classify(images):
+        return named(run(pixels_of(images))[1])
+
+    def classify_encoded(images):
+        prepared, readable = _decoded(images, preprocessing)
+        answer = named(run(prepared)[1])
+        unknown = {OUTPUT: tf.zeros_like(answer[OUTPUT]), "classes": -tf.ones_like(answer["classes"])}
+        unknown["names"] = tf.fill(tf.shape(answer["names"]), "")
+        return {key: tf.where(readable[:, None], answer[key], unknown[key]) for key in answer}
+
+    pixels = tf.TensorSpec((None, None, None, preprocessing.channels), tf.uint8, name=INPUT)
+    files = tf.TensorSpec((None,), tf.string, name=INPUT)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(SIGNATURE, classify, input_signature=[pixels])
+    archive.add_endpoint("encoded", classify_encoded, input_signature=[files])
+    others = ["features"] if len(model.outputs) == 2 else []
+    if others:
+        archive.add_endpoint(
+            "features", lambda images: {"features": run(pixels_of(images))[0]}, input_signature=[pixels]
+        )
+    archive.write_out(str(path), verbose=False)
+    _write_warm_up(path, name, preprocessing, others)
+
+
+def with_features(model: keras.Model) -> keras.Model:
+    """Return a classifier with what its dense layer is given as first output; itself where it does not end in one.
+
+    To be called before `deploy`, which otherwise folds a normalization of the features into the dense layer.
+    """
+    layer = model.layers[-1]
+    if isinstance(layer, keras.layers.Activation | keras.layers.Softmax):
+        layer = model.layers[-2]
+    if not isinstance(layer, keras.layers.Dense) or len(layer.input.shape) != 2:
+        return model
+    return keras.Model(model.input, [layer.input, model.output], name=model.name)
+
+
+def _prepared(images, preprocessing):
+    """Do as `Preprocessing.apply`: float32 of whole numbers, `[batch, height, width, channels]`."""
+    height, width = preprocessing.height, preprocessing.width
+    enlarged = (int(height / preprocessing.crop_fraction), int(width / preprocessing.crop_fraction))
+    found = tf.shape(images)[1:3]
+    by_height = enlarged[0] * found[1] >= enlarged[1] * found[0]
+    size = tf.where(
+        by_height,
+        tf.stack([enlarged[0], enlarged[0] * found[1] // found[0]]),
+        tf.stack([enlarged[1] * found[0] // found[1], enlarged[1]]),
+    )
+
+    def resized():
+        # One direction after the other, rounded and clipped between, as Pillow does.
+        values = tf.cast(images, tf.float32)
+        for sides in (tf.stack([found[0], size[1]]), size):
+            values = tf.image.resize(values, sides, tf.image.ResizeMethod.BICUBIC, antialias=True)
+            values = tf.clip_by_value(tf.round(values), 0.0, 255.0)
+        return values
+
+    values = tf.cond(tf.reduce_all(size == found), lambda: tf.cast(images, tf.float32), resized)
+    top, left = tf.unstack(tf.cast(tf.round((size - (height, width)) / 2), tf.int32))
+    values = values[:, top : top + height, left : left + width]
+    return tf.ensure_shape(values, (None, height, width, preprocessing.channels))
+
+
+def _decoded(files, preprocessing):
+    """Decode and prepare JPEG and PNG files, each by itself: float32 images, and bool `[batch]` which could be."""
+
+    def decode(file):
+        jpeg = tf.io.is_jpeg(file)
+        return tf.cond(jpeg, lambda: tf.io.decode_jpeg(file, 3, dct_method="INTEGER_ACCURATE"), lambda: _png(file))
+
+    def one(file):
+        def prepare(file):
+            image = decode(file)
+            if preprocessing.channels == 1:
+                image = tf.cast(tf.round(tf.image.rgb_to_grayscale(tf.cast(image, tf.float32))), tf.uint8)
+            return _prepared(image[None], preprocessing)[0], True
+
+        # A data set is what can leave out an element with an error, in a graph.
+        nothing = tf.zeros((preprocessing.height, preprocessing.width, preprocessing.channels)), False
+        found = tf.data.Dataset.from_tensors(file).map(prepare).ignore_errors()
+        return found.reduce(nothing, lambda _, element: element)
+
+    shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
+    return tf.map_fn(one, files, fn_output_signature=(tf.TensorSpec(shape), tf.TensorSpec((), tf.bool)))
+
+
+def _png(file):
+    """Decode a PNG on white where it is transparent."""
+    image = tf.cast(tf.io.decode_png(file, 4), tf.float32)
+    opacity = image[..., 3:] / 255
+    return tf.cast(tf.round(image[..., :3] * opacity + 255 * (1 - opacity)), tf.uint8)
+
+
+def _write_warm_up(path, name, preprocessing, others):
+    """Write requests of each signature, which TF Serving runs before it answers: the first are slow."""
+    shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
+    grey = np.full(shape, 128, np.uint8)
+    with io.BytesIO() as file:
+        Image.fromarray(grey.squeeze()).save(file, "JPEG")
+        encoded = file.getvalue()
+    inputs = {SIGNATURE: grey, "encoded": np.array(encoded, object)} | dict.fromkeys(others, grey)
+    target = path / WARM_UP
+    target.parent.mkdir()
+    with tf.io.TFRecordWriter(str(target)) as writer:
+        for signature, value in inputs.items():
+            for batch in WARM_UP_BATCHES:
+                request = PredictRequest()
+                request.model_spec.name, request.model_spec.signature_name = name, signature
+                request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(np.stack([value] * batch)))
+                log = PredictionLog(predict_log=PredictLog(request=request))
+                writer.write(log.SerializeToString(deterministic=True))
