@@ -10,10 +10,8 @@ from keras_convmixer.console import print_json, progress_bar, silence_native_log
 
 from . import tables
 from .command_line import UsageError, argument, sentence, starting_tensorflow
-from .options import CropOption, DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data
+from .options import CropOption, DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data, qat_file
 
-CALIBRATION_IMAGES = 500
-VALIDATION_IMAGES = 2000
 SEED = 0
 """Of which images are chosen."""
 
@@ -25,12 +23,16 @@ def export(
     data: DataOption = None,
     data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
-    formats: tuple[Literal["float32", "float16", "dynamic", "int8", "int16x8", "weight_int8", "weight_int4"], ...] = (
+    formats: tuple[
+        Literal["float32", "float16", "dynamic", "int8", "qat_int8", "int16x8", "weight_int8", "weight_int4"], ...
+    ] = (
         "float32",
         "float16",
         "dynamic",
         "int8",
     ),
+    calibration_images: int = 500,
+    validation_images: int = 2000,
     verbose: bool = False,
 ) -> None:
     """Export a trained model as a bundle: SavedModel and TFLite files, each checked against the model.
@@ -45,30 +47,38 @@ def export(
         data_dir: where tensorflow-datasets has its data.
         crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
         formats: which .tflite files beside the SavedModel: float32; float16 weights; dynamic, int8 weights and float
-            activations, the fastest without calibration; int8, integers throughout; int16x8, int16 activations;
+            activations, the fastest without calibration; int8, integers throughout; qat_int8, what
+            `convmixer qat` left beside the model; int16x8, int16 activations;
             weight_int8 and weight_int4, small files that compute in float32.
+        calibration_images: how many training images int8 and int16x8 take their ranges from; all where there are fewer.
+        validation_images: how many test images each file is compared with the model on, likewise.
         verbose: show tracebacks and TensorFlow's own log.
     """
+    for option, count in (("calibration", calibration_images), ("validation", validation_images)):
+        if count < 1:
+            raise UsageError(f"--{option}-images {count}: give 1 or more")
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
         from keras_convmixer.training import load_dataset, load_run
 
     run = load_run(model, crop_fraction)
+    trained = _trained_int8(model) if "qat_int8" in formats else None
     preprocessing = run.preprocessing
     with progress_bar() as progress:
         data = data or own_data(run, model)
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
-    test = sample(dataset.test, VALIDATION_IMAGES)
+    test = sample(dataset.test, validation_images)
     manifest = export_bundle(
         run.model,
         out,
         class_names=dataset.class_names,
-        calibration_images=sample(dataset.train, CALIBRATION_IMAGES).images[:],
+        calibration_images=sample(dataset.train, calibration_images).images[:],
         validation_images=test.images[:],
         validation_labels=test.labels,
         calibration_source=f"training images of {data}",
         calibration_seed=SEED,
         formats=formats,
+        qat_int8=trained,
         crop_fraction=preprocessing.crop_fraction,
     )
     tables.print_bundle(out, manifest)
@@ -76,6 +86,13 @@ def export(
         print(f"convmixer: not published: {file['reason']}", file=sys.stderr)
     if manifest["rejected"]:
         sys.exit(1)
+
+
+def _trained_int8(model):
+    file = qat_file(model)
+    if not file.is_file():
+        raise UsageError(f"{file} is not there, which format qat_int8 needs: make it with convmixer qat {model}")
+    return file.read_bytes()
 
 
 def sample(split, count: int, seed: int = SEED):

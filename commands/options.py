@@ -25,3 +25,8 @@ def own_data(run, path: Path) -> str:
     if Path(run.recipe.dataset).is_absolute() and not Path(run.recipe.dataset).is_dir():
         raise FileNotFoundError(f"{path} was trained on {run.recipe.dataset}, which is not there: {what_to_do}")
     return run.recipe.dataset
+
+
+def qat_file(model: Path) -> Path:
+    """Return where quantization-aware training leaves a run's, or a .keras file's, int8 file."""
+    return (model if model.is_dir() else model.parent) / "qat_int8.tflite"

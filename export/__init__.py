@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bundle": ["export_bundle"],
         "manifest": ["read_manifest", "verify_bundle"],
+        "qat": ["quantization_aware"],
         "predict": ["Classifier", "Prediction"],
         "validate": ["ValidationError"],
     },

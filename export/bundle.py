@@ -49,6 +49,7 @@ def export_bundle(
     calibration_source: str | None = None,
     calibration_seed: int | None = None,
     formats: tuple[str, ...] = DEFAULT_FORMATS,
+    qat_int8: bytes | None = None,
     crop_fraction: float = 1.0,
     verbose: bool = True,
 ) -> dict:
@@ -72,6 +73,7 @@ def export_bundle(
         calibration_source: what the calibration images are, for the manifest.
         calibration_seed: with which they were chosen, likewise.
         formats: which .tflite files, of `formats.FORMATS`.
+        qat_int8: what `quantization_aware` made of this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
         verbose: show progress on stderr.
 
@@ -86,6 +88,8 @@ def export_bundle(
     _check_out(out)
     name = model.name
     _check_choices(class_names, formats)
+    if "qat_int8" in formats and qat_int8 is None:
+        raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
     model = _classifier(model, class_names)
     _check_images("calibration_images", calibration_images, model)
     _check_images("validation_images", validation_images, model)
@@ -103,13 +107,13 @@ def export_bundle(
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts, rejected = [], []
 
-        def add(name, write, deployed, *arguments):
-            progress.update(task, description=f"exporting {name}")
-            facts, probabilities = write(deployed, folder, *arguments, validation_images)
+        def add(name, write, source, *arguments):
+            facts, probabilities = write(source, folder, *arguments, validation_images)
             measured = validate(name, reference, probabilities, validation_labels)
             artifacts.append({"name": name, **facts, "preprocessing": preprocessing, "validation": asdict(measured)})
             progress.advance(task)
 
+        progress.update(task, description="exporting saved_model")
         # Not verified here, as every file is compared with the model itself.
         versions = _keep_versions(out, folder)
         deployed = deploy(with_features(model), "tensorflow", verified=False)
@@ -117,12 +121,15 @@ def export_bundle(
         write_serving_files(folder, name)
         for_litert = deploy(model, "litert", verified=False)
         for format in formats:
+            progress.update(task, description=f"exporting {format}")
             try:
-                add(format, _write_litert, for_litert, format, calibration_images)
+                make = FORMATS[format].convert
+                content = make(for_litert, calibration_images) if make else qat_int8
+                add(format, _write_litert, content, format)
             except ValidationError as error:
                 if len(rejected) + 1 == len(formats):
                     raise
-                _path_of(folder, format).unlink()
+                _path_of(folder, format).unlink(missing_ok=True)
                 measured = error.measured and asdict(error.measured)
                 rejected.append({"name": format, "reason": str(error), "validation": measured})
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
@@ -188,8 +195,7 @@ def _check_encoded(written, preprocessing, images):
         raise ValidationError("saved_model answers signature encoded otherwise than serving_default")
 
 
-def _write_litert(model, folder, name, calibration_images, images):
-    content = FORMATS[name].convert(model, calibration_images)
+def _write_litert(content, folder, name, images):
     path = _path_of(folder, name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)

@@ -18,8 +18,9 @@ class Format:
 
     scheme: str
     """What is in it, for whoever reads a manifest."""
-    convert: Callable[[keras.Model, np.ndarray], bytes]
-    """From a deployed model and calibration images, uint8 `[count, height, width, channels]`, to the file."""
+    convert: Callable[[keras.Model, np.ndarray], bytes] | None
+    """From a deployed model and calibration images, uint8 `[count, height, width, channels]`, to the file; None where
+    the file comes from training, see `qat`."""
 
 
 FORMATS = {
@@ -29,6 +30,7 @@ FORMATS = {
         "int8 weights and activations in convolutions and dense layers, the rest float32", convert_dynamic
     ),
     "int8": Format("int8 weights and activations, integer operators only", convert_int8),
+    "qat_int8": Format("int8 weights and activations, integer operators only, trained with them", None),
     "int16x8": Format("int8 weights, int16 activations", convert_int16x8),
     "weight_int8": Format("int8 weights, computed in float32", convert_weight_int8),
     "weight_int4": Format(

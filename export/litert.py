@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -73,14 +74,22 @@ def _convert(model, configure):
     # NaN, and from_keras_model leaves the signature's names to chance.
     with explaining_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
         write_saved_model(model, Path(folder), batch=1, dtype="float32")
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        configure(converter)
-        try:
-            return converter.convert()
-        except ConverterError as error:
-            missing = re.search(r"(?:Custom|Flex) ops: (.+)", str(error))
-            reason = f"LiteRT lacks {missing[1].strip()}" if missing else str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"the model cannot be converted: {reason}; build it of layers that LiteRT has operators for"
-            ) from error
+        return convert_saved_model(folder, configure)
+
+
+def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
+    """Convert a SavedModel's one signature with built-in operators, as `configure` sets the converter.
+
+    Raises ValueError: it has operators that LiteRT lacks.
+    """
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    configure(converter)
+    try:
+        return converter.convert()
+    except ConverterError as error:
+        missing = re.search(r"(?:Custom|Flex) ops: (.+)", str(error))
+        reason = f"LiteRT lacks {missing[1].strip()}" if missing else str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"the model cannot be converted: {reason}; build it of layers that LiteRT has operators for"
+        ) from error

@@ -35,6 +35,7 @@ class Requirement:
 
 FLOAT32 = ("float32", "float32")
 _REALS = frozenset({"FLOAT32", "INT32"})
+_INTEGERS = frozenset({"UINT8", "INT8", "INT32"})
 REQUIREMENTS = {
     # Float forms compute what Keras computes in another order of additions. Quantized ones are held to its accuracy:
     # where the model itself is unsure, they may decide otherwise, as often to the better.
@@ -42,7 +43,9 @@ REQUIREMENTS = {
     "float32": Requirement(0.99, 0.001, 1e-4, *FLOAT32, _REALS),
     "float16": Requirement(0.99, 0.002, 0.05, *FLOAT32, _REALS | {"FLOAT16"}),
     "dynamic": Requirement(0.98, 0.002, 1.0, *FLOAT32, _REALS | {"INT8"}),
-    "int8": Requirement(0.93, 0.01, 1.0, "uint8", "uint8", frozenset({"UINT8", "INT8", "INT32"})),
+    "int8": Requirement(0.93, 0.01, 1.0, "uint8", "uint8", _INTEGERS),
+    # Training changes what it decides where it is unsure.
+    "qat_int8": Requirement(0.90, 0.005, 1.0, "uint8", "uint8", _INTEGERS),
     "int16x8": Requirement(0.98, 0.005, 1.0, *FLOAT32, _REALS | {"INT8", "INT16", "INT64"}),
     "weight_int8": Requirement(0.98, 0.005, 1.0, *FLOAT32, _REALS | {"INT8"}),
     "weight_int4": Requirement(0.85, 0.03, 1.0, *FLOAT32, _REALS | {"INT8", "INT4"}),

@@ -158,7 +158,7 @@ def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, mon
 @pytest.fixture(scope="module")
 def all_formats(toy, tmp_path_factory):
     out = tmp_path_factory.mktemp("all") / "bundle"
-    toy.export(out, formats=tuple(formats.FORMATS))
+    toy.export(out, formats=tuple(name for name, format in formats.FORMATS.items() if format.convert))
     return out
 
 
@@ -206,7 +206,7 @@ def test_every_format_is_right_and_smaller_ones_are_smaller(all_formats):
     manifest = read_manifest(all_formats)
     assert manifest["rejected"] == []
     artifacts = {artifact["name"]: artifact for artifact in manifest["artifacts"]}
-    assert set(artifacts) == {"saved_model", *formats.FORMATS}
+    assert set(artifacts) == {"saved_model", *formats.FORMATS} - {"qat_int8"}
     assert all(artifact["validation"]["accuracy"] == 1.0 for artifact in artifacts.values())
 
 

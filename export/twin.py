@@ -1,0 +1,57 @@
+"""A model's twin in tf_keras, with the same weights."""
+
+from __future__ import annotations
+
+import keras
+
+from .legacy_keras import tf_keras
+
+SAME = ("name", "activation", "use_bias", "strides", "padding", "dilation_rate")
+COPIED = {
+    "Activation": ("name", "activation"),
+    "Add": ("name",),
+    "AveragePooling2D": ("name", "pool_size", "strides", "padding"),
+    "Concatenate": ("name", "axis"),
+    "Conv2D": (*SAME, "filters", "kernel_size", "groups"),
+    "Cropping2D": ("name", "cropping"),
+    "Dense": ("name", "activation", "use_bias", "units"),
+    "DepthwiseConv2D": (*SAME, "kernel_size", "depth_multiplier"),
+    "Dropout": ("name", "rate"),
+    "Flatten": ("name",),
+    "GlobalAveragePooling2D": ("name", "keepdims"),
+    "MaxPooling2D": ("name", "pool_size", "strides", "padding"),
+    "ReLU": ("name", "max_value", "negative_slope", "threshold"),
+    "Reshape": ("name", "target_shape"),
+    "ZeroPadding2D": ("name", "padding"),
+}
+"""Layers, and what of their configuration both Keras understand alike."""
+
+
+def twin(model: keras.Model):
+    """Return a tf_keras model of the same layers and weights as a functional Keras 3 model's.
+
+    For deployed models, which hold no normalization; equal but for the order of additions.
+
+    Raises:
+        ValueError: a layer is not of `COPIED`, or is used twice.
+    """
+    images = tf_keras.Input(model.input_shape[1:], name="images")
+    tensors = {id(model.input): images}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        kind = type(layer).__name__
+        if kind not in COPIED or not type(layer).__module__.startswith("keras."):
+            raise ValueError(
+                f"layer {layer.name} is a {kind}, which quantization-aware training does not know: it knows "
+                f"{', '.join(COPIED)}"
+            )
+        if len(layer._inbound_nodes) != 1:
+            raise ValueError(f"layer {layer.name} is used twice: give each use a layer of its own")
+        config = layer.get_config()
+        copy = getattr(tf_keras.layers, kind)(**{key: config[key] for key in COPIED[kind]})
+        inputs = layer.input
+        inputs = [tensors[id(tensor)] for tensor in inputs] if isinstance(inputs, list) else tensors[id(inputs)]
+        tensors[id(layer.output)] = copy(inputs)
+        copy.set_weights(layer.get_weights())
+    return tf_keras.Model(images, tensors[id(model.output)], name=model.name)

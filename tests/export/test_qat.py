@@ -1,0 +1,130 @@
+import itertools
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from processes import convmixer, run_python
+
+from keras_convmixer import ConvMixer, deploy
+from keras_convmixer.export import quantization_aware, read_manifest
+from keras_convmixer.export.interpreter import LiteRTModel
+from keras_convmixer.export.operators import read_operators
+from keras_convmixer.export.qat import fit, trainable
+from keras_convmixer.export.twin import twin
+
+
+def batches_of(images, labels):
+    """The same batches of 32, over and over."""
+    starts = itertools.cycle(range(0, len(images) - 31, 32))
+    one_hot = tf.one_hot(labels, 3)
+    return ((tf.cast(images[s : s + 32], tf.float32), one_hot[s : s + 32]) for s in starts)
+
+
+@pytest.fixture(scope="module")
+def file(toy):
+    labels = np.arange(len(toy.train_images)) % 3
+    return quantization_aware(toy.model, batches_of(toy.train_images, labels), 20, verbose=False)
+
+
+def test_it_is_integer_throughout_and_right(toy, file):
+    operators = read_operators(file)
+    assert operators.dtypes == {"INT8", "UINT8", "INT32"}
+    assert "DEQUANTIZE" not in operators.counts
+    assert operators.counts["QUANTIZE"] == 2  # uint8 to int8, and back
+    model = LiteRTModel(file, "qat")
+    assert model.input["quantization"] == (1.0, 0)
+    assert (model(toy.test_images).argmax(-1) == toy.test_labels).all()
+
+
+def test_every_depthwise_channel_has_its_scale(toy, file):
+    interpreter = Interpreter(model_content=file, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    kernels = [
+        interpreter._get_tensor_details(operator["inputs"][1], 0)
+        for operator in interpreter._get_ops_details()
+        if operator["op_name"] == "DEPTHWISE_CONV_2D"
+    ]
+    assert len(kernels) == 6
+    for kernel in kernels:
+        assert len(set(kernel["quantization_parameters"]["scales"].tolist())) == kernel["shape"][-1] == 8
+
+
+def test_ranges_begin_with_the_first_batch(toy):
+    trained = trainable(toy.model)
+    labels = np.arange(len(toy.train_images)) % 3
+    list(fit(trained, batches_of(toy.train_images, labels), 1, 1e-6, False))
+    trained_images = tf.cast(toy.train_images[:32], tf.float32)
+    deployed = deploy(toy.model, "litert", verified=False)
+    first = next(layer for layer in deployed.layers if isinstance(layer, keras.layers.Activation))
+    seen = keras.Model(deployed.input, first.output)(trained_images).numpy()
+    wrapper = trained.get_layer(f"quant_{first.name}")
+    found = {weight.name.split("_")[-1][:3]: float(weight) for weight in wrapper.weights if "output_" in weight.name}
+    assert found["max"] == pytest.approx(seen.max(), rel=0.05)
+    assert found["min"] == pytest.approx(seen.min(), rel=0.05)
+
+
+def test_training_lowers_the_loss_and_leaves_the_model(toy):
+    before = [weight.copy() for weight in toy.model.get_weights()]
+    trained = trainable(toy.model)
+    labels = (np.arange(len(toy.train_images)) + 1) % 3  # others than it has learned
+    losses = list(fit(trained, batches_of(toy.train_images, labels), 40, 0.02, False))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    for now, then in zip(toy.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_the_process_stays_keras_3(tmp_path):
+    code = (
+        "import os, json\n"
+        "import tensorflow as tf, keras\n"
+        "before = dict(os.environ), keras.config.dtype_policy().name\n"
+        "from keras_convmixer.export import quantization_scheme\n"
+        "assert (dict(os.environ), keras.config.dtype_policy().name) == before\n"
+        "print(json.dumps([tf.keras.__name__, tf.keras.__version__, tf.keras.Model is keras.Model]))"
+    )
+    name, version, same = json.loads(run_python(code).stdout.splitlines()[-1])
+    assert name == "keras._tf_keras.keras"
+    assert version == keras.__version__
+    assert same
+    assert os.environ.get("TF_USE_LEGACY_KERAS") is None
+
+
+def test_the_twin_computes_the_same():
+    keras.utils.set_random_seed(0)
+    model = ConvMixer(8, 2, kernel_size=9, patch_size=2, input_shape=(16, 16, 3), classes=3)
+    deployed = deploy(model, "litert")
+    images = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(twin(deployed)(images), deployed(images), atol=1e-5)
+
+
+def test_an_unknown_layer_is_named():
+    images = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.GaussianNoise(0.1, name="noise")(images))
+    model = keras.Model(images, keras.layers.Dense(2)(pooled))
+    with pytest.raises(ValueError, match="layer noise is a GaussianNoise, which quantization-aware training does not"):
+        twin(model)
+
+
+def test_the_bundle_checks_it(toy, file, tmp_path):
+    manifest = toy.export(tmp_path / "bundle", formats=("int8", "qat_int8"), qat_int8=file)
+    assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "int8", "qat_int8"]
+    assert (tmp_path / "bundle/litert/qat_int8.tflite").read_bytes() == file
+    with pytest.raises(ValueError, match="formats has qat_int8: give qat_int8=quantization_aware"):
+        toy.export(tmp_path / "other", formats=("qat_int8",))
+
+
+@pytest.mark.slow
+def test_the_command_trains_what_export_takes(quickstart, tmp_path):
+    process = convmixer("export", quickstart.run, "--out", tmp_path / "b", "--formats", "qat_int8")
+    assert process.returncode == 2
+    assert "make it with convmixer qat" in process.stderr
+    process = convmixer("qat", quickstart.run, "--steps", "20")
+    assert "Trained for int8" in process.stdout
+    process = convmixer("export", quickstart.run, "--out", tmp_path / "b", "--formats", "int8", "qat_int8")
+    assert process.returncode == 0, process.stderr
+    artifacts = {artifact["name"]: artifact for artifact in read_manifest(tmp_path / "b")["artifacts"]}
+    assert artifacts["qat_int8"]["validation"]["accuracy"] > 0.97
