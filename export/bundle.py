@@ -23,11 +23,12 @@ from keras_convmixer.images import Preprocessing
 from .formats import FORMATS
 from .interpreter import LiteRTModel
 from .manifest import read_manifest, sha256, unlisted_files, write_manifest
+from .metadata import add_metadata
 from .operators import read_operators
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
-from .validate import ValidationError, accuracy, check_dtypes, check_litert, validate
+from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, check_litert, validate
 
 LABELS = "labels.txt"
 SAVED_MODELS = "saved_model"
@@ -125,7 +126,7 @@ def export_bundle(
             try:
                 make = FORMATS[format].convert
                 content = make(for_litert, calibration_images) if make else qat_int8
-                add(format, _write_litert, content, format)
+                add(format, _write_litert, content, format, name, class_names)
             except ValidationError as error:
                 if len(rejected) + 1 == len(formats):
                     raise
@@ -195,7 +196,9 @@ def _check_encoded(written, preprocessing, images):
         raise ValidationError("saved_model answers signature encoded otherwise than serving_default")
 
 
-def _write_litert(content, folder, name, images):
+def _write_litert(content, folder, name, model_name, class_names, images):
+    dtype = REQUIREMENTS[name].input_dtype
+    content = add_metadata(content, model_name, FORMATS[name].scheme, class_names, dtype == "float32", images.shape[1:])
     path = _path_of(folder, name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
