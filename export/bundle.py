@@ -22,7 +22,7 @@ from keras_convmixer.images import Preprocessing
 
 from .formats import FORMATS
 from .interpreter import LiteRTModel
-from .manifest import read_manifest, sha256, unlisted_files, write_manifest
+from .manifest import NAME, read_manifest, sha256, unlisted_files, write_manifest
 from .metadata import add_metadata
 from .operators import read_operators
 from .saved_model import INPUT, OUTPUT, SavedModel
@@ -33,6 +33,7 @@ from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, che
 LABELS = "labels.txt"
 SAVED_MODELS = "saved_model"
 DEFAULT_FORMATS = ("float32", "float16", "dynamic", "int8")
+SAVED_MODEL_CHANGES = ("fingerprint.pb", "saved_model.pb", "variables/")
 ENCODED = 8
 """Validation images that are sent to the SavedModel as PNG files too."""
 ENCODED_DIFFERENCE = 0.02
@@ -149,6 +150,8 @@ def export_bundle(
                 "reference_accuracy": accuracy(reference, validation_labels),
                 "artifacts": artifacts,
                 "rejected": rejected,
+                # TensorFlow numbers a SavedModel's functions as they come, and gives each a random identity.
+                "changing": [NAME, *(f"{artifacts[0]['path']}/{part}" for part in SAVED_MODEL_CHANGES)],
             },
         )
     return read_manifest(out)
