@@ -103,6 +103,32 @@ def sample(split, count: int, seed: int = SEED):
     return split.take(np.sort(chosen))
 
 
+def inspect(
+    file: tyro.conf.Positional[argument(Path, "FILE.tflite")],
+    *,
+    json: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Say what a .tflite file holds: operators and who runs them, tensors, labels; TensorFlow is not needed.
+
+    For example: convmixer inspect digits_bundle/litert/int8.tflite
+
+    Args:
+        file: any .tflite file.
+        json: print one JSON object.
+        verbose: show tracebacks and LiteRT's own log.
+    """
+    from keras_convmixer.export import inspect
+
+    if not verbose:
+        silence_native_logs()
+    found = inspect(file)
+    if json:
+        print_json(vars(found))
+    else:
+        tables.print_inspection(file, found)
+
+
 def predict(
     bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
     images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],

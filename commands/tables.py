@@ -141,6 +141,38 @@ def print_bundle(out: Path, manifest: dict) -> None:
     )
 
 
+def print_inspection(file: Path, found) -> None:
+    """Print what a .tflite file holds."""
+
+    def shown(tensor):
+        quantization = tensor["quantization"]
+        if quantization is None:
+            return f"{tensor['dtype']} {tensor['shape']}"
+        scale, zero_point = quantization["scale"], quantization["zero_point"]
+        return f"{tensor['dtype']} {tensor['shape']}, scale {scale:.6g}, zero point {zero_point}"
+
+    labels = ", ".join(found.labels[:5]) + (f" and {len(found.labels) - 5} more" if len(found.labels) > 5 else "")
+    facts = {
+        "size": f"{found.size / 1000:,.1f} kB",
+        "input": "; ".join(map(shown, found.inputs)),
+        "output": "; ".join(map(shown, found.outputs)),
+        "labels": labels or "none in its metadata",
+        "constants": ", ".join(f"{size / 1000:,.1f} kB {dtype}" for dtype, size in found.weights.items()),
+        "multiplications": f"{sum(found.multiplications.values()) / 1e6:,.2f} million an image",
+    }
+    print_facts(str(file), facts)
+    rows = [
+        (
+            name,
+            str(count),
+            str(found.delegated.get(name, 0)),
+            f"{found.multiplications[name] / 1e6:,.2f}" if name in found.multiplications else "",
+        )
+        for name, count in found.operators.items()
+    ]
+    print_table(None, ("operator", "count", "in XNNPACK", "million multiplications"), rows)
+
+
 def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pictures: int) -> None:
     """Print the summary of a quickstart: accuracy, each file's size and agreement, digits predicted right."""
     print_facts(

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bundle": ["export_bundle"],
+        "inspection": ["Inspection", "inspect"],
         "manifest": ["read_manifest", "verify_bundle"],
         "qat": ["quantization_aware"],
         "predict": ["Classifier", "Prediction"],

@@ -4,13 +4,27 @@ What a command needs is imported inside it, so that `predict` answers without Te
 """
 
 from keras_convmixer.commands.command_line import run_app
-from keras_convmixer.commands.export import export, predict
+from keras_convmixer.commands.export import export, inspect, predict
 from keras_convmixer.commands.models import convert, evaluate, variants, visualize
 from keras_convmixer.commands.quantization import qat
 from keras_convmixer.commands.quickstart import quickstart
 from keras_convmixer.commands.training import launch, plan, recipes, train, with_recipe
 
-COMMANDS = (quickstart, train, launch, plan, recipes, evaluate, qat, export, predict, variants, convert, visualize)
+COMMANDS = (
+    quickstart,
+    train,
+    launch,
+    plan,
+    recipes,
+    evaluate,
+    qat,
+    export,
+    predict,
+    inspect,
+    variants,
+    convert,
+    visualize,
+)
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from processes import convmixer
 
 from keras_convmixer.training import load_dataset, load_run
 
-COMMANDS = ("quickstart", "train", "evaluate", "export", "predict", "variants", "convert", "visualize")
+COMMANDS = (
+    *("quickstart", "train", "evaluate", "qat", "export", "predict", "inspect", "variants", "convert", "visualize"),
+)
 
 
 def test_help_lists_the_commands():
@@ -53,6 +55,9 @@ def test_a_recipes_fields_are_options():
         ("predict bundle", "name at least one picture"),
         ("predict bundle a.png --top 0", "--top 0"),
         ("export runs/x --out b --formats int9", "int8"),
+        ("export runs/x --out b --validation-images 0", "--validation-images 0"),
+        ("qat", "MODEL"),
+        ("inspect", "FILE"),
         ("convert a.safetensors", "OUT"),
         ("convert a.safetensors b.keras --activation tanh", "gelu"),
         ("visualize", "MODEL"),
