@@ -129,6 +129,46 @@ def inspect(
         tables.print_inspection(file, found)
 
 
+def benchmark(
+    bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
+    *,
+    threads: tuple[int, ...] = (1, 2),
+    seconds: float = 3.0,
+    picture: argument(Path | None, "FILE.png", "none") = None,
+    json: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Time a bundle's .tflite files on this machine: latency, start, memory; TensorFlow is not needed.
+
+    For example: convmixer benchmark digits_bundle --picture speed.png
+
+    Args:
+        bundle: bundle of `convmixer export`.
+        threads: thread counts to measure each file with.
+        seconds: for each file and thread count, in three rounds that take turns.
+        picture: draw latency, accuracy and size there.
+        json: print one JSON list.
+        verbose: show tracebacks.
+    """
+    from keras_convmixer.export import benchmark, benchmark_facts, draw_benchmark, read_manifest
+    from keras_convmixer.export.benchmarking import ROUNDS
+
+    if not threads or min(threads) < 1 or seconds <= 0:
+        raise UsageError(f"--threads {' '.join(map(str, threads))} --seconds {seconds}: give more than 0")
+    if picture and picture.suffix != ".png":
+        raise UsageError(f"--picture {picture}: name a .png file")
+    files = sum(artifact["format"] == "litert" for artifact in read_manifest(bundle)["artifacts"])
+    with progress_bar(not json) as progress:
+        task = progress.add_task("timing", total=files * len(threads) * ROUNDS, detail="")
+        timings = benchmark(bundle, threads, seconds, lambda name: progress.update(task, advance=1, detail=name))
+    if picture:
+        draw_benchmark(bundle, timings, picture)
+    if json:
+        print_json(benchmark_facts(timings))
+    else:
+        tables.print_benchmark(bundle, timings, picture)
+
+
 def predict(
     bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
     images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],

@@ -173,6 +173,26 @@ def print_inspection(file: Path, found) -> None:
     print_table(None, ("operator", "count", "in XNNPACK", "million multiplications"), rows)
 
 
+def print_benchmark(bundle: Path, timings: list, picture: Path | None) -> None:
+    """Print what each file of a bundle took."""
+    rows = [
+        (
+            timing.name,
+            str(timing.threads),
+            f"{timing.median:,.2f}",
+            f"{timing.p90:,.2f}",
+            f"{timing.cold_start:,.1f}",
+            f"{timing.peak_memory / 1e6:,.1f}",
+            f"{timing.size / 1000:,.1f}",
+        )
+        for timing in timings
+    ]
+    columns = ("file", "threads", "median ms", "90 % under ms", "start ms", "memory MB", "kB")
+    print_table(f"{bundle}: one image at a time", columns, rows)
+    if picture:
+        print(picture)
+
+
 def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pictures: int) -> None:
     """Print the summary of a quickstart: accuracy, each file's size and agreement, digits predicted right."""
     print_facts(

@@ -5,6 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "benchmarking": ["Timing", "benchmark", "benchmark_facts"],
+        "benchmark_picture": ["draw_benchmark"],
         "bundle": ["export_bundle"],
         "inspection": ["Inspection", "inspect"],
         "manifest": ["read_manifest", "verify_bundle"],

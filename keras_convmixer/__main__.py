@@ -4,7 +4,7 @@ What a command needs is imported inside it, so that `predict` answers without Te
 """
 
 from keras_convmixer.commands.command_line import run_app
-from keras_convmixer.commands.export import export, inspect, predict
+from keras_convmixer.commands.export import benchmark, export, inspect, predict
 from keras_convmixer.commands.models import convert, evaluate, variants, visualize
 from keras_convmixer.commands.quantization import qat
 from keras_convmixer.commands.quickstart import quickstart
@@ -21,6 +21,7 @@ COMMANDS = (
     export,
     predict,
     inspect,
+    benchmark,
     variants,
     convert,
     visualize,

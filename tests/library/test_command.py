@@ -16,7 +16,19 @@ from processes import convmixer
 from keras_convmixer.training import load_dataset, load_run
 
 COMMANDS = (
-    *("quickstart", "train", "evaluate", "qat", "export", "predict", "inspect", "variants", "convert", "visualize"),
+    *(
+        "quickstart",
+        "train",
+        "evaluate",
+        "qat",
+        "export",
+        "predict",
+        "inspect",
+        "benchmark",
+        "variants",
+        "convert",
+        "visualize",
+    ),
 )
 
 

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+from PIL import Image
+from processes import convmixer
+
+from keras_convmixer.export import Timing, benchmark, draw_benchmark, read_manifest
+
+
+def test_every_file_and_thread_count_is_measured(toy_bundle):
+    said = []
+    timings = benchmark(toy_bundle, threads=(1, 2), seconds=0.03, done=said.append)
+    names = ("float32", "float16", "dynamic", "int8")
+    assert [(timing.name, timing.threads) for timing in timings] == [(n, t) for n in names for t in (1, 2)]
+    assert len(said) == 3 * len(timings)
+    for timing in timings:
+        assert 0 < timing.median <= timing.p90 < timing.cold_start
+        assert timing.size == (toy_bundle / f"litert/{timing.name}.tflite").stat().st_size
+        assert 100_000 < timing.peak_memory < 200e6
+        assert timing.images >= 15
+
+
+def test_a_changed_file_is_not_timed(toy, tmp_path):
+    toy.export(tmp_path / "bundle", formats=("float32",))
+    with (tmp_path / "bundle/litert/float32.tflite").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ValueError, match=r"float32.tflite was changed"):
+        benchmark(tmp_path / "bundle", seconds=0.01)
+
+
+def test_the_picture_shows_which_is_slower(toy_bundle, tmp_path):
+    """The longest bar is the slowest file's, in the rows where it stands."""
+    common = {"size": 10_000, "cold_start": 1.0, "peak_memory": 1, "images": 9}
+    slow = [Timing(name, 1, median=m, p90=m, **common) for name, m in (("float32", 8.0), ("int8", 1.0))]
+    other = [Timing(name, 1, median=m, p90=m, **common) for name, m in (("float32", 1.0), ("int8", 8.0))]
+    dark = []
+    for number, timings in enumerate((slow, other)):
+        draw_benchmark(toy_bundle, timings, tmp_path / f"{number}.png")
+        image = Image.open(tmp_path / f"{number}.png").convert("L")
+        width, height = image.size
+        columns = range(int(0.55 * width), int(0.95 * width))
+        grey = [sum(80 < image.getpixel((x, y)) < 100 for x in columns) for y in range(height)]
+        dark.append(sum(y * count for y, count in enumerate(grey)) / max(sum(grey), 1))
+    assert dark[0] < 0.8 * dark[1]
+
+
+def test_the_command(toy_bundle, tmp_path):
+    picture = tmp_path / "speed.png"
+    arguments = ["benchmark", toy_bundle, "--threads", "1", "--seconds", "0.03"]
+    process = convmixer(*arguments, "--picture", picture, blocked=("tensorflow", "keras"))
+    assert process.returncode == 0, process.stderr
+    assert "median ms" in process.stdout
+    assert Image.open(picture).format == "PNG"
+    (first, *_) = json.loads(convmixer(*arguments, "--json").stdout)
+    assert first["name"] == read_manifest(toy_bundle)["artifacts"][1]["name"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--threads", "0"], "--threads 0"), (["--seconds", "0"], "give more than 0"), (["--picture", "a.jpg"], ".png")],
+)
+def test_wrong_arguments(toy_bundle, arguments, words):
+    process = convmixer("benchmark", toy_bundle, *arguments)
+    assert process.returncode == 2
+    assert words in process.stderr
+    assert convmixer("benchmark", toy_bundle.parent / "none").returncode == 1
