@@ -1,5 +1,6 @@
 """What the commands print when they are done, one table each, on stdout."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -139,6 +140,15 @@ def print_bundle(out: Path, manifest: dict) -> None:
         ("file", "kB", "input", "agreement", "difference", "accuracy"),
         rows,
     )
+    worst = manifest["layer_errors"]
+    if worst and worst["layers"]:
+        errors = [0.0, *(layer["error"] for layer in worst["layers"])]
+        rises = [after - before for before, after in itertools.pairwise(errors)]
+        place = rises.index(max(rises))
+        print(
+            f"{worst['format']} agrees least; its error grows most in layer {worst['layers'][place]['layer']}, "
+            f"from {errors[place]:.2%} to {errors[place + 1]:.2%} of the layer's output"
+        )
 
 
 def print_inspection(file: Path, found) -> None:

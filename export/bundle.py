@@ -22,6 +22,7 @@ from keras_convmixer.images import Preprocessing
 
 from .formats import FORMATS
 from .interpreter import LiteRTModel
+from .layer_errors import IMAGES, layer_errors
 from .manifest import NAME, read_manifest, sha256, unlisted_files, write_manifest
 from .metadata import add_metadata
 from .operators import read_operators
@@ -107,7 +108,7 @@ def export_bundle(
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
-        artifacts, rejected = [], []
+        artifacts, rejected, contents = [], [], {}
 
         def add(name, write, source, *arguments):
             facts, probabilities = write(source, folder, *arguments, validation_images)
@@ -126,14 +127,16 @@ def export_bundle(
             progress.update(task, description=f"exporting {format}")
             try:
                 make = FORMATS[format].convert
-                content = make(for_litert, calibration_images) if make else qat_int8
-                add(format, _write_litert, content, format, name, class_names)
+                contents[format] = make(for_litert, calibration_images) if make else qat_int8
+                add(format, _write_litert, contents[format], format, name, class_names)
             except ValidationError as error:
                 if len(rejected) + 1 == len(formats):
                     raise
                 _path_of(folder, format).unlink(missing_ok=True)
                 measured = error.measured and asdict(error.measured)
                 rejected.append({"name": format, "reason": str(error), "validation": measured})
+        progress.update(task, description="measuring layers")
+        layers = _worst_layers(for_litert, contents, artifacts + rejected, validation_images)
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         write_manifest(
             folder,
@@ -150,11 +153,26 @@ def export_bundle(
                 "reference_accuracy": accuracy(reference, validation_labels),
                 "artifacts": artifacts,
                 "rejected": rejected,
+                "layer_errors": layers,
                 # TensorFlow numbers a SavedModel's functions as they come, and gives each a random identity.
                 "changing": [NAME, *(f"{artifacts[0]['path']}/{part}" for part in SAVED_MODEL_CHANGES)],
             },
         )
     return read_manifest(out)
+
+
+def _worst_layers(deployed, contents, measured, images):
+    """Return the layers' errors of the file that agrees least; of those with the model's own weights."""
+    agreement = {
+        file["name"]: file["validation"]["top1_agreement"]
+        for file in measured
+        if file["validation"] and file["name"] in contents and FORMATS[file["name"]].convert
+    }
+    if not agreement:
+        return None
+    worst = min(agreement, key=lambda name: (agreement[name], -list(contents).index(name)))
+    layers = layer_errors(deployed, contents[worst], images)
+    return {"format": worst, "images": min(IMAGES, len(images)), "layers": layers}
 
 
 def _keep_versions(out, folder):

@@ -1,0 +1,63 @@
+"""Where a quantized .tflite file departs from its model: the error of each layer's output."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+IMAGES = 4
+
+
+def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> list[dict]:
+    """Compare what a file computes in each layer with what the deployed Keras model computes, in the file's order.
+
+    An error is the root mean square of the difference, as a share of that of the layer's output. Layers that a file
+    merged into others are left out, and the last, whose output is the file's and is validated by itself.
+
+    Args:
+        deployed: what the file was made of.
+        content: the file.
+        images: uint8 `[count, height, width, channels]`; the first few are used, one at a time.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it is for debugging only, as here
+        interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    (image_tensor,) = interpreter.get_input_details()
+    layers = {layer.name: layer for layer in deployed.layers[1:-1]}
+    found = {}
+    for node in interpreter._get_ops_details():
+        tensor = interpreter._get_tensor_details(int(node["outputs"][0]), 0)
+        name = _layer_of(tensor["name"], layers)
+        if name and node["op_name"] != "DELEGATE" and tuple(tensor["shape"][1:]) == layers[name].output.shape[1:]:
+            found[name] = node["op_name"], tensor  # a layer's last operator is its output
+    outputs = keras.Model(deployed.input, [layers[name].output for name in found])
+    squares = {name: np.zeros(2) for name in found}
+    for image in images[:IMAGES]:
+        interpreter.set_tensor(image_tensor["index"], image[None].astype(image_tensor["dtype"]))
+        interpreter.invoke()
+        expected = outputs(image[None].astype("float32"), training=False)
+        for (name, (_, tensor)), right in zip(found.items(), expected, strict=True):
+            right = keras.ops.convert_to_numpy(right)
+            values = interpreter.get_tensor(tensor["index"]).astype(np.float32)
+            scale, zero_point = tensor["quantization"]
+            values = scale * (values - zero_point) if scale else values
+            squares[name] += np.mean((values - right) ** 2), np.mean(right**2)
+    return [
+        {"layer": name, "operator": operator, "error": float(np.sqrt(squares[name][0] / max(squares[name][1], 1e-30)))}
+        for name, (operator, _) in found.items()
+    ]
+
+
+def _layer_of(tensor, layers):
+    """Return the layer that a tensor's name begins with: MODEL/LAYER/..., LAYER with a number or quant_ around it."""
+    for part in tensor.split(";")[0].split("/")[1:2]:
+        part = part.removeprefix("quant_")
+        for name in (part, re.sub(r"_\d+$", "", part)):
+            if name in layers:
+                return name
+    return None
