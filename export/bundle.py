@@ -25,6 +25,8 @@ from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
 from .manifest import NAME, read_manifest, sha256, unlisted_files, write_manifest
 from .metadata import add_metadata
+from .model_card import NAME as CARD
+from .model_card import write_model_card
 from .operators import read_operators
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
@@ -59,11 +61,11 @@ def export_bundle(
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
     The bundle holds litert/FORMAT.tflite for each of `formats`, saved_model/VERSION, serving/ with what starts TF
-    Serving, labels.txt and manifest.json. The version is 1, or the next number where a bundle was there, whose versions
-    stay. All is made of the model's deployed forms, see `deploy`, and each artifact was run on the validation images
-    and compared with the Keras model. A .tflite file that falls short is left out, and the manifest says under
-    "rejected" why. Where the SavedModel falls short, or every file does, or when the process is killed, a former bundle
-    stays as it was. Logits are turned into probabilities.
+    Serving, labels.txt, README.md, the model's card, and manifest.json. The version is 1, or the next number where a
+    bundle was there, whose versions stay. All is made of the model's deployed forms, see `deploy`, and each artifact
+    was run on the validation images and compared with the Keras model. A .tflite file that falls short is left out, and
+    the manifest says under "rejected" why. Where the SavedModel falls short, or every file does, or when the process is
+    killed, a former bundle stays as it was. Logits are turned into probabilities.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -138,26 +140,26 @@ def export_bundle(
         progress.update(task, description="measuring layers")
         layers = _worst_layers(for_litert, contents, artifacts + rejected, validation_images)
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
-        write_manifest(
-            folder,
-            {
-                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "versions": _versions(),
-                "model": {"name": name, "parameters": model.count_params()},
-                "labels": LABELS,
-                "calibration": {
-                    "images": len(calibration_images),
-                    "source": calibration_source,
-                    "seed": calibration_seed,
-                },
-                "reference_accuracy": accuracy(reference, validation_labels),
-                "artifacts": artifacts,
-                "rejected": rejected,
-                "layer_errors": layers,
-                # TensorFlow numbers a SavedModel's functions as they come, and gives each a random identity.
-                "changing": [NAME, *(f"{artifacts[0]['path']}/{part}" for part in SAVED_MODEL_CHANGES)],
+        content = {
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": _versions(),
+            "model": {"name": name, "parameters": model.count_params()},
+            "labels": LABELS,
+            "calibration": {
+                "images": len(calibration_images),
+                "source": calibration_source,
+                "seed": calibration_seed,
             },
-        )
+            "reference_accuracy": accuracy(reference, validation_labels),
+            "artifacts": artifacts,
+            "rejected": rejected,
+            "layer_errors": layers,
+            # TensorFlow numbers a SavedModel's functions as they come, and gives each a random identity; the card has
+            # its size.
+            "changing": [NAME, CARD, *(f"{artifacts[0]['path']}/{part}" for part in SAVED_MODEL_CHANGES)],
+        }
+        write_model_card(folder, content, class_names)
+        write_manifest(folder, content)
     return read_manifest(out)
 
 

@@ -1,0 +1,56 @@
+"""README.md of a bundle: what the model is, what each file is for, what validation measured, how to use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NAME = "README.md"
+SHOWN = 20
+"""Labels that are listed; labels.txt has all."""
+
+
+def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...]) -> None:
+    """Write the card of a bundle from its manifest's content; its first lines are read by the Hugging Face hub."""
+    preprocessing = manifest["artifacts"][0]["preprocessing"]
+    images = manifest["artifacts"][0]["validation"]["images"]
+    labels = ", ".join(class_names[:SHOWN]) + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
+    rows = [
+        f"| {artifact['path']} | {artifact.get('scheme', 'for TF Serving')} | {artifact['size'] / 1000:,.0f} "
+        f"| {artifact['validation']['top1_agreement']:.2%} | {_percent(artifact['validation']['accuracy'])} |"
+        for artifact in manifest["artifacts"]
+    ]
+    rejected = [f"- {file['reason']}" for file in manifest["rejected"]]
+    text = f"""\
+---
+library_name: keras
+pipeline_tag: image-classification
+---
+
+# {manifest["model"]["name"]}
+
+An image classifier with {manifest["model"]["parameters"]:,} parameters and {len(class_names)} labels: {labels}.
+It sees {preprocessing["height"]}x{preprocessing["width"]} pixels, {preprocessing["colours"]}: a picture's centre, of
+{preprocessing["crop_fraction"]:.0%} of its shorter side.
+
+Each file was run on {images:,} images that it was not calibrated with and compared with the Keras model, whose accuracy
+on them is {_percent(manifest["reference_accuracy"])}:
+
+| file | what it is | kB | the Keras model's class | accuracy |
+|---|---|--:|--:|--:|
+{chr(10).join(rows)}
+
+{"Not published, as they fell short:" if rejected else "No file that was asked for fell short."}
+{chr(10).join(rejected)}
+## Use
+
+- Pictures: `convmixer predict . picture.jpg`, after `pip install 'keras-convmixer[export]'`.
+- Apps: the .tflite files take raw pixels 0..255 and hold their labels; MediaPipe Tasks reads them as they are.
+- TF Serving: `docker compose up` in `serving/`; signatures serving_default, encoded and features.
+
+`manifest.json` has every file's checksum, input, output and preprocessing, and all that was measured.
+"""
+    (bundle / NAME).write_text(text.replace("\n\n\n", "\n\n"), encoding="utf-8")
+
+
+def _percent(share):
+    return "not known" if share is None else f"{share:.2%}"
