@@ -150,7 +150,7 @@ def benchmark(
         json: print one JSON list.
         verbose: show tracebacks.
     """
-    from keras_convmixer.export import benchmark, benchmark_facts, draw_benchmark, read_manifest
+    from keras_convmixer.export import benchmark, draw_benchmark, read_manifest
     from keras_convmixer.export.benchmarking import ROUNDS
 
     if not threads or min(threads) < 1 or seconds <= 0:
@@ -164,7 +164,7 @@ def benchmark(
     if picture:
         draw_benchmark(bundle, timings, picture)
     if json:
-        print_json(benchmark_facts(timings))
+        print_json([vars(timing) for timing in timings])
     else:
         tables.print_benchmark(bundle, timings, picture)
 

@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "benchmarking": ["Timing", "benchmark", "benchmark_facts"],
+        "benchmarking": ["Timing", "benchmark"],
         "benchmark_picture": ["draw_benchmark"],
         "bundle": ["export_bundle"],
         "inspection": ["Inspection", "inspect"],

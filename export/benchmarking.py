@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +80,6 @@ def benchmark(
         )
         for (name, count), runs in found.items()
     ]
-
-
-def benchmark_facts(timings: list[Timing]) -> list[dict]:
-    """Return measurements as JSON."""
-    return [asdict(timing) for timing in timings]
 
 
 def _measured(path, threads, seconds):

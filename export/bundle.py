@@ -24,7 +24,7 @@ from .formats import FORMATS
 from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
 from .manifest import NAME, read_manifest, sha256, unlisted_files, write_manifest
-from .metadata import add_metadata
+from .metadata import LABELS, add_metadata
 from .model_card import NAME as CARD
 from .model_card import write_model_card
 from .operators import read_operators
@@ -33,7 +33,6 @@ from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
 from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, check_litert, validate
 
-LABELS = "labels.txt"
 SAVED_MODELS = "saved_model"
 DEFAULT_FORMATS = ("float32", "float16", "dynamic", "int8")
 SAVED_MODEL_CHANGES = ("fingerprint.pb", "saved_model.pb", "variables/")
@@ -172,7 +171,7 @@ def _worst_layers(deployed, contents, measured, images):
     }
     if not agreement:
         return None
-    worst = min(agreement, key=lambda name: (agreement[name], -list(contents).index(name)))
+    worst = min(reversed(agreement), key=agreement.get)  # of equals the last
     layers = layer_errors(deployed, contents[worst], images)
     return {"format": worst, "images": min(IMAGES, len(images)), "layers": layers}
 

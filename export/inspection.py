@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
+from .interpreter import open_interpreter
 from .metadata import LABELS
 from .operators import read_operators
 
@@ -44,11 +44,7 @@ def inspect(path: Path) -> Inspection:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such .tflite file")
     content = path.read_bytes()
-    try:
-        interpreter = Interpreter(model_content=content, num_threads=1)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is no .tflite file that LiteRT can run: {str(error).splitlines()[0]}") from None
+    interpreter = open_interpreter(content, str(path), threads=1)
     nodes = interpreter._get_ops_details()
     shapes = {tensor["index"]: tuple(tensor["shape"]) for tensor in interpreter.get_tensor_details()}
     operators = [node for node in nodes if node["op_name"] != "DELEGATE"]

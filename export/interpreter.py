@@ -10,6 +10,20 @@ except ImportError:
     raise ImportError("running a .tflite file needs ai-edge-litert: pip install ai-edge-litert") from None
 
 
+def open_interpreter(content: bytes, name: str, threads: int) -> Interpreter:
+    """Return an interpreter of a .tflite file's bytes, its tensors allocated.
+
+    Raises:
+        ValueError: the bytes are no .tflite file that LiteRT can run.
+    """
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is no .tflite file that LiteRT can run: {str(error).splitlines()[0]}") from None
+    return interpreter
+
+
 class LiteRTModel:
     """A .tflite file that takes one image of raw pixels 0..255 at a time and returns class probabilities.
 
@@ -21,11 +35,7 @@ class LiteRTModel:
     """
 
     def __init__(self, content: bytes, name: str, threads: int | None = None):
-        try:
-            self._interpreter = Interpreter(model_content=content, num_threads=threads or _cores())
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{name} is no .tflite file that LiteRT can run: {str(error).splitlines()[0]}") from None
+        self._interpreter = open_interpreter(content, name, threads or _cores())
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if any(np.dtype(tensor["dtype"]).name not in ("float32", "uint8") for tensor in (*inputs, *outputs)):
             raise ValueError(
