@@ -10,6 +10,7 @@ import pytest
 from processes import convmixer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
 
 COLOURS = ("red", "green", "blue")
 
