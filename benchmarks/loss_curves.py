@@ -5,11 +5,13 @@ model for a few epochs, on the same pictures in the same number of steps. PyTorc
 torchvision's augmentation, AdamW and the schedule of train.py of locuslab/convmixer-cifar10, written here anew; only
 clipping (there an option) and leaving out the batch that does not fill up are the recipe's. Each run is a process of
 its own and its figures are kept in benchmarks/results/loss_curves/, from which the picture is drawn; a run that is
-there is not repeated.
+there is not repeated, and one that was interrupted goes on after its last whole epoch.
 """
 
 import csv
 import dataclasses
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,23 +48,21 @@ def recipe_of(size: Size, seed: int):
     return dataclasses.replace(RECIPES["cifar10"], name=size.name, seed=seed, **values)
 
 
-def run_keras(size: Size, seed: int, threads: int) -> list[dict]:
+def run_keras(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
     """Train here; return what was measured after each epoch."""
-    import tempfile
-
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
 
     from keras_convmixer.training import train
 
-    with tempfile.TemporaryDirectory() as folder:
-        train(recipe_of(size, seed), Path(folder) / "run")
-        with (Path(folder) / "run/metrics.csv").open() as file:
-            return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+    train(recipe_of(size, seed), folder)
+    with (folder / "metrics.csv").open() as file:
+        return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
 
 
-def run_pytorch(size: Size, seed: int, threads: int) -> list[dict]:
+def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
     """Train in PyTorch; return the same."""
     import timm_model  # noqa: F401 - lets timm be imported beside a PyTorch for CPUs
     import torch
@@ -101,7 +101,14 @@ def run_pytorch(size: Size, seed: int, threads: int) -> list[dict]:
 
     rows, steps = [], len(data.train) // recipe.batch_size
     plain = transforms.Compose(scaled)
-    for epoch in range(recipe.epochs):
+    saved = folder / "after_epoch.pt"
+    if saved.exists():
+        state = torch.load(saved, weights_only=False)
+        rows = state["rows"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+    for epoch in range(len(rows), recipe.epochs):
         order = torch.randperm(len(data.train)).numpy()
         total, right = 0.0, 0
         model.train()
@@ -121,7 +128,10 @@ def run_pytorch(size: Size, seed: int, threads: int) -> list[dict]:
         accuracy = right / steps / recipe.batch_size
         measured = (total / steps, accuracy, val_loss.item(), val_right / len(everything))
         rows.append(dict(zip(COLUMNS, measured, strict=True)))
-        print(f"pytorch, seed {seed}, epoch {epoch + 1}: {rows[-1]}", file=sys.stderr)
+        state = {"rows": rows, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(state | {"random": torch.get_rng_state()}, saved.with_suffix(".partial"))
+        saved.with_suffix(".partial").rename(saved)
+        print(f"pytorch, seed {seed}, epoch {epoch + 1}: {rows[-1]}", file=sys.stderr, flush=True)
     return rows
 
 
@@ -180,14 +190,16 @@ def main(size: tyro.conf.OmitArgPrefixes[Size], seeds: int = 3, threads: int = 2
 
 def run(framework: str, seed: int, threads: int, size: Size) -> None:
     """Train once, and keep the figures."""
-    rows = {"keras": run_keras, "pytorch": run_pytorch}[framework](size, seed, threads)
     file = RESULTS / size.name / f"{framework}_{seed}.csv"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    rows = {"keras": run_keras, "pytorch": run_pytorch}[framework](size, seed, threads, unfinished)
     with file.with_suffix(".partial").open("w", newline="") as lines:
         writer = csv.DictWriter(lines, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     file.with_suffix(".partial").rename(file)
+    shutil.rmtree(unfinished)
 
 
 if __name__ == "__main__":
