@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "benchmarking": ["Timing", "benchmark"],
         "benchmark_picture": ["draw_benchmark"],
         "bundle": ["export_bundle"],
+        "compression": ["cluster", "prune"],
         "inspection": ["Inspection", "inspect"],
         "manifest": ["read_manifest", "verify_bundle"],
         "qat": ["quantization_aware"],

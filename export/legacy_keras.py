@@ -15,7 +15,9 @@ try:
     import tensorflow_model_optimization as tfmot
     import tf_keras
 except ImportError as error:
-    raise ImportError(f"quantization-aware training needs {error.name}: pip install 'keras-convmixer[qat]'") from None
+    raise ImportError(
+        f"training for 8 bits, pruning and clustering need {error.name}: pip install 'keras-convmixer[qat]'"
+    ) from None
 finally:
     os.environ.pop(_SWITCH, None)
     if _before is not None:

@@ -72,8 +72,10 @@ def trainable(model: keras.Model):
     return trained
 
 
-def fit(trained, batches, steps: int, learning_rate: float, verbose: bool) -> Iterator[float]:
-    """Train; yield each step's loss."""
+def fit(
+    trained, batches, steps: int, learning_rate: float, verbose: bool, description: str = "quantization-aware training"
+) -> Iterator[float]:
+    """Train a tf_keras classifier; yield each step's loss."""
     from .legacy_keras import tf_keras
 
     schedule = tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps)
@@ -81,7 +83,7 @@ def fit(trained, batches, steps: int, learning_rate: float, verbose: bool) -> It
     # Not compiled by XLA, which is many times slower for depthwise convolutions on CPUs.
     trained.compile(optimizer, "categorical_crossentropy", jit_compile=False)
     with progress_bar(verbose) as progress:
-        task = progress.add_task("quantization-aware training", total=steps, detail="")
+        task = progress.add_task(description, total=steps, detail="")
         for step, (images, labels) in zip(range(steps), batches, strict=False):
             # Augmentation's noise exceeds the pixels that the file's input can hold.
             loss = float(trained.train_on_batch(tf.clip_by_value(images, 0, 255), labels))

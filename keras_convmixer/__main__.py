@@ -6,9 +6,9 @@ What a command needs is imported inside it, so that `predict` answers without Te
 import os
 
 from keras_convmixer.commands.command_line import run_app
+from keras_convmixer.commands.compression import compress, qat
 from keras_convmixer.commands.export import benchmark, export, inspect, predict
 from keras_convmixer.commands.models import convert, evaluate, variants, visualize
-from keras_convmixer.commands.quantization import qat
 from keras_convmixer.commands.quickstart import quickstart
 from keras_convmixer.commands.training import launch, plan, recipes, train, with_recipe
 
@@ -20,6 +20,7 @@ COMMANDS = (
     recipes,
     evaluate,
     qat,
+    compress,
     export,
     predict,
     inspect,

@@ -105,7 +105,7 @@ def test_an_unknown_layer_is_named():
     images = keras.Input((8, 8, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.GaussianNoise(0.1, name="noise")(images))
     model = keras.Model(images, keras.layers.Dense(2)(pooled))
-    with pytest.raises(ValueError, match="layer noise is a GaussianNoise, which quantization-aware training does not"):
+    with pytest.raises(ValueError, match="layer noise is a GaussianNoise, which cannot be trained in tf_keras"):
         twin(model)
 
 

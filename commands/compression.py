@@ -1,0 +1,158 @@
+"""Commands that train a model on until it takes less: for 8 bits, pruned, or clustered."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from keras_convmixer.atomic import atomic_file, atomic_folder
+from keras_convmixer.console import print_facts, progress_bar
+
+from . import tables
+from .command_line import UsageError, argument, starting_tensorflow
+from .options import DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data, qat_file
+
+
+def qat(
+    model: ModelArgument,
+    *,
+    epochs: int = 3,
+    steps: argument(int | None, "INT", "those of all epochs") = None,
+    learning_rate: float = 1e-3,
+    batch_size: argument(int | None, "INT", "the recipe's") = None,
+    data: DataOption = None,
+    data_dir: DataFolderOption = "",
+    verbose: bool = False,
+) -> None:
+    """Train a model on as int8 would compute it; leave qat_int8.tflite beside it, which export takes and checks.
+
+    For example: convmixer qat runs/digits, then convmixer export runs/digits --out bundle --formats int8 qat_int8
+
+    Args:
+        model: run folder of `convmixer train`, whose recipe's data and augmentation are used.
+        epochs: how many times to go through the training images.
+        steps: how many batches to train on, instead.
+        learning_rate: of Adafactor at the first step, a share of each layer's weights; falls to 0.
+        batch_size: images in a step.
+        data: digits, a folder with a subfolder of pictures for each label, or a name of tensorflow-datasets.
+        data_dir: where tensorflow-datasets has its data.
+        verbose: show tracebacks and TensorFlow's own log.
+    """
+    with starting_tensorflow(verbose):
+        from keras_convmixer.export import quantization_aware
+        from keras_convmixer.training import load_run
+
+    run = load_run(model)
+    training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
+    steps, batches = training.steps, training.batches()
+    content = quantization_aware(run.model, batches, steps, learning_rate)
+    with atomic_file(qat_file(model)) as file:
+        file.write_bytes(content)
+    print_facts(
+        f"Trained for int8 in {steps:,} steps",
+        {
+            "file": f"{qat_file(model)}, {len(content) / 1000:,.1f} kB",
+            "next": f"convmixer export {model} --out BUNDLE --formats int8 qat_int8",
+        },
+    )
+
+
+def compress(
+    model: ModelArgument,
+    *,
+    out: argument(Path, "FOLDER"),
+    method: Literal["prune", "cluster"] = "prune",
+    sparsity: float = 0.8,
+    clusters: int = 16,
+    epochs: int = 5,
+    steps: argument(int | None, "INT", "those of all epochs") = None,
+    learning_rate: argument(float | None, "FLOAT", "0.02 to prune, 0.001 to cluster") = None,
+    batch_size: argument(int | None, "INT", "the recipe's") = None,
+    data: DataOption = None,
+    data_dir: DataFolderOption = "",
+    verbose: bool = False,
+) -> None:
+    """Prune or cluster a model, for a smaller download under gzip; on a CPU it runs as fast as before, not faster.
+
+    For example: convmixer compress runs/digits --out runs/digits_pruned, then convmixer export runs/digits_pruned ...
+
+    Args:
+        model: run folder of `convmixer train`, whose recipe's data and augmentation are used.
+        out: a new run folder, for the compressed model.
+        method: prune, whose smallest weights become 0; or cluster, whose weights share a few values.
+        sparsity: share of each convolution's and dense layer's weights that prune makes 0, 0..1.
+        clusters: values that the weights of each of these layers share, for cluster.
+        epochs: how many times to go through the training images.
+        steps: how many batches to train on, instead.
+        learning_rate: of Adafactor at the first step, a share of each layer's weights; falls to 0.
+        batch_size: images in a step.
+        data: digits, a folder with a subfolder of pictures for each label, or a name of tensorflow-datasets.
+        data_dir: where tensorflow-datasets has its data.
+        verbose: show tracebacks and TensorFlow's own log.
+    """
+    if out.exists():
+        raise UsageError(f"{out} is there: name a new folder with --out, or move it away")
+    with starting_tensorflow(verbose):
+        from keras_convmixer.classifier import as_classifier, predict
+        from keras_convmixer.export import cluster, prune
+        from keras_convmixer.export.compression import LEARNING_RATES, file_sizes, sparsity_of
+        from keras_convmixer.export.validate import accuracy
+        from keras_convmixer.training import load_run
+
+    run = load_run(model)
+    training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
+    learning_rate = LEARNING_RATES[method] if learning_rate is None else learning_rate
+    if method == "prune":
+        compressed = prune(run.model, training.batches(), training.steps, sparsity, learning_rate)
+    else:
+        compressed = cluster(run.model, training.batches(), training.steps, clusters, learning_rate)
+    with atomic_folder(out) as folder:
+        compressed.save(folder / "model.keras")
+        for name in ("recipe.json", "labels.txt"):
+            shutil.copy((model if model.is_dir() else model.parent) / name, folder / name)
+    test = training.dataset.test
+    rows = {}
+    for name, found in (("before", run.model), ("after", compressed)):
+        right = accuracy(predict(as_classifier(found), test.images[:]), test.labels)
+        rows[name] = (right, *file_sizes(found), sparsity_of(found))
+    tables.print_compression(out, training.steps, len(test), rows)
+    print(f"next: convmixer export {out} --out BUNDLE")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """A run's own training, taken up again: its data and its augmentation."""
+
+    dataset: object
+    recipe: object
+    steps: int
+
+    @classmethod
+    def of(cls, run, model, epochs, steps, batch_size, data, data_dir):
+        from keras_convmixer.training import load_dataset
+
+        if run.recipe is None or run.class_names is None:
+            raise UsageError(
+                f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`"
+            )
+        for option, value in (("epochs", epochs), ("steps", steps), ("batch-size", batch_size)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{option} {value}: give 1 or more")
+        recipe = dataclasses.replace(run.recipe, batch_size=batch_size or run.recipe.batch_size, accumulation=1)
+        with progress_bar() as progress:
+            folder = data_dir_of(run, data_dir)
+            data = data or own_data(run, model)
+            dataset = load_dataset(data, run.preprocessing, run.class_names, progress, folder, crops=recipe.crops)
+        steps_per_epoch = len(dataset.train) // recipe.batch_size
+        if not steps_per_epoch:
+            raise UsageError(
+                f"a batch of {recipe.batch_size} is more than the {len(dataset.train)} images: give --batch-size"
+            )
+        return cls(dataset, recipe, steps or epochs * steps_per_epoch)
+
+    def batches(self):
+        from keras_convmixer.training.input import distributed_batches
+        from keras_convmixer.training.strategy import choose
+
+        classes = len(self.dataset.class_names)
+        return distributed_batches(self.dataset.train, classes, self.recipe, choose("one_device"), 0, self.steps)
