@@ -31,6 +31,7 @@ def export(
         "dynamic",
         "int8",
     ),
+    calibration: argument(str | None, "FOLDER|FILE.npz|NAME[:SPLIT]", "the training images") = None,
     calibration_images: int = 500,
     validation_images: int = 2000,
     verbose: bool = False,
@@ -50,7 +51,9 @@ def export(
             activations, the fastest without calibration; int8, integers throughout; qat_int8, what
             `convmixer qat` left beside the model; int16x8, int16 activations;
             weight_int8 and weight_int4, small files that compute in float32.
-        calibration_images: how many training images int8 and int16x8 take their ranges from; all where there are fewer.
+        calibration: other images for int8 and int16x8 to take their ranges from: a folder of pictures, an .npz or .npy
+            file of uint8 images, or a name of tensorflow-datasets with train, which is the default, validation or test.
+        calibration_images: how many images int8 and int16x8 take their ranges from; all where there are fewer.
         validation_images: how many test images each file is compared with the model on, likewise.
         verbose: show tracebacks and TensorFlow's own log.
     """
@@ -67,16 +70,20 @@ def export(
     with progress_bar() as progress:
         data = data or own_data(run, model)
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
+        source, chosen = _calibration(calibration, dataset, data, run, calibration_images, data_dir, progress)
+    for file in chosen.skipped:
+        print(f"convmixer: not calibrated with: {file}", file=sys.stderr)
     test = sample(dataset.test, validation_images)
     manifest = export_bundle(
         run.model,
         out,
         class_names=dataset.class_names,
-        calibration_images=sample(dataset.train, calibration_images).images[:],
+        calibration_images=chosen.images,
         validation_images=test.images[:],
         validation_labels=test.labels,
-        calibration_source=f"training images of {data}",
+        calibration_source=source,
         calibration_seed=SEED,
+        calibration_skipped=chosen.skipped,
         formats=formats,
         qat_int8=trained,
         crop_fraction=preprocessing.crop_fraction,
@@ -86,6 +93,31 @@ def export(
         print(f"convmixer: not published: {file['reason']}", file=sys.stderr)
     if manifest["rejected"]:
         sys.exit(1)
+
+
+def _calibration(given, dataset, data, run, count, data_dir, progress):
+    """Return what the calibration images are, and the images."""
+    from keras_convmixer.export.calibration import ARRAYS, Calibration, read_calibration
+    from keras_convmixer.training import load_dataset
+
+    if given is None:
+        return f"training images of {data}", Calibration(sample(dataset.train, count).images[:])
+    if given == data and Path(given).is_dir():
+        raise UsageError(
+            f"--calibration {given} has the validation images too: leave it out, its training images are used"
+        )
+    if Path(given).is_dir() or Path(given).suffix in ARRAYS:
+        return given, read_calibration(Path(given), run.preprocessing, count, SEED, progress)
+    name, _, split = given.partition(":")
+    split = split or "train"
+    if split not in ("train", "validation", "test"):
+        raise UsageError(f"--calibration {given}: after the colon give train, validation or test")
+    if (name, split) == (data, "test"):
+        raise UsageError(f"--calibration {given}: each file is validated with these images; calibrate with others")
+    other = (
+        dataset if name == data else load_dataset(name, run.preprocessing, None, progress, data_dir_of(run, data_dir))
+    )
+    return f"{split} images of {name}", Calibration(sample(getattr(other, split), count).images[:])
 
 
 def _trained_int8(model):

@@ -1,8 +1,10 @@
 """The export pipeline: check the model, write every artifact, validate each, publish all at once."""
 
 import datetime
+import gzip
 import importlib.metadata
 import io
+import platform
 import shutil
 import sys
 from dataclasses import asdict
@@ -20,6 +22,7 @@ from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
 from keras_convmixer.images import Preprocessing
 
+from .benchmarking import quick_latencies
 from .formats import FORMATS
 from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
@@ -28,6 +31,8 @@ from .metadata import LABELS, add_metadata
 from .model_card import NAME as CARD
 from .model_card import write_model_card
 from .operators import read_operators
+from .report import NAME as REPORT
+from .report import write_report
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
@@ -52,6 +57,7 @@ def export_bundle(
     validation_labels: np.ndarray | None = None,
     calibration_source: str | None = None,
     calibration_seed: int | None = None,
+    calibration_skipped: tuple[str, ...] = (),
     formats: tuple[str, ...] = DEFAULT_FORMATS,
     qat_int8: bytes | None = None,
     crop_fraction: float = 1.0,
@@ -60,11 +66,11 @@ def export_bundle(
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
     The bundle holds litert/FORMAT.tflite for each of `formats`, saved_model/VERSION, serving/ with what starts TF
-    Serving, labels.txt, README.md, the model's card, and manifest.json. The version is 1, or the next number where a
-    bundle was there, whose versions stay. All is made of the model's deployed forms, see `deploy`, and each artifact
-    was run on the validation images and compared with the Keras model. A .tflite file that falls short is left out, and
-    the manifest says under "rejected" why. Where the SavedModel falls short, or every file does, or when the process is
-    killed, a former bundle stays as it was. Logits are turned into probabilities.
+    Serving, labels.txt, README.md, the model's card, report.html and manifest.json. The version is 1, or the next
+    number where a bundle was there, whose versions stay. All is made of the model's deployed forms, see `deploy`, and
+    each artifact was run on the validation images and compared with the Keras model. A .tflite file that falls short is
+    left out, and the manifest says under "rejected" why. Where the SavedModel falls short, or every file does, or when
+    the process is killed, a former bundle stays as it was. Logits are turned into probabilities.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -76,6 +82,7 @@ def export_bundle(
         validation_labels: int `[count]`, to measure accuracy too.
         calibration_source: what the calibration images are, for the manifest.
         calibration_seed: with which they were chosen, likewise.
+        calibration_skipped: a sentence for each that could not be read, likewise.
         formats: which .tflite files, of `formats.FORMATS`.
         qat_int8: what `quantization_aware` made of this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
@@ -138,6 +145,9 @@ def export_bundle(
                 rejected.append({"name": format, "reason": str(error), "validation": measured})
         progress.update(task, description="measuring layers")
         layers = _worst_layers(for_litert, contents, artifacts + rejected, validation_images)
+        progress.update(task, description="timing")
+        published = {a["name"]: contents[a["name"]] for a in artifacts if a["format"] == "litert"}
+        latency = {"threads": 1, "processor": _processor(), "milliseconds": quick_latencies(published)}
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         content = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -148,16 +158,19 @@ def export_bundle(
                 "images": len(calibration_images),
                 "source": calibration_source,
                 "seed": calibration_seed,
+                "skipped": list(calibration_skipped),
             },
             "reference_accuracy": accuracy(reference, validation_labels),
             "artifacts": artifacts,
             "rejected": rejected,
             "layer_errors": layers,
-            # TensorFlow numbers a SavedModel's functions as they come, and gives each a random identity; the card has
-            # its size.
-            "changing": [NAME, CARD, *(f"{artifacts[0]['path']}/{part}" for part in SAVED_MODEL_CHANGES)],
+            "latency": latency,
+            # TensorFlow numbers a SavedModel's functions as they come, and gives each a random identity; card and
+            # report have its size.
+            "changing": [NAME, CARD, REPORT, *(f"{artifacts[0]['path']}/{part}" for part in SAVED_MODEL_CHANGES)],
         }
         write_model_card(folder, content, class_names)
+        write_report(folder, content)
         write_manifest(folder, content)
     return read_manifest(out)
 
@@ -228,7 +241,7 @@ def _write_litert(content, folder, name, model_name, class_names, images):
     operators = read_operators(content)
     check_litert(name, litert, operators)
     facts = {"format": "litert", "scheme": FORMATS[name].scheme, "path": path.relative_to(folder).as_posix()}
-    facts |= {"size": len(content), "sha256": sha256(path)}
+    facts |= {"size": len(content), "gzip_size": len(gzip.compress(content, 6, mtime=0)), "sha256": sha256(path)}
     quantization = {}
     for side, tensor, values in (("input", litert.input, [0, 255]), ("output", litert.output, [0, 1])):
         facts[side] = {
@@ -310,8 +323,16 @@ def _check_images(argument, images, model):
         )
 
 
+def _processor():
+    """Return what this machine calls its processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def _versions():
-    packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
+    packages = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "keras-convmixer": __version__,

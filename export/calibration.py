@@ -1,0 +1,98 @@
+"""Images of one's own to calibrate with: a folder of pictures, or arrays in a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import Progress
+
+from keras_convmixer.images import SUFFIXES, Preprocessing
+
+ARRAYS = (".npz", ".npy")
+IMAGES = "images"
+"""The array of an .npz file that is taken where there are several."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images uint8 `[count, height, width, channels]`, and a sentence for each file that could not be read."""
+
+    images: np.ndarray
+    skipped: tuple[str, ...] = ()
+
+
+def read_calibration(
+    source: Path, preprocessing: Preprocessing, count: int, seed: int, progress: Progress | None = None
+) -> Calibration:
+    """Choose up to `count` images at random, the same for the same seed, and prepare them for the model.
+
+    Args:
+        source: a folder, whose pictures and those of its subfolders are taken; or an .npz or .npy file of uint8 images
+            `[count, height, width, channels]` or grey `[count, height, width]`, pixels 0..255, of any size.
+        preprocessing: how pictures become the model's images.
+        count: how many at most.
+        seed: of the choice.
+        progress: shows a bar.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: no image is there or can be read, or the file holds something else.
+    """
+    source = Path(source)
+    random = np.random.default_rng(seed)
+    if source.suffix in ARRAYS and not source.is_dir():
+        images = _read_arrays(source)
+        chosen = np.sort(random.permutation(len(images))[:count])
+        if images.shape[1:] == (preprocessing.height, preprocessing.width, preprocessing.channels):
+            return Calibration(images[chosen])
+        return Calibration(
+            np.stack([preprocessing.apply(Image.fromarray(image.squeeze())) for image in images[chosen]])
+        )
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: there is no such folder, nor is it an .npz or .npy file")
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    if not paths:
+        raise ValueError(f"{source} has no pictures to calibrate with ({', '.join(SUFFIXES)}): name another folder")
+    images, skipped = [], []
+    task = progress and progress.add_task("reading calibration images", total=min(count, len(paths)), detail="")
+    for place in random.permutation(len(paths)):
+        try:
+            images.append(preprocessing.load(paths[place]))
+        except ValueError as error:
+            skipped.append(str(error))
+            continue
+        if progress:
+            progress.advance(task)
+        if len(images) == count:
+            break
+    if not images:
+        raise ValueError(
+            f"none of the {len(paths)} pictures in {source} can be read ({skipped[0]}): name another folder"
+        )
+    return Calibration(np.stack(images), tuple(skipped))
+
+
+def _read_arrays(path):
+    try:
+        found = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no array file of NumPy ({error}): write it with numpy.savez") from None
+    if isinstance(found, np.lib.npyio.NpzFile):
+        with found:
+            names = found.files
+            name = IMAGES if IMAGES in names else names[0] if len(names) == 1 else None
+            if name is None:
+                raise ValueError(f"{path} holds {', '.join(names) or 'nothing'}: name the array of images {IMAGES!r}")
+            found = found[name]
+    if found.dtype != np.uint8 or found.ndim not in (3, 4) or (found.ndim == 4 and found.shape[-1] not in (1, 3)):
+        raise ValueError(
+            f"{path} holds {found.dtype} {found.shape}: give uint8 images [count, height, width, 1 or 3], pixels 0..255"
+        )
+    if not len(found):
+        raise ValueError(f"{path} holds no images: give some that are like those which the model will see")
+    return found if found.ndim == 4 else found[..., None]

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from PIL import Image
+from processes import convmixer
+
+from keras_convmixer.export import read_manifest
+from keras_convmixer.export.calibration import read_calibration
+from keras_convmixer.images import Preprocessing
+
+SEEN = Preprocessing(8, 8, 3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twenty pictures of different reds, one file that is none and one that is damaged."""
+    place = tmp_path / "pictures"
+    (place / "more").mkdir(parents=True)
+    for number in range(20):
+        Image.new("RGB", (20, 10), (10 * number, 0, 0)).save(
+            place / ("more" if number % 2 else "") / f"{number:02}.png"
+        )
+    (place / "no.jpg").write_text("not a picture")
+    whole = (place / "00.png").read_bytes()
+    (place / "damaged.png").write_bytes(whole[: len(whole) // 2])
+    (place / "notes.txt").write_text("not even meant as one")
+    return place
+
+
+def reds(images):
+    return sorted(int(image[0, 0, 0]) for image in images)
+
+
+def test_a_folder_is_read_and_what_cannot_be_read_is_named(folder):
+    found = read_calibration(folder, SEEN, 500, seed=0)
+    assert found.images.shape == (20, 8, 8, 3)
+    assert reds(found.images) == [10 * number for number in range(20)]
+    assert sorted(sentence.split("/")[-1].split(" ")[0] for sentence in found.skipped) == ["damaged.png", "no.jpg"]
+
+
+def test_so_many_are_chosen_by_the_seed_whatever_cannot_be_read(folder):
+    first, again, other = (read_calibration(folder, SEEN, 10, seed).images for seed in (0, 0, 1))
+    assert first.shape == (10, 8, 8, 3)
+    np.testing.assert_array_equal(first, again)
+    assert reds(first) != reds(other)
+
+
+@pytest.mark.parametrize("shape", [(30, 8, 8, 3), (30, 16, 12, 3), (30, 8, 8), (30, 9, 8, 1)])
+def test_arrays_of_any_size_and_of_grey(tmp_path, shape):
+    images = np.broadcast_to(np.arange(30, dtype=np.uint8).reshape(30, *[1] * (len(shape) - 1)), shape)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.zeros(30))
+    np.save(tmp_path / "a.npy", images)
+    found = read_calibration(tmp_path / "a.npz", SEEN, 12, seed=0).images
+    assert found.shape == (12, 8, 8, 3)
+    assert len(set(reds(found))) == 12
+    np.testing.assert_array_equal(found, read_calibration(tmp_path / "a.npy", SEEN, 12, seed=0).images)
+
+
+def test_what_cannot_be_calibrated_with_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unreadable").mkdir()
+    (tmp_path / "unreadable/a.png").write_text("no picture")
+    (tmp_path / "text.npz").write_text("no array")
+    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    np.save(tmp_path / "float.npy", np.zeros((3, 8, 8, 3), np.float32))
+    np.save(tmp_path / "none.npy", np.zeros((0, 8, 8, 3), np.uint8))
+    for name, error, words in (
+        ("nowhere", FileNotFoundError, "nowhere: there is no such folder, nor is it an .npz"),
+        ("nowhere.npz", FileNotFoundError, "nowhere.npz: there is no such file"),
+        ("empty", ValueError, "empty has no pictures to calibrate with"),
+        ("unreadable", ValueError, "none of .*unreadable's 1 pictures can be read"),
+        ("text.npz", ValueError, "text.npz is no array file of NumPy"),
+        ("two.npz", ValueError, "two.npz holds a, b: name the array of images 'images'"),
+        ("float.npy", ValueError, r"float.npy holds float32 \(3, 8, 8, 3\): give uint8"),
+        ("none.npy", ValueError, "none.npy holds no images"),
+    ):
+        with pytest.raises(error, match=words):
+            read_calibration(tmp_path / name, SEEN, 10, seed=0)
+
+
+@pytest.mark.slow
+def test_the_command_calibrates_with_a_folder_and_says_what_it_left_out(quickstart, folder, tmp_path):
+    for number, path in enumerate(sorted(quickstart.run.glob("pictures/*.png"))):
+        (folder / f"digit_{number}.png").write_bytes(path.read_bytes())
+    out = tmp_path / "bundle"
+    process = convmixer("export", quickstart.run, "--out", out, "--formats", "float32", "--calibration", folder)
+    assert process.returncode == 0, process.stderr
+    assert "convmixer: not calibrated with: " in process.stderr
+    calibration = read_manifest(out)["calibration"]
+    assert calibration["source"] == str(folder)
+    assert calibration["images"] == 20 + len(list(folder.glob("digit_*")))
+    assert len(calibration["skipped"]) == 2
+    for given, code, words in (
+        ("digits:test", 2, "each file is validated with these images"),
+        ("digits:all", 2, "after the colon give train, validation or test"),
+        (tmp_path / "nowhere.npz", 1, "there is no such file"),
+    ):
+        process = convmixer("export", quickstart.run, "--out", out, "--calibration", given)
+        assert process.returncode == code
+        assert words in process.stderr
