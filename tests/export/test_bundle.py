@@ -1,21 +1,15 @@
 import json
 import shutil
-import signal
 import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_convmixer.atomic import atomic_folder
-from keras_convmixer.export import Classifier, ValidationError, bundle, formats, read_manifest, verify_bundle
+from keras_convmixer.export import Classifier, ValidationError, bundle, formats, read_manifest
 from keras_convmixer.export import litert as conversions
-from keras_convmixer.export.manifest import write_manifest
 from keras_convmixer.export.saved_model import write_saved_model
 
 RED = (255, 0, 0)
@@ -153,61 +147,6 @@ def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, mon
     assert "agrees with the Keras model on 33.33%" in rejected["reason"]
     assert rejected["validation"]["top1_agreement"] == pytest.approx(1 / 3)
     assert rejected["validation"]["accuracy"] == pytest.approx(1 / 3)
-
-
-@pytest.fixture(scope="module")
-def all_formats(toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("all") / "bundle"
-    toy.export(out, formats=tuple(name for name, format in formats.FORMATS.items() if format.convert))
-    return out
-
-
-def dtypes_of(path):
-    """Dtypes of the weights and of the inputs of each kind of operator, as the file's own schema names them."""
-    names = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-    operators = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    (graph,) = model.subgraphs
-
-    def kind(operator):
-        code = model.operatorCodes[operator.opcodeIndex]
-        return operators[max(code.builtinCode, code.deprecatedBuiltinCode)]
-
-    makers = {output: operator for operator in graph.operators for output in operator.outputs}
-    found = {}
-    for operator in graph.operators:
-        if kind(operator) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            weight = operator.inputs[1]
-            if weight in makers and kind(makers[weight]) == "DEQUANTIZE":
-                weight = makers[weight].inputs[0]
-            dtypes = names[graph.tensors[weight].type], names[graph.tensors[operator.inputs[0]].type]
-            found.setdefault(kind(operator), set()).add(dtypes)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("name", "dense", "depthwise"),
-    [
-        ("float32", ("FLOAT32", "FLOAT32"), ("FLOAT32", "FLOAT32")),
-        ("float16", ("FLOAT16", "FLOAT32"), ("FLOAT16", "FLOAT32")),
-        ("dynamic", ("INT8", "FLOAT32"), ("FLOAT32", "FLOAT32")),
-        ("int8", ("INT8", "INT8"), ("INT8", "INT8")),
-        ("int16x8", ("INT8", "INT16"), ("INT8", "INT16")),
-        ("weight_int8", ("INT8", "FLOAT32"), ("INT8", "FLOAT32")),
-        ("weight_int4", ("INT4", "FLOAT32"), ("INT8", "FLOAT32")),
-    ],
-)
-def test_what_a_formats_weights_and_activations_are(all_formats, name, dense, depthwise):
-    found = dtypes_of(all_formats / f"litert/{name}.tflite")
-    assert found == {"CONV_2D": {dense}, "FULLY_CONNECTED": {dense}, "DEPTHWISE_CONV_2D": {depthwise}}
-
-
-def test_every_format_is_right_and_smaller_ones_are_smaller(all_formats):
-    manifest = read_manifest(all_formats)
-    assert manifest["rejected"] == []
-    artifacts = {artifact["name"]: artifact for artifact in manifest["artifacts"]}
-    assert set(artifacts) == {"saved_model", *formats.FORMATS} - {"qat_int8"}
-    assert all(artifact["validation"]["accuracy"] == 1.0 for artifact in artifacts.values())
 
 
 def test_a_small_difference_of_a_float_form_fails_the_export(toy, no_former, monkeypatch):
@@ -382,71 +321,3 @@ def test_a_file_put_into_a_bundle_is_not_lost(toy, toy_bundle, tmp_path):
     with pytest.raises(FileExistsError, match=r"other things than a bundle \(NOTES\.md\)"):
         toy.export(out)
     assert (out / "NOTES.md").read_text() == "precious"
-
-
-@pytest.mark.parametrize("size", ["40k", "120k", "200k"])
-def test_a_full_disk_leaves_the_former_bundle(toy, small_disk, size):
-    disk = small_disk(size)
-    out = disk / "bundle"
-    (out / "litert").mkdir(parents=True)
-    write_manifest(out, {})
-    with pytest.raises(OSError, match="no space is left on the device: free some"):
-        toy.export(out)
-    assert set(files_of(out)) == {"manifest.json"}
-    assert [entry.name for entry in disk.iterdir()] == ["bundle"]
-
-
-EXPORT = """
-import sys, time
-import keras, numpy
-from keras_convmixer.export import export_bundle
-
-model = keras.saving.load_model(sys.argv[1])
-images = numpy.load(sys.argv[2])
-print("ready", flush=True)
-export_bundle(
-    model, sys.argv[3], class_names=("new 1", "new 2", "new 3"),
-    calibration_images=images, validation_images=images, verbose=False,
-)
-print("done", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_ten_moments_there_is_the_former_bundle_or_the_new(toy, tmp_path):
-    toy.model.save(tmp_path / "model.keras")
-    np.save(tmp_path / "images.npy", toy.train_images)
-    former, out = tmp_path / "former", tmp_path / "out" / "bundle"
-    toy.export(former, class_names=("former 1", "former 2", "former 3"))
-    command = [sys.executable, "-c", EXPORT, tmp_path / "model.keras", tmp_path / "images.npy", out]
-
-    def start():
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert process.stdout.readline() == "ready\n"
-        return process, time.monotonic()
-
-    process, started = start()
-    assert process.stdout.readline() == "done\n"
-    whole = time.monotonic() - started
-    process.kill()
-    found = []
-    for moment in range(10):
-        with atomic_folder(out) as folder:
-            shutil.copytree(former, folder, dirs_exist_ok=True)
-        process, started = start()
-        if moment < 9:
-            time.sleep(max(0.0, whole * (moment + 0.5) / 9 - (time.monotonic() - started)))
-        else:
-            assert process.stdout.readline() == "done\n"
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        verify_bundle(out)
-        found.append((out / "labels.txt").read_text().split()[0])
-    assert set(found) == {"former", "new"}
-    assert found[0] == "former"
-    assert found[-1] == "new"
-    toy.export(out)
-    # The next export swept up what the killed ones left.
-    assert [entry.name for entry in out.parent.iterdir()] == ["bundle"]
-    assert (out / "labels.txt").read_text() == "red\ngreen\nblue\n"
