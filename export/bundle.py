@@ -36,7 +36,7 @@ from .report import write_report
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
-from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, check_litert, validate
+from .validate import REQUIREMENTS, ValidationError, accuracy, check_calibration, check_dtypes, check_litert, validate
 
 SAVED_MODELS = "saved_model"
 DEFAULT_FORMATS = ("float32", "float16", "dynamic", "int8")
@@ -116,7 +116,7 @@ def export_bundle(
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
-        artifacts, rejected, contents = [], [], {}
+        artifacts, rejected, contents, errors = [], [], {}, {}
 
         def add(name, write, source, *arguments):
             facts, probabilities = write(source, folder, *arguments, validation_images)
@@ -136,7 +136,9 @@ def export_bundle(
             try:
                 make = FORMATS[format].convert
                 contents[format] = make(for_litert, calibration_images) if make else qat_int8
-                add(format, _write_litert, contents[format], format, name, class_names)
+                if FORMATS[format].calibrated:
+                    errors[format] = layer_errors(for_litert, contents[format], validation_images)
+                add(format, _write_litert, contents[format], format, name, class_names, errors.get(format))
             except ValidationError as error:
                 if len(rejected) + 1 == len(formats):
                     raise
@@ -144,7 +146,7 @@ def export_bundle(
                 measured = error.measured and asdict(error.measured)
                 rejected.append({"name": format, "reason": str(error), "validation": measured})
         progress.update(task, description="measuring layers")
-        layers = _worst_layers(for_litert, contents, artifacts + rejected, validation_images)
+        layers = _worst_layers(for_litert, contents, errors, artifacts + rejected, validation_images)
         progress.update(task, description="timing")
         published = {a["name"]: contents[a["name"]] for a in artifacts if a["format"] == "litert"}
         latency = {"threads": 1, "processor": _processor(), "milliseconds": quick_latencies(published)}
@@ -175,7 +177,7 @@ def export_bundle(
     return read_manifest(out)
 
 
-def _worst_layers(deployed, contents, measured, images):
+def _worst_layers(deployed, contents, errors, measured, images):
     """Return the layers' errors of the file that agrees least; of those with the model's own weights."""
     agreement = {
         file["name"]: file["validation"]["top1_agreement"]
@@ -185,7 +187,7 @@ def _worst_layers(deployed, contents, measured, images):
     if not agreement:
         return None
     worst = min(reversed(agreement), key=agreement.get)  # of equals the last
-    layers = layer_errors(deployed, contents[worst], images)
+    layers = errors.get(worst) or layer_errors(deployed, contents[worst], images)
     return {"format": worst, "images": min(IMAGES, len(images)), "layers": layers}
 
 
@@ -231,7 +233,7 @@ def _check_encoded(written, preprocessing, images):
         raise ValidationError("saved_model answers signature encoded otherwise than serving_default")
 
 
-def _write_litert(content, folder, name, model_name, class_names, images):
+def _write_litert(content, folder, name, model_name, class_names, layers, images):
     dtype = REQUIREMENTS[name].input_dtype
     content = add_metadata(content, model_name, FORMATS[name].scheme, class_names, dtype == "float32", images.shape[1:])
     path = _path_of(folder, name)
@@ -240,6 +242,8 @@ def _write_litert(content, folder, name, model_name, class_names, images):
     litert = LiteRTModel(content, name)
     operators = read_operators(content)
     check_litert(name, litert, operators)
+    if layers:
+        check_calibration(name, layers)
     facts = {"format": "litert", "scheme": FORMATS[name].scheme, "path": path.relative_to(folder).as_posix()}
     facts |= {"size": len(content), "gzip_size": len(gzip.compress(content, 6, mtime=0)), "sha256": sha256(path)}
     quantization = {}

@@ -21,6 +21,8 @@ class Format:
     convert: Callable[[keras.Model, np.ndarray], bytes] | None
     """From a deployed model and calibration images, uint8 `[count, height, width, channels]`, to the file; None where
     the file comes from training, see `qat`."""
+    calibrated: bool = False
+    """Whether the calibration images make a difference."""
 
 
 FORMATS = {
@@ -29,9 +31,9 @@ FORMATS = {
     "dynamic": Format(
         "int8 weights and activations in convolutions and dense layers, the rest float32", convert_dynamic
     ),
-    "int8": Format("int8 weights and activations, integer operators only", convert_int8),
+    "int8": Format("int8 weights and activations, integer operators only", convert_int8, calibrated=True),
     "qat_int8": Format("int8 weights and activations, integer operators only, trained with them", None),
-    "int16x8": Format("int8 weights, int16 activations", convert_int16x8),
+    "int16x8": Format("int8 weights, int16 activations", convert_int16x8, calibrated=True),
     "weight_int8": Format("int8 weights, computed in float32", convert_weight_int8),
     "weight_int4": Format(
         "int4 weights, int8 ones of depthwise convolutions, computed in float32", convert_weight_int4

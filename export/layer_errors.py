@@ -1,4 +1,4 @@
-"""Where a quantized .tflite file departs from its model: the error of each layer's output."""
+"""Where a quantized .tflite file departs from its model: each layer's error, and what its range cuts off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
     """Compare what a file computes in each layer with what the deployed Keras model computes, in the file's order.
 
     An error is the root mean square of the difference, as a share of that of the layer's output. Layers that a file
-    merged into others are left out, and the last, whose output is the file's and is validated by itself.
+    merged into others are left out, and the last, whose output is the file's and is validated by itself. `clipped` is
+    the share of the model's values that lie outside what the file's integers can stand for, None of a float layer.
 
     Args:
         deployed: what the file was made of.
@@ -37,6 +38,7 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
             found[name] = node["op_name"], tensor  # a layer's last operator is its output
     outputs = keras.Model(deployed.input, [layers[name].output for name in found])
     squares = {name: np.zeros(2) for name in found}
+    clipped = {name: [] for name in found}
     for image in images[:IMAGES]:
         interpreter.set_tensor(image_tensor["index"], image[None].astype(image_tensor["dtype"]))
         interpreter.invoke()
@@ -45,10 +47,19 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
             right = keras.ops.convert_to_numpy(right)
             values = interpreter.get_tensor(tensor["index"]).astype(np.float32)
             scale, zero_point = tensor["quantization"]
-            values = scale * (values - zero_point) if scale else values
+            if scale:
+                values = scale * (values - zero_point)
+                limits = np.iinfo(tensor["dtype"])
+                low, high = scale * (limits.min - 0.5 - zero_point), scale * (limits.max + 0.5 - zero_point)
+                clipped[name].append(np.mean((right < low) | (right > high)))
             squares[name] += np.mean((values - right) ** 2), np.mean(right**2)
     return [
-        {"layer": name, "operator": operator, "error": float(np.sqrt(squares[name][0] / max(squares[name][1], 1e-30)))}
+        {
+            "layer": name,
+            "operator": operator,
+            "error": float(np.sqrt(squares[name][0] / max(squares[name][1], 1e-30))),
+            "clipped": float(np.mean(clipped[name])) if clipped[name] else None,
+        }
         for name, (operator, _) in found.items()
     ]
 

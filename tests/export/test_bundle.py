@@ -29,7 +29,7 @@ def test_the_manifest_says_what_is_there(toy, toy_bundle):
     ]
     assert manifest["model"]["parameters"] == toy.model.count_params()
     assert (toy_bundle / manifest["labels"]).read_text() == "red\ngreen\nblue\n"
-    assert manifest["calibration"] == {"images": 100, "source": None, "seed": None}
+    assert manifest["calibration"] == {"images": 100, "source": None, "seed": None, "skipped": []}
     for artifact in manifest["artifacts"]:
         preprocessing = {"height": 8, "width": 8, "channels": 3, "crop_fraction": 1.0}
         assert artifact["preprocessing"].items() > preprocessing.items()
@@ -250,6 +250,13 @@ def test_a_model_that_overflows_is_named(toy, no_former):
 def test_images_that_do_not_span_the_pixels_are_named(toy, no_former):
     with pytest.raises(ValidationError, match=r"pixels 0..100 instead of 0..255: calibrate with images"):
         toy.export(no_former, formats=("int8",), calibration_images=np.minimum(toy.train_images, 100))
+
+
+def test_calibration_images_unlike_those_to_come_are_named(toy, former):
+    dark = np.zeros_like(toy.train_images)
+    dark[:, 0, 0] = 255  # so that the pixels' own range is right
+    with pytest.raises(ValidationError, match=r"int8 cuts off .*% of the values in layer .*: the calibration"):
+        toy.export(former, formats=("int8",), calibration_images=dark)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,15 @@ def test_two_exports_of_the_same_differ_in_what_is_named_alone(toy, toy_bundle, 
 
 
 def test_the_seed_and_the_source_of_calibration_are_kept(toy, tmp_path):
-    given = {"calibration_source": "training images of digits", "calibration_seed": 3}
+    given = {
+        "calibration_source": "training images of digits",
+        "calibration_seed": 3,
+        "calibration_skipped": ("a", "b"),
+    }
     content = toy.export(tmp_path / "bundle", formats=("float32",), **given)
-    assert content["calibration"] == {"images": 100, "source": "training images of digits", "seed": 3}
+    assert content["calibration"] == {
+        "images": 100,
+        "source": "training images of digits",
+        "seed": 3,
+        "skipped": ["a", "b"],
+    }

@@ -121,7 +121,7 @@ def test_the_wheel_owns_one_import_name_and_holds_every_module(wheel):
         "/".join([*floor.split("."), path.relative_to(folder).as_posix()])
         for floor, folder in ALL.items()
         for path in folder.rglob("*")
-        if path.suffix in (".py", ".txt", ".sh", ".yaml", ".json")
+        if path.suffix in (".py", ".txt", ".sh", ".yaml", ".json", ".jinja")
     }
     assert set(names) == expected
 

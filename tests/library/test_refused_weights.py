@@ -219,6 +219,19 @@ def test_code_in_a_keras_file_is_not_run(tmp_path, model, monkeypatch):
     assert trace.exists()  # it would have run
 
 
+class Strange(keras.layers.Layer):
+    """A layer that another process does not know."""
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_a_class_of_ones_own_is_named(tmp_path, model):
+    keras.Sequential([keras.Input((4,)), Strange()]).save(tmp_path / "own.keras")
+    words = "it holds a Strange, which Keras does not have; build the model of Keras's own layers"
+    assert_refused(model, tmp_path / "own.keras", "own.keras", words)
+
+
 class Malicious:
     def __init__(self, command):
         self.command = command
