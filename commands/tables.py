@@ -80,7 +80,7 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
             "an image forward": f"{plan.work.forward_operations / 1e9:,.2f} GFLOPs",
             "a step": f"{step * 1000:,.0f} ms for {plan.replicas * plan.share:,} images, {plan.share:,} a replica",
             "of it": parts,
-            "speed": f"{plan.images_per_second:,.0f} images/s",
+            "speed": f"{plan.images_per_second:,.{0 if plan.images_per_second >= 10 else 2}f} images/s",
             "memory of a replica": ", ".join(f"{decimal(int(size))} {what}" for what, size in plan.memory.items()),
             "that fits": fits,
             "training": f"{plan.steps:,} steps, {plan.hours:,.1f} hours",
@@ -228,6 +228,7 @@ def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pict
                 for artifact in manifest["artifacts"]
             },
             "predict": f"{right} of {pictures} held-out digits right",
+            "report": f"{run}/bundle/report.html",
             "pictures": f"{run}/predictions.png and others",
         },
     )

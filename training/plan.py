@@ -29,6 +29,8 @@ MATRIX_SHARE, DEPTHWISE_SHARE, MEMORY_SHARE = 0.5, 0.1, 0.7
 PASSES = 42
 """Tensors of a layer's size that its elementwise work reads or writes in a step: activation, normalization twice each
 and the sum, forward and backward."""
+MEASURED = 4e9
+"""Bytes of activations, at most, of what is measured on this machine."""
 SAVED = 6
 """Tensors of a layer's size that wait for the backward pass: the inputs of its two convolutions, activations and
 normalizations."""
@@ -175,12 +177,14 @@ def plan(
             f"{replicas * recipe.accumulation} with --batch-size"
         )
     work, share = Work.of(recipe, classes), recipe.batch_size // replicas
-    rates = Rates.of(device) if device else measured_rates(recipe, share)
+    # On this machine as many images as it can hold at once, and no more than there will be.
+    measured = max(min(share, int(MEASURED / ((2 * SAVED + 4) * 4 * work.layer_numbers))), 1)
+    rates = Rates.of(device) if device else measured_rates(recipe, measured)
     seconds = _step_seconds(work, share, rates, device)
     if device is None:
         two = replace(recipe, depth=2)
-        parts = sum(_step_seconds(Work.of(two, classes), share, rates, None).values())
-        whole = measured_step(two, classes, share) / parts
+        parts = sum(_step_seconds(Work.of(two, classes), measured, rates, None).values())
+        whole = measured_step(two, classes, measured) / parts
         seconds = {kind: whole * time for kind, time in seconds.items()}
     size = device.bytes_per_number if device else 4
     tensor = work.layer_numbers * size
