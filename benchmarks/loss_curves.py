@@ -57,7 +57,8 @@ def run_keras(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
 
     from keras_convmixer.training import train
 
-    train(recipe_of(size, seed), folder)
+    if not (folder / "model.keras").exists():
+        train(recipe_of(size, seed), folder)
     with (folder / "metrics.csv").open() as file:
         return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.atomic import atomic_file, atomic_folder
+from keras_convmixer.atomic import atomic_file, atomic_folder, require_folder_name
 from keras_convmixer.console import print_facts, progress_bar
 
 from . import tables
@@ -38,6 +38,7 @@ def qat(
         data_dir: where tensorflow-datasets has its data.
         verbose: show tracebacks and TensorFlow's own log.
     """
+    _check_numbers(epochs, steps, batch_size, learning_rate)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import quantization_aware
         from keras_convmixer.training import load_run
@@ -62,8 +63,8 @@ def compress(
     *,
     out: argument(Path, "FOLDER"),
     method: Literal["prune", "cluster"] = "prune",
-    sparsity: float = 0.8,
-    clusters: int = 16,
+    sparsity: argument(float | None, "FLOAT", "0.8") = None,
+    clusters: argument(int | None, "INT", "16") = None,
     epochs: int = 5,
     steps: argument(int | None, "INT", "those of all epochs") = None,
     learning_rate: argument(float | None, "FLOAT", "0.02 to prune, 0.001 to cluster") = None,
@@ -90,14 +91,21 @@ def compress(
         data_dir: where tensorflow-datasets has its data.
         verbose: show tracebacks and TensorFlow's own log.
     """
+    require_folder_name(out)
     if out.exists():
         raise UsageError(f"{out} is there: name a new folder with --out, or move it away")
+    if (clusters if method == "prune" else sparsity) is not None:
+        raise UsageError("--sparsity is prune's and --clusters is cluster's: leave one out, or name the other --method")
+    sparsity, clusters = 0.8 if sparsity is None else sparsity, 16 if clusters is None else clusters
+    if not 0 < sparsity < 1 or clusters < 2:
+        option = f"--clusters {clusters}" if method == "cluster" else f"--sparsity {sparsity}"
+        raise UsageError(f"{option}: give 2 clusters or more, a sparsity of more than 0 and less than 1")
+    _check_numbers(epochs, steps, batch_size, learning_rate)
     with starting_tensorflow(verbose):
-        from keras_convmixer.classifier import as_classifier, predict
         from keras_convmixer.export import cluster, prune
         from keras_convmixer.export.compression import LEARNING_RATES, file_sizes, sparsity_of
-        from keras_convmixer.export.validate import accuracy
         from keras_convmixer.training import load_run
+        from keras_convmixer.training.evaluation import evaluate
 
     run = load_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
@@ -113,10 +121,17 @@ def compress(
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):
-        right = accuracy(predict(as_classifier(found), test.images[:]), test.labels)
-        rows[name] = (right, *file_sizes(found), sparsity_of(found))
+        rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
     print(f"next: convmixer export {out} --out BUNDLE")
+
+
+def _check_numbers(epochs, steps, batch_size, learning_rate):
+    for option, value in (("epochs", epochs), ("steps", steps), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{option} {value}: give 1 or more")
+    if learning_rate is not None and not 0 < learning_rate < 1:
+        raise UsageError(f"--learning-rate {learning_rate}: give more than 0 and less than 1, a share of the weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +150,6 @@ class _Training:
             raise UsageError(
                 f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`"
             )
-        for option, value in (("epochs", epochs), ("steps", steps), ("batch-size", batch_size)):
-            if value is not None and value < 1:
-                raise UsageError(f"--{option} {value}: give 1 or more")
         recipe = dataclasses.replace(run.recipe, batch_size=batch_size or run.recipe.batch_size, accumulation=1)
         with progress_bar() as progress:
             folder = data_dir_of(run, data_dir)

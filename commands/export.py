@@ -12,6 +12,7 @@ from . import tables
 from .command_line import UsageError, argument, sentence, starting_tensorflow
 from .options import CropOption, DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data, qat_file
 
+SPLITS = ("train", "validation", "test")
 SEED = 0
 """Of which images are chosen."""
 
@@ -102,22 +103,30 @@ def _calibration(given, dataset, data, run, count, data_dir, progress):
 
     if given is None:
         return f"training images of {data}", Calibration(sample(dataset.train, count).images[:])
-    if given == data and Path(given).is_dir():
-        raise UsageError(
-            f"--calibration {given} has the validation images too: leave it out, its training images are used"
-        )
-    if Path(given).is_dir() or Path(given).suffix in ARRAYS:
-        return given, read_calibration(Path(given), run.preprocessing, count, SEED, progress)
-    name, _, split = given.partition(":")
-    split = split or "train"
-    if split not in ("train", "validation", "test"):
-        raise UsageError(f"--calibration {given}: after the colon give train, validation or test")
-    if (name, split) == (data, "test"):
-        raise UsageError(f"--calibration {given}: each file is validated with these images; calibrate with others")
-    other = (
-        dataset if name == data else load_dataset(name, run.preprocessing, None, progress, data_dir_of(run, data_dir))
+    shared = UsageError(
+        f"--calibration {given}: each file is validated with images of it; name others, or leave it out"
     )
-    return f"{split} images of {name}", Calibration(sample(getattr(other, split), count).images[:])
+    name, _, split = given.rpartition(":")
+    if split not in SPLITS:
+        name, split = given, "train"
+        if given.startswith(("/", ".")) or Path(given).is_dir() or Path(given).suffix in ARRAYS:
+            if Path(given).is_dir() and Path(data).is_dir() and _shares_test_images(Path(given), Path(data)):
+                raise shared
+            return given, read_calibration(Path(given), run.preprocessing, count, SEED, progress)
+    same = name == data or (Path(data).is_dir() and Path(name).resolve() == Path(data).resolve())
+    if same and split == "test":
+        raise shared
+    if not same:
+        dataset = load_dataset(name, run.preprocessing, None, progress, data_dir_of(run, data_dir))
+    return f"{split} images of {name}", Calibration(sample(getattr(dataset, split), count).images[:])
+
+
+def _shares_test_images(folder, data):
+    """Tell whether a folder may hold test images of another: one is in the other, and not its training split."""
+    folder, data = folder.resolve(), data.resolve()
+    if folder.is_relative_to(data):
+        return folder == data or folder.relative_to(data).parts[0].lower() != "train"
+    return data.is_relative_to(folder)
 
 
 def _trained_int8(model):

@@ -7,6 +7,7 @@ THREADS SECONDS`, as a start and a peak of memory can be seen once.
 from __future__ import annotations
 
 import json
+import platform
 import resource
 import subprocess
 import sys
@@ -23,6 +24,8 @@ ROUNDS = 3
 """How often each is measured, taking turns, so that what else the machine does is spread over all."""
 LEAST = 5
 """Images at least, where one takes long."""
+QUICK_THREADS, QUICK_SECONDS = 1, 0.2
+"""Of `quick_latencies`; seconds of each file in all."""
 FIRST = 2
 """Runs after the start that do not count."""
 
@@ -82,21 +85,26 @@ def benchmark(
     ]
 
 
-def quick_latencies(contents: dict[str, bytes], threads: int = 1, seconds: float = 0.2) -> dict[str, float]:
-    """Return the median milliseconds of an image of each .tflite file, measured in this process in rounds.
-
-    `seconds` of each file in all, or as long as a few images take.
-    """
+def quick_latencies(contents: dict[str, bytes]) -> dict[str, float]:
+    """Return the median milliseconds of an image of each .tflite file, measured in this process, in rounds."""
     from .interpreter import LiteRTModel
 
-    models = {name: LiteRTModel(content, name, threads) for name, content in contents.items()}
+    models = {name: LiteRTModel(content, name, QUICK_THREADS) for name, content in contents.items()}
     found = {name: [] for name in models}
     for _ in range(ROUNDS):
         for name, model in models.items():
             image = _random_image(model)
             model(image)  # the first after others had the caches does not count
-            found[name] += _timed(model, image, seconds / ROUNDS, least=-(-LEAST // ROUNDS))
+            found[name] += _timed(model, image, QUICK_SECONDS / ROUNDS, least=-(-LEAST // ROUNDS))
     return {name: float(np.median(milliseconds)) for name, milliseconds in found.items()}
+
+
+def processor() -> str:
+    """Return what this machine calls its processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _random_image(model):

@@ -1,10 +1,8 @@
 """The export pipeline: check the model, write every artifact, validate each, publish all at once."""
 
 import datetime
-import gzip
 import importlib.metadata
 import io
-import platform
 import shutil
 import sys
 from dataclasses import asdict
@@ -22,8 +20,8 @@ from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
 from keras_convmixer.images import Preprocessing
 
-from .benchmarking import quick_latencies
-from .formats import FORMATS
+from .benchmarking import QUICK_THREADS, processor, quick_latencies
+from .formats import FORMATS, gzip_size
 from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
 from .manifest import NAME, read_manifest, sha256, unlisted_files, write_manifest
@@ -36,7 +34,16 @@ from .report import write_report
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
-from .validate import REQUIREMENTS, ValidationError, accuracy, check_calibration, check_dtypes, check_litert, validate
+from .validate import (
+    REQUIREMENTS,
+    ValidationError,
+    accuracy,
+    check_calibration,
+    check_dtypes,
+    check_litert,
+    measure,
+    validate,
+)
 
 SAVED_MODELS = "saved_model"
 DEFAULT_FORMATS = ("float32", "float16", "dynamic", "int8")
@@ -118,8 +125,10 @@ def export_bundle(
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts, rejected, contents, errors = [], [], {}, {}
 
-        def add(name, write, source, *arguments):
+        def add(name, write, source, *arguments, layers=None):
             facts, probabilities = write(source, folder, *arguments, validation_images)
+            if layers:
+                check_calibration(name, layers, measure(name, reference, probabilities, validation_labels))
             measured = validate(name, reference, probabilities, validation_labels)
             artifacts.append({"name": name, **facts, "preprocessing": preprocessing, "validation": asdict(measured)})
             progress.advance(task)
@@ -138,7 +147,7 @@ def export_bundle(
                 contents[format] = make(for_litert, calibration_images) if make else qat_int8
                 if FORMATS[format].calibrated:
                     errors[format] = layer_errors(for_litert, contents[format], validation_images)
-                add(format, _write_litert, contents[format], format, name, class_names, errors.get(format))
+                add(format, _write_litert, contents[format], format, name, class_names, layers=errors.get(format))
             except ValidationError as error:
                 if len(rejected) + 1 == len(formats):
                     raise
@@ -149,7 +158,7 @@ def export_bundle(
         layers = _worst_layers(for_litert, contents, errors, artifacts + rejected, validation_images)
         progress.update(task, description="timing")
         published = {a["name"]: contents[a["name"]] for a in artifacts if a["format"] == "litert"}
-        latency = {"threads": 1, "processor": _processor(), "milliseconds": quick_latencies(published)}
+        latency = {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(published)}
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         content = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -233,7 +242,7 @@ def _check_encoded(written, preprocessing, images):
         raise ValidationError("saved_model answers signature encoded otherwise than serving_default")
 
 
-def _write_litert(content, folder, name, model_name, class_names, layers, images):
+def _write_litert(content, folder, name, model_name, class_names, images):
     dtype = REQUIREMENTS[name].input_dtype
     content = add_metadata(content, model_name, FORMATS[name].scheme, class_names, dtype == "float32", images.shape[1:])
     path = _path_of(folder, name)
@@ -242,10 +251,8 @@ def _write_litert(content, folder, name, model_name, class_names, layers, images
     litert = LiteRTModel(content, name)
     operators = read_operators(content)
     check_litert(name, litert, operators)
-    if layers:
-        check_calibration(name, layers)
     facts = {"format": "litert", "scheme": FORMATS[name].scheme, "path": path.relative_to(folder).as_posix()}
-    facts |= {"size": len(content), "gzip_size": len(gzip.compress(content, 6, mtime=0)), "sha256": sha256(path)}
+    facts |= {"size": len(content), "gzip_size": gzip_size(content), "sha256": sha256(path)}
     quantization = {}
     for side, tensor, values in (("input", litert.input, [0, 255]), ("output", litert.output, [0, 1])):
         facts[side] = {
@@ -325,14 +332,6 @@ def _check_images(argument, images, model):
             f"{argument} is {images.dtype} {images.shape}: give uint8 images [count, *{model.input_shape[1:]}], "
             "at least one"
         )
-
-
-def _processor():
-    """Return what this machine calls its processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _versions():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +47,11 @@ def read_calibration(
     random = np.random.default_rng(seed)
     if source.suffix in ARRAYS and not source.is_dir():
         images = _read_arrays(source)
-        chosen = np.sort(random.permutation(len(images))[:count])
+        images = images[np.sort(random.permutation(len(images))[:count])]
         if images.shape[1:] == (preprocessing.height, preprocessing.width, preprocessing.channels):
-            return Calibration(images[chosen])
-        return Calibration(
-            np.stack([preprocessing.apply(Image.fromarray(image.squeeze())) for image in images[chosen]])
-        )
+            return Calibration(images)
+        pictures = map(Image.fromarray, images[..., 0] if images.shape[-1] == 1 else images)
+        return Calibration(np.stack([preprocessing.apply(picture) for picture in pictures]))
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: there is no such folder, nor is it an .npz or .npy file")
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
@@ -61,8 +62,8 @@ def read_calibration(
     for place in random.permutation(len(paths)):
         try:
             images.append(preprocessing.load(paths[place]))
-        except ValueError as error:
-            skipped.append(str(error))
+        except (OSError, ValueError) as error:
+            skipped.append(f"{paths[place]}: {error.strerror}" if getattr(error, "strerror", None) else str(error))
             continue
         if progress:
             progress.advance(task)
@@ -76,20 +77,24 @@ def read_calibration(
 
 
 def _read_arrays(path):
+    names = [IMAGES]
     try:
         found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            with found as archive:
+                names = archive.files
+                name = IMAGES if IMAGES in names else names[0] if len(names) == 1 else None
+                found = archive[name] if name else None
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no array file of NumPy ({error}): write it with numpy.savez") from None
-    if isinstance(found, np.lib.npyio.NpzFile):
-        with found:
-            names = found.files
-            name = IMAGES if IMAGES in names else names[0] if len(names) == 1 else None
-            if name is None:
-                raise ValueError(f"{path} holds {', '.join(names) or 'nothing'}: name the array of images {IMAGES!r}")
-            found = found[name]
-    if found.dtype != np.uint8 or found.ndim not in (3, 4) or (found.ndim == 4 and found.shape[-1] not in (1, 3)):
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} is damaged, or no array file of NumPy ({error}): write one array of uint8 images with numpy.savez"
+        ) from None
+    if found is None:
+        raise ValueError(f"{path} holds {', '.join(names) or 'nothing'}: name the array of images {IMAGES!r}")
+    grey = found.ndim == 3 and found.shape[-1] != 3  # else it is one picture, not many
+    if found.dtype != np.uint8 or not (grey or (found.ndim == 4 and found.shape[-1] in (1, 3))):
         raise ValueError(
             f"{path} holds {found.dtype} {found.shape}: give uint8 images [count, height, width, 1 or 3], pixels 0..255"
         )

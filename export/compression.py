@@ -2,11 +2,13 @@
 
 Neither makes a model faster on a CPU: LiteRT multiplies by zeros and by shared values as by any other. What they bring
 is a smaller download, of files that are sent compressed, as apps are.
+
+What is trained, and returned, is the form deployed for LiteRT, whose normalizations are part of its convolutions. A
+SavedModel of it has large kernels in pieces too, and its `features` are those before the last normalization.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterable
 
 import keras
@@ -17,7 +19,7 @@ from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import as_classifier
 from keras_convmixer.deployment import deploy
 
-from .formats import FORMATS
+from .formats import FORMATS, gzip_size
 from .qat import fit
 
 Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
@@ -66,10 +68,9 @@ def prune(
     def train(wrapped):
         update.set_model(wrapped)
         update.on_train_begin()
-        update.on_train_batch_begin(0)
-        for step, _ in enumerate(fit(wrapped, batches, steps, learning_rate, verbose, "pruning")):
-            update.on_epoch_end(0)  # makes the masks what the step asks for, as it is called once an epoch elsewhere
-            update.on_train_batch_begin(step + 1)
+        for _ in fit(wrapped, batches, steps, learning_rate, verbose, "pruning"):
+            pass
+        update.on_epoch_end(0)  # the last step moved what is masked
         return tools.strip_pruning(wrapped)
 
     return _trained(model, steps, lambda layer: tools.prune_low_magnitude(layer, schedule), train)
@@ -120,6 +121,7 @@ def _trained(model, steps, wrap: Callable, train: Callable) -> keras.Model:
     )
     stripped = train(wrapped)
     compressed = keras.models.clone_model(deployed)
+    compressed = keras.Model(compressed.inputs, compressed.outputs, name=model.name)
     for layer in compressed.layers:
         if layer.weights:
             layer.set_weights(stripped.get_layer(layer.name).get_weights())
@@ -130,7 +132,7 @@ def file_sizes(model: keras.Model) -> tuple[int, int]:
     """Return the bytes of a classifier as a .tflite file with int8 weights, and of that under gzip."""
     deployed = deploy(as_classifier(model), "litert", verified=False)
     content = FORMATS["weight_int8"].convert(deployed, np.zeros((0, *model.input_shape[1:]), np.uint8))
-    return len(content), len(gzip.compress(content, mtime=0))
+    return len(content), gzip_size(content)
 
 
 def sparsity_of(model: keras.Model) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,3 +40,8 @@ FORMATS = {
         "int4 weights, int8 ones of depthwise convolutions, computed in float32", convert_weight_int4
     ),
 }
+
+
+def gzip_size(content: bytes) -> int:
+    """Return how many bytes of a file are sent where it is sent compressed, as apps are."""
+    return len(gzip.compress(content, 6, mtime=0))

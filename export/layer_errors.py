@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-IMAGES = 4
+IMAGES = 8
 
 
 def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> list[dict]:
@@ -22,7 +22,7 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
     Args:
         deployed: what the file was made of.
         content: the file.
-        images: uint8 `[count, height, width, channels]`; the first few are used, one at a time.
+        images: uint8 `[count, height, width, channels]`; a few, spread over all, are used, one at a time.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it is for debugging only, as here
@@ -39,7 +39,8 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
     outputs = keras.Model(deployed.input, [layers[name].output for name in found])
     squares = {name: np.zeros(2) for name in found}
     clipped = {name: [] for name in found}
-    for image in images[:IMAGES]:
+    # Spread, as those of one label may lie together.
+    for image in images[np.unique(np.linspace(0, len(images) - 1, IMAGES).astype(int))]:
         interpreter.set_tensor(image_tensor["index"], image[None].astype(image_tensor["dtype"]))
         interpreter.invoke()
         expected = outputs(image[None].astype("float32"), training=False)

@@ -16,7 +16,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     labels = ", ".join(class_names[:SHOWN]) + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
     rows = [
         f"| {artifact['path']} | {artifact.get('scheme', 'for TF Serving')} | {artifact['size'] / 1000:,.0f} "
-        f"| {artifact['validation']['top1_agreement']:.2%} | {_percent(artifact['validation']['accuracy'])} |"
+        f"| {artifact['validation']['top1_agreement']:.2%} | {percent(artifact['validation']['accuracy'])} |"
         for artifact in manifest["artifacts"]
     ]
     rejected = [f"- {file['reason']}" for file in manifest["rejected"]]
@@ -33,7 +33,7 @@ It sees {preprocessing["height"]}x{preprocessing["width"]} pixels, {preprocessin
 {preprocessing["crop_fraction"]:.0%} of its shorter side.
 
 Each file was run on {images:,} images that it was not calibrated with and compared with the Keras model, whose accuracy
-on them is {_percent(manifest["reference_accuracy"])}:
+on them is {percent(manifest["reference_accuracy"])}:
 
 | file | what it is | kB | the Keras model's class | accuracy |
 |---|---|--:|--:|--:|
@@ -52,5 +52,6 @@ on them is {_percent(manifest["reference_accuracy"])}:
     (bundle / NAME).write_text(text.replace("\n\n\n", "\n\n"), encoding="utf-8")
 
 
-def _percent(share):
+def percent(share: float | None) -> str:
+    """Return a share, 0..1, as text."""
     return "not known" if share is None else f"{share:.2%}"

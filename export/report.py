@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+try:  # before an export begins, at whose end they are needed
+    import jinja2
+    import matplotlib  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"the report needs {error.name}: pip install 'keras-convmixer[export]'") from None
+
 from keras_convmixer.figure_style import STYLE
+
+from .formats import FORMATS
+from .model_card import percent
 
 NAME = "report.html"
 MARKERS = "osD^vP*X"
@@ -16,16 +25,7 @@ COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#77
 
 
 def write_report(bundle: Path, manifest: dict) -> None:
-    """Write the page of a bundle from its manifest's content; it loads nothing and runs no script.
-
-    Raises ImportError: Matplotlib or Jinja2 is not installed.
-    """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401 - so that what is missing is said once, with the remedy
-    except ImportError as error:
-        raise ImportError(f"the report needs {error.name}: pip install 'keras-convmixer[export]'") from None
-
+    """Write the page of a bundle from its manifest's content; it loads nothing and runs no script."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -33,7 +33,7 @@ def write_report(bundle: Path, manifest: dict) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kilobytes": lambda size: f"{size / 1000:,.0f}", "percent": _percent}
+    environment.filters |= {"kilobytes": lambda size: f"{size / 1000:,.0f}", "percent": percent}
     layers = manifest["layer_errors"] and manifest["layer_errors"]["layers"]
     page = environment.get_template("report.html.jinja").render(
         **manifest,
@@ -41,13 +41,10 @@ def write_report(bundle: Path, manifest: dict) -> None:
         preprocessing=manifest["artifacts"][0]["preprocessing"],
         images=manifest["artifacts"][0]["validation"]["images"],
         picture=_picture(manifest),
+        calibrated=any(FORMATS[a["name"]].calibrated for a in manifest["artifacts"] if a["name"] in FORMATS),
         largest_error=max((layer["error"] for layer in layers or ()), default=0) or 1,
     )
     (bundle / NAME).write_text(page, encoding="utf-8")
-
-
-def _percent(share, digits=2):
-    return "not known" if share is None else f"{share:.{digits}%}"
 
 
 def _picture(manifest):

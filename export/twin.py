@@ -43,8 +43,8 @@ def twin(model: keras.Model):
         kind = type(layer).__name__
         if kind not in COPIED or not type(layer).__module__.startswith("keras."):
             raise ValueError(
-                f"layer {layer.name} is a {kind}, which cannot be trained in tf_keras, as "
-                f"compression is: only {', '.join(COPIED)} can"
+                f"layer {layer.name} is a {kind}, which cannot be trained in tf_keras here: "
+                f"only {', '.join(COPIED)} can"
             )
         if len(layer._inbound_nodes) != 1:
             raise ValueError(f"layer {layer.name} is used twice: give each use a layer of its own")

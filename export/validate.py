@@ -71,26 +71,33 @@ class Validation:
     """Of the artifact, where labels were given."""
 
 
-def validate(
+def measure(
     name: str, reference: np.ndarray, probabilities: np.ndarray, labels: np.ndarray | None = None
 ) -> Validation:
-    """Compare probabilities `[images, classes]` with the reference's.
-
-    Raises:
-        ValidationError: NaN, another shape, or a requirement of REQUIREMENTS[name] is missed.
-    """
+    """Compare probabilities `[images, classes]` with the reference's; raises ValidationError: NaN, or another shape."""
     if probabilities.shape != reference.shape:
         raise ValidationError(f"{name} returns {probabilities.shape}, the Keras model {reference.shape}")
     if not np.isfinite(probabilities).all():
         raise ValidationError(f"{name} returns NaN or infinity where the Keras model does not")
     difference = np.abs(probabilities - reference)
-    result = Validation(
+    return Validation(
         images=len(reference),
         top1_agreement=float(np.mean(probabilities.argmax(-1) == reference.argmax(-1))),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         accuracy=accuracy(probabilities, labels),
     )
+
+
+def validate(
+    name: str, reference: np.ndarray, probabilities: np.ndarray, labels: np.ndarray | None = None
+) -> Validation:
+    """Measure, and check against REQUIREMENTS[name].
+
+    Raises:
+        ValidationError: what `measure` raises, or a requirement is missed.
+    """
+    result = measure(name, reference, probabilities, labels)
     requirement = REQUIREMENTS[name]
     if result.top1_agreement < requirement.top1_agreement:
         raise ValidationError(
@@ -155,15 +162,17 @@ def check_litert(name: str, model: LiteRTModel, operators: Operators) -> None:
         )
 
 
-def check_calibration(name: str, layers: list[dict]) -> None:
+def check_calibration(name: str, layers: list[dict], measured: Validation) -> None:
     """Check that a calibrated file's ranges hold what its model computes; `layers` as `layer_errors` returns them.
 
     Raises:
         ValidationError: a layer's range cuts off more than `CLIPPED` of its values.
     """
-    worst = max((layer for layer in layers if layer["clipped"] is not None), key=lambda layer: layer["clipped"])
-    if worst["clipped"] > CLIPPED:
+    integers = [layer for layer in layers if layer["clipped"] is not None]
+    worst = max(integers, key=lambda layer: layer["clipped"], default=None)
+    if worst and worst["clipped"] > CLIPPED:
         raise ValidationError(
             f"{name} cuts off {worst['clipped']:.1%} of the values in layer {worst['layer']}: the calibration images "
-            "are unlike the validation images; calibrate with images like those that the model will see"
+            "are unlike the validation images; calibrate with images like those that the model will see",
+            measured,
         )

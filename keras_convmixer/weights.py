@@ -132,8 +132,8 @@ def read_keras_model(path: Path) -> keras.Model:
         reason = first_line(error)
         if "safe_mode" in str(error):  # not Keras's own words, which advise to switch that off
             reason = "it holds code, which is not run; build the model of Keras's own layers and save it again"
-        elif unknown := re.search(r"Could not locate class '([^']+)'", str(error)):
-            reason = f"it holds a {unknown[1]}, which Keras does not have; build the model of Keras's own layers"
+        elif unknown := re.search(r"Could not locate (?:class|function) '([^']+)'", str(error)):
+            reason = f"it holds {unknown[1]}, which Keras does not have; build the model of Keras's own layers"
         raise ValueError(f"{path} is not a .keras file that plain Keras can load: {reason}") from error
 
 

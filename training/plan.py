@@ -177,8 +177,7 @@ def plan(
             f"{replicas * recipe.accumulation} with --batch-size"
         )
     work, share = Work.of(recipe, classes), recipe.batch_size // replicas
-    # On this machine as many images as it can hold at once, and no more than there will be.
-    measured = max(min(share, int(MEASURED / ((2 * SAVED + 4) * 4 * work.layer_numbers))), 1)
+    measured = _measured_images(work, share)
     rates = Rates.of(device) if device else measured_rates(recipe, measured)
     seconds = _step_seconds(work, share, rates, device)
     if device is None:
@@ -201,6 +200,11 @@ def plan(
     kilowatts = replicas * device.watts * OTHER_POWER / 1000 if device else None
     steps = recipe.epochs * (images // recipe.batch_size)
     return Plan(work, replicas, share, seconds, steps, memory, fitting, kilowatts)
+
+
+def _measured_images(work: Work, share: int) -> int:
+    """Return how many of a replica's images are measured at once in two layers: those that `MEASURED` bytes hold."""
+    return max(min(share, int(MEASURED / ((2 * SAVED + 4) * 4 * work.layer_numbers))), 1)
 
 
 def _step_seconds(work: Work, share: int, rates: Rates, device: Device | None) -> dict[str, float]:

@@ -257,6 +257,9 @@ def test_calibration_images_unlike_those_to_come_are_named(toy, former):
     dark[:, 0, 0] = 255  # so that the pixels' own range is right
     with pytest.raises(ValidationError, match=r"int8 cuts off .*% of the values in layer .*: the calibration"):
         toy.export(former, formats=("int8",), calibration_images=dark)
+    (rejected,) = toy.export(former, formats=("float32", "int8"), calibration_images=dark)["rejected"]
+    assert rejected["name"] == "int8"
+    assert rejected["validation"]["images"] == 60
 
 
 @pytest.mark.parametrize(

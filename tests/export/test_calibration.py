@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
+from keras_convmixer.commands.export import _shares_test_images
 from keras_convmixer.export import read_manifest
 from keras_convmixer.export.calibration import read_calibration
 from keras_convmixer.images import Preprocessing
@@ -23,6 +24,7 @@ def folder(tmp_path):
     whole = (place / "00.png").read_bytes()
     (place / "damaged.png").write_bytes(whole[: len(whole) // 2])
     (place / "notes.txt").write_text("not even meant as one")
+    (place / "gone.png").symlink_to(place / "nowhere.png")
     return place
 
 
@@ -34,7 +36,11 @@ def test_a_folder_is_read_and_what_cannot_be_read_is_named(folder):
     found = read_calibration(folder, SEEN, 500, seed=0)
     assert found.images.shape == (20, 8, 8, 3)
     assert reds(found.images) == [10 * number for number in range(20)]
-    assert sorted(sentence.split("/")[-1].split(" ")[0] for sentence in found.skipped) == ["damaged.png", "no.jpg"]
+    assert sorted(sentence.split("/")[-1].split(" ")[0] for sentence in found.skipped) == [
+        "damaged.png",
+        "gone.png:",
+        "no.jpg",
+    ]
 
 
 def test_so_many_are_chosen_by_the_seed_whatever_cannot_be_read(folder):
@@ -62,13 +68,20 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
     (tmp_path / "text.npz").write_text("no array")
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
     np.save(tmp_path / "float.npy", np.zeros((3, 8, 8, 3), np.float32))
+    np.savez(tmp_path / "cut.npz", images=np.zeros((3, 8, 8, 3), np.uint8))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:300])
+    np.savez(tmp_path / "objects.npz", images=np.array([np.zeros(1), np.zeros(2)], dtype=object))
+    np.save(tmp_path / "one.npy", np.zeros((9, 8, 3), np.uint8))
     np.save(tmp_path / "none.npy", np.zeros((0, 8, 8, 3), np.uint8))
     for name, error, words in (
         ("nowhere", FileNotFoundError, "nowhere: there is no such folder, nor is it an .npz"),
         ("nowhere.npz", FileNotFoundError, "nowhere.npz: there is no such file"),
         ("empty", ValueError, "empty has no pictures to calibrate with"),
-        ("unreadable", ValueError, "none of .*unreadable's 1 pictures can be read"),
-        ("text.npz", ValueError, "text.npz is no array file of NumPy"),
+        ("unreadable", ValueError, "none of the 1 pictures in .*unreadable can be read"),
+        ("text.npz", ValueError, "text.npz is damaged, or no array file of NumPy"),
+        ("cut.npz", ValueError, "cut.npz is damaged, or no array file of NumPy"),
+        ("objects.npz", ValueError, "objects.npz is damaged, or no array file of NumPy"),
+        ("one.npy", ValueError, r"one.npy holds uint8 \(9, 8, 3\)"),
         ("two.npz", ValueError, "two.npz holds a, b: name the array of images 'images'"),
         ("float.npy", ValueError, r"float.npy holds float32 \(3, 8, 8, 3\): give uint8"),
         ("none.npy", ValueError, "none.npy holds no images"),
@@ -88,12 +101,31 @@ def test_the_command_calibrates_with_a_folder_and_says_what_it_left_out(quicksta
     calibration = read_manifest(out)["calibration"]
     assert calibration["source"] == str(folder)
     assert calibration["images"] == 20 + len(list(folder.glob("digit_*")))
-    assert len(calibration["skipped"]) == 2
+    assert len(calibration["skipped"]) == 3
     for given, code, words in (
-        ("digits:test", 2, "each file is validated with these images"),
-        ("digits:all", 2, "after the colon give train, validation or test"),
+        ("digits:test", 2, "each file is validated with images of it"),
         (tmp_path / "nowhere.npz", 1, "there is no such file"),
+        (tmp_path / "nowhere", 1, "there is no such folder, nor is it an .npz or .npy file"),
     ):
         process = convmixer("export", quickstart.run, "--out", out, "--calibration", given)
         assert process.returncode == code
         assert words in process.stderr
+
+
+@pytest.mark.slow
+def test_a_named_split_gives_its_own_ranges(quickstart, tmp_path):
+    for split, same in (("train", True), ("validation", False)):
+        out = tmp_path / split
+        convmixer("export", quickstart.run, "--out", out, "--formats", "int8", "--calibration", f"digits:{split}")
+        file = (out / "litert/int8.tflite").read_bytes()
+        assert (file == (quickstart.bundle / "litert/int8.tflite").read_bytes()) == same
+        assert read_manifest(out)["calibration"]["source"] == f"{split} images of digits"
+
+
+def test_folders_that_share_test_images_are_known(tmp_path):
+    data = tmp_path / "data"
+    for name in ("train/cat", "test/cat"):
+        (data / name).mkdir(parents=True)
+    shares = {"data": True, "data/test": True, "data/test/cat": True, "": True, "data/train": False, "other": False}
+    for name, expected in shares.items():
+        assert _shares_test_images(tmp_path / name, data) == expected, name

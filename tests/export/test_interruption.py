@@ -63,6 +63,7 @@ def test_killed_at_twenty_moments_there_is_the_former_bundle_or_the_new(toy, tmp
         listening, told = server.Pipe(duplex=False)
         process = server.Process(target=export, args=(tmp_path / "model.keras", tmp_path / "images.npy", out, told))
         process.start()
+        told.close()  # so that a process that dies is noticed, not waited for
         assert listening.recv() == "ready"
         return process, listening, time.monotonic()
 

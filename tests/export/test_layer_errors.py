@@ -45,5 +45,5 @@ def test_the_layer_that_hurts_is_seen(deployed, toy, toy_bundle):
 def test_the_manifest_has_those_of_the_worst_file(toy_bundle):
     found = read_manifest(toy_bundle)["layer_errors"]
     assert found["format"] == "int8"
-    assert found["images"] == 4
+    assert found["images"] == 8
     assert all(np.isfinite(layer["error"]) for layer in found["layers"])

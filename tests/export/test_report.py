@@ -25,7 +25,9 @@ class Cells(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        self.loaded += [attributes[name] for name in ("src", "href") if not attributes.get(name, "#").startswith("#")]
+        self.loaded += [
+            attributes[name] for name in ("src", "href", "xlink:href") if not attributes.get(name, "#").startswith("#")
+        ]
         if tag == "table":
             self._table = self.tables.setdefault(attributes["id"], [])
         elif tag == "tr":

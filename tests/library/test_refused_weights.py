@@ -226,9 +226,16 @@ class Strange(keras.layers.Layer):
         return inputs
 
 
-def test_a_class_of_ones_own_is_named(tmp_path, model):
-    keras.Sequential([keras.Input((4,)), Strange()]).save(tmp_path / "own.keras")
-    words = "it holds a Strange, which Keras does not have; build the model of Keras's own layers"
+def strange(inputs):
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [(Strange, "Strange"), (lambda: keras.layers.Activation(strange), "strange")]
+)
+def test_a_class_or_function_of_ones_own_is_named(tmp_path, model, layer, name):
+    keras.Sequential([keras.Input((4,)), layer()]).save(tmp_path / "own.keras")
+    words = f"it holds {name}, which Keras does not have; build the model of Keras's own layers"
     assert_refused(model, tmp_path / "own.keras", "own.keras", words)
 
 

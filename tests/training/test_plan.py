@@ -4,7 +4,7 @@ import pytest
 
 import keras_convmixer as kc
 from keras_convmixer.training import RECIPES
-from keras_convmixer.training.plan import DEVICES, Work, plan
+from keras_convmixer.training.plan import DEVICES, MEASURED, Work, _measured_images, plan
 
 
 @pytest.mark.parametrize("name", ["imagenet_1536_20", "imagenet_768_32", "imagenet_1024_20"])
@@ -29,6 +29,14 @@ def test_more_devices_are_faster_and_a_host_costs_its_network():
     # The authors took nine days for 150 epochs on ten RTX 8000.
     authors = plan(RECIPES["imagenet_1536_20"], 1_281_167, 1000, 10, 1, DEVICES["rtx8000"])
     assert 9 * 24 / 2.5 < authors.hours < 9 * 24 * 2.5
+
+
+def test_no_more_is_measured_here_than_memory_holds():
+    work = Work.of(RECIPES["imagenet_1536_20"], 1000)
+    images = _measured_images(work, 640)
+    assert 1 < images < 640
+    assert images * 2 * 4 * work.layer_numbers < MEASURED  # the inputs of two layers are a part of it
+    assert _measured_images(Work.of(RECIPES["digits"], 10), 64) == 64
 
 
 def test_a_batch_that_cannot_be_divided_is_named():
