@@ -252,12 +252,13 @@ def test_images_that_do_not_span_the_pixels_are_named(toy, no_former):
         toy.export(no_former, formats=("int8",), calibration_images=np.minimum(toy.train_images, 100))
 
 
-def test_calibration_images_unlike_those_to_come_are_named(toy, former):
+def test_calibration_images_unlike_those_to_come_are_named(toy, former, tmp_path_factory):
     dark = np.zeros_like(toy.train_images)
     dark[:, 0, 0] = 255  # so that the pixels' own range is right
     with pytest.raises(ValidationError, match=r"int8 cuts off .*% of the values in layer .*: the calibration"):
         toy.export(former, formats=("int8",), calibration_images=dark)
-    (rejected,) = toy.export(former, formats=("float32", "int8"), calibration_images=dark)["rejected"]
+    other = tmp_path_factory.mktemp("other") / "bundle"
+    (rejected,) = toy.export(other, formats=("float32", "int8"), calibration_images=dark)["rejected"]
     assert rejected["name"] == "int8"
     assert rejected["validation"]["images"] == 60
 
