@@ -24,6 +24,7 @@ def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
     """Return a function that trains a step in Keras on TensorFlow."""
     import dataclasses
 
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
