@@ -34,16 +34,7 @@ from .report import write_report
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
-from .validate import (
-    REQUIREMENTS,
-    ValidationError,
-    accuracy,
-    check_calibration,
-    check_dtypes,
-    check_litert,
-    measure,
-    validate,
-)
+from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, check_litert, validate
 
 SAVED_MODELS = "saved_model"
 DEFAULT_FORMATS = ("float32", "float16", "dynamic", "int8")
@@ -127,9 +118,7 @@ def export_bundle(
 
         def add(name, write, source, *arguments, layers=None):
             facts, probabilities = write(source, folder, *arguments, validation_images)
-            if layers:
-                check_calibration(name, layers, measure(name, reference, probabilities, validation_labels))
-            measured = validate(name, reference, probabilities, validation_labels)
+            measured = validate(name, reference, probabilities, validation_labels, layers)
             artifacts.append({"name": name, **facts, "preprocessing": preprocessing, "validation": asdict(measured)})
             progress.advance(task)
 

@@ -71,33 +71,34 @@ class Validation:
     """Of the artifact, where labels were given."""
 
 
-def measure(
-    name: str, reference: np.ndarray, probabilities: np.ndarray, labels: np.ndarray | None = None
+def validate(
+    name: str,
+    reference: np.ndarray,
+    probabilities: np.ndarray,
+    labels: np.ndarray | None = None,
+    layers: list[dict] | None = None,
 ) -> Validation:
-    """Compare probabilities `[images, classes]` with the reference's; raises ValidationError: NaN, or another shape."""
+    """Compare probabilities `[images, classes]` with the reference's.
+
+    `layers`, of a calibrated file, are what `layer_errors` returned.
+
+    Raises:
+        ValidationError: NaN, another shape, a layer's range cuts off more than `CLIPPED` of its values, or a
+            requirement of REQUIREMENTS[name] is missed.
+    """
     if probabilities.shape != reference.shape:
         raise ValidationError(f"{name} returns {probabilities.shape}, the Keras model {reference.shape}")
     if not np.isfinite(probabilities).all():
         raise ValidationError(f"{name} returns NaN or infinity where the Keras model does not")
     difference = np.abs(probabilities - reference)
-    return Validation(
+    result = Validation(
         images=len(reference),
         top1_agreement=float(np.mean(probabilities.argmax(-1) == reference.argmax(-1))),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         accuracy=accuracy(probabilities, labels),
     )
-
-
-def validate(
-    name: str, reference: np.ndarray, probabilities: np.ndarray, labels: np.ndarray | None = None
-) -> Validation:
-    """Measure, and check against REQUIREMENTS[name].
-
-    Raises:
-        ValidationError: what `measure` raises, or a requirement is missed.
-    """
-    result = measure(name, reference, probabilities, labels)
+    _check_calibration(name, layers or (), result)
     requirement = REQUIREMENTS[name]
     if result.top1_agreement < requirement.top1_agreement:
         raise ValidationError(
@@ -162,12 +163,7 @@ def check_litert(name: str, model: LiteRTModel, operators: Operators) -> None:
         )
 
 
-def check_calibration(name: str, layers: list[dict], measured: Validation) -> None:
-    """Check that a calibrated file's ranges hold what its model computes; `layers` as `layer_errors` returns them.
-
-    Raises:
-        ValidationError: a layer's range cuts off more than `CLIPPED` of its values.
-    """
+def _check_calibration(name, layers, measured):
     integers = [layer for layer in layers if layer["clipped"] is not None]
     worst = max(integers, key=lambda layer: layer["clipped"], default=None)
     if worst and worst["clipped"] > CLIPPED:
