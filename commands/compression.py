@@ -10,7 +10,7 @@ from keras_convmixer.console import print_facts, progress_bar
 
 from . import tables
 from .command_line import UsageError, argument, starting_tensorflow
-from .options import DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data, qat_file
+from .options import DataFolderOption, DataOption, ModelArgument, data_dir_of, folder_of, own_data, qat_file
 
 
 def qat(
@@ -96,28 +96,26 @@ def compress(
         raise UsageError(f"{out} is there: name a new folder with --out, or move it away")
     if (clusters if method == "prune" else sparsity) is not None:
         raise UsageError("--sparsity is prune's and --clusters is cluster's: leave one out, or name the other --method")
-    sparsity, clusters = 0.8 if sparsity is None else sparsity, 16 if clusters is None else clusters
-    if not 0 < sparsity < 1 or clusters < 2:
-        option = f"--clusters {clusters}" if method == "cluster" else f"--sparsity {sparsity}"
-        raise UsageError(f"{option}: give 2 clusters or more, a sparsity of more than 0 and less than 1")
+    if sparsity is not None and not 0 < sparsity < 1:
+        raise UsageError(f"--sparsity {sparsity}: give more than 0 and less than 1")
+    if clusters is not None and clusters < 2:
+        raise UsageError(f"--clusters {clusters}: give 2 or more")
     _check_numbers(epochs, steps, batch_size, learning_rate)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import cluster, prune
-        from keras_convmixer.export.compression import LEARNING_RATES, file_sizes, sparsity_of
+        from keras_convmixer.export.compression import file_sizes, sparsity_of
         from keras_convmixer.training import load_run
         from keras_convmixer.training.evaluation import evaluate
 
     run = load_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
-    learning_rate = LEARNING_RATES[method] if learning_rate is None else learning_rate
-    if method == "prune":
-        compressed = prune(run.model, training.batches(), training.steps, sparsity, learning_rate)
-    else:
-        compressed = cluster(run.model, training.batches(), training.steps, clusters, learning_rate)
+    given = {"sparsity": sparsity, "clusters": clusters, "learning_rate": learning_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    compressed = {"prune": prune, "cluster": cluster}[method](run.model, training.batches(), training.steps, **given)
     with atomic_folder(out) as folder:
         compressed.save(folder / "model.keras")
         for name in ("recipe.json", "labels.txt"):
-            shutil.copy((model if model.is_dir() else model.parent) / name, folder / name)
+            shutil.copy(folder_of(model) / name, folder / name)
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):

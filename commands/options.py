@@ -27,6 +27,11 @@ def own_data(run, path: Path) -> str:
     return run.recipe.dataset
 
 
+def folder_of(model: Path) -> Path:
+    """Return where what belongs to a model lies: a run folder, or that of a .keras file."""
+    return model if model.is_dir() else model.parent
+
+
 def qat_file(model: Path) -> Path:
     """Return where quantization-aware training leaves a run's, or a .keras file's, int8 file."""
-    return (model if model.is_dir() else model.parent) / "qat_int8.tflite"
+    return folder_of(model) / "qat_int8.tflite"

@@ -63,17 +63,15 @@ def prune(
     tools = tfmot.sparsity.keras
     end = max(int(REACHED * steps), 1)
     schedule = tools.PolynomialDecay(0.0, sparsity, begin_step=0, end_step=end, frequency=max(end // UPDATES, 1))
-    update = tools.UpdatePruningStep()
 
     def train(wrapped):
+        update = tools.UpdatePruningStep()
         update.set_model(wrapped)
         update.on_train_begin()
-        for _ in fit(wrapped, batches, steps, learning_rate, verbose, "pruning"):
-            pass
+        yield from fit(wrapped, batches, steps, learning_rate, verbose, "pruning")
         update.on_epoch_end(0)  # the last step moved what is masked
-        return tools.strip_pruning(wrapped)
 
-    return _trained(model, steps, lambda layer: tools.prune_low_magnitude(layer, schedule), train)
+    return _trained(model, steps, lambda layer: tools.prune_low_magnitude(layer, schedule), train, tools.strip_pruning)
 
 
 def cluster(
@@ -97,17 +95,16 @@ def cluster(
     initial = tools.CentroidInitialization.LINEAR
 
     def train(wrapped):
-        for _ in fit(wrapped, batches, steps, learning_rate, verbose, "clustering"):
-            pass
-        return tools.strip_clustering(wrapped)
+        return fit(wrapped, batches, steps, learning_rate, verbose, "clustering")
 
     def wrap(layer):
         return tools.cluster_weights(layer, min(clusters, layer.kernel.shape.num_elements()), initial)
 
-    return _trained(model, steps, wrap, train)
+    return _trained(model, steps, wrap, train, tools.strip_clustering)
 
 
-def _trained(model, steps, wrap: Callable, train: Callable) -> keras.Model:
+def _trained(model, steps, wrap: Callable, train: Callable, strip: Callable) -> keras.Model:
+    """Wrap each layer that is changed, train, strip the wrappers; `train` yields each step's loss, as `fit`."""
     require_tensorflow("pruning and clustering")
     if steps < 1:
         raise ValueError(f"steps={steps}: give 1 or more")
@@ -119,7 +116,9 @@ def _trained(model, steps, wrap: Callable, train: Callable) -> keras.Model:
     wrapped = tf_keras.models.clone_model(
         copy, clone_function=lambda layer: wrap(layer) if type(layer).__name__ in CHANGED else layer
     )
-    stripped = train(wrapped)
+    for _ in train(wrapped):
+        pass
+    stripped = strip(wrapped)
     compressed = keras.models.clone_model(deployed)
     compressed = keras.Model(compressed.inputs, compressed.outputs, name=model.name)
     for layer in compressed.layers:
