@@ -3,12 +3,12 @@
 import importlib.metadata
 import json
 import os
-import platform
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from keras_convmixer.export.benchmarking import processor
 from keras_convmixer.figure_style import STYLE, save_png
 
 FORMS = ("float32", "dynamic int8", "static int8")
@@ -18,13 +18,9 @@ COSTS = 8
 
 def machine() -> dict:
     """Describe the machine and the versions of what was measured."""
-    processor = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
-    flags = ""
-    if information.exists():
-        lines = dict(line.split(":", 1) for line in information.read_text().splitlines() if ":" in line)
-        fields = {name.strip(): value.strip() for name, value in lines.items()}
-        processor, flags = fields.get("model name", processor), fields.get("flags", "")
+    lines = information.read_text().splitlines() if information.exists() else []
+    flags = next((line for line in lines if line.startswith("flags")), "")
     versions = {}
     for package in PACKAGES:
         try:
@@ -33,7 +29,7 @@ def machine() -> dict:
             continue
     vectors = [name for name in ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd", "asimddp") if name in flags]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": processor, "cores": cores, "vectors": vectors, "versions": versions}
+    return {"processor": processor(), "cores": cores, "vectors": vectors, "versions": versions}
 
 
 def write(out: Path, rows: list[dict], costs: dict[str, list[dict]]) -> None:

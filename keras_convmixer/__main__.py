@@ -3,8 +3,6 @@
 What a command needs is imported inside it, so that `predict` answers without TensorFlow.
 """
 
-import os
-
 from keras_convmixer.commands.command_line import run_app
 from keras_convmixer.commands.compression import compress, qat
 from keras_convmixer.commands.export import benchmark, export, inspect, predict
@@ -33,9 +31,6 @@ COMMANDS = (
 
 def main() -> None:
     """Run the command line of this process."""
-    # TensorFlow itself uses oneDNN only on processors with AVX-512 VNNI or AMX. Measured on one with AVX2, a training
-    # step of 128/8 on 512 CIFAR-10 images: 16 s without, 5.8 s with it. What is computed differs in rounding.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     run_app(COMMANDS, with_recipe)
 
 
