@@ -31,7 +31,7 @@ def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
 
     from keras_convmixer.training import RECIPES
     from keras_convmixer.training.layers import trainable
-    from keras_convmixer.training.loop import build_model
+    from keras_convmixer.training.model import build_model
     from keras_convmixer.training.step import Step
     from keras_convmixer.training.strategy import choose
 

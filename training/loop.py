@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import signal
 import sys
 import time
 import zlib
@@ -19,7 +18,6 @@ import tensorflow as tf
 from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.console import progress_bar
-from keras_convmixer.convmixer import ConvMixer
 from keras_convmixer.images import Preprocessing
 
 from .checkpoints import Checkpoints, History
@@ -30,6 +28,7 @@ from .input import distributed_batches
 from .launch import STOPPED, beat
 from .layers import trainable
 from .memory import peak_memory
+from .model import build_model, fastest_precision
 from .progress import TrainingProgress
 from .recipe import Recipe
 from .run_folder import begin, goes_on, locked, name_damaged, publish
@@ -104,7 +103,7 @@ def train(
         recipe = dataclasses.replace(recipe, weights=str(Path(recipe.weights).resolve()))
     replicas = choose(strategy)
     again = goes_on(run, recipe, overwrite)
-    _check_batch(recipe, replicas)
+    replicas.require_divisible(recipe)
     preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
     with progress_bar(verbose) as progress:
         dataset = load_dataset(
@@ -128,21 +127,6 @@ def train(
     if not replicas.is_chief:
         return {}
     return json.loads((run / "summary.json").read_text())
-
-
-def _check_batch(recipe: Recipe, replicas: Replicas):
-    parts = replicas.count * recipe.accumulation
-    if recipe.batch_size % parts:
-        of_each = f" in {recipe.accumulation} parts" if recipe.accumulation > 1 else ""
-        raise ValueError(
-            f"batch_size={recipe.batch_size} cannot be divided among {replicas.count} replicas{of_each}: give a "
-            f"multiple of {parts}, as {max(1, round(recipe.batch_size / parts)) * parts}"
-        )
-    if (recipe.mixup or recipe.cutmix) and recipe.batch_size // parts % 2:
-        raise ValueError(
-            f"batch_size={recipe.batch_size} is {recipe.batch_size // parts} images at once on each of "
-            f"{replicas.count} replicas, and mixup and cutmix need pairs: give a multiple of {2 * parts}"
-        )
 
 
 def _check_same(recipe, dataset, replicas):
@@ -170,7 +154,7 @@ class _Run:
         self._steps_per_call = steps_per_call or (20 if accelerated else 1)
         precision = recipe.precision
         if precision == "auto":
-            precision = _fastest_precision() if accelerated else "float32"
+            precision = fastest_precision() if accelerated else "float32"
         self.model = model  # what is evaluated and saved
         with replicas.strategy.scope():
             trained = trainable(
@@ -188,7 +172,7 @@ class _Run:
         self._read = self._meter.read()
 
     def train(self):
-        with self._progress.bar, _stopping_on_sigterm(self.step):
+        with self._progress.bar, self.step.stopping_on_sigterm():
             start = self._begin()
             while len(self.history.epochs) < self._recipe.epochs:
                 try:
@@ -352,48 +336,3 @@ class _Run:
         if self._replicas.is_chief:
             self.model.set_weights(self.step.weights())
             publish(self._folder, self.model, self._recipe, self._dataset, self.history.epochs, measured)
-
-
-def build_model(recipe, classes, precision="float32", **changes):
-    """Return a recipe's model for so many classes, computing in a precision of Keras."""
-    former = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        return ConvMixer(
-            dim=recipe.dim,
-            depth=recipe.depth,
-            kernel_size=recipe.kernel_size,
-            patch_size=recipe.patch_size,
-            activation=recipe.activation,
-            include_preprocessing=True,
-            input_shape=(recipe.image_size, recipe.image_size, 3),
-            classes=classes,
-            **changes,
-        )
-    finally:
-        keras.config.set_dtype_policy(former)
-
-
-def _fastest_precision():
-    """Return mixed_bfloat16, or mixed_float16 on GPUs before Ampere, whose matrix units have no bfloat16."""
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-    old = any(detail.get("compute_capability", (8, 0)) < (8, 0) for detail in details)
-    return "mixed_float16" if old else "mixed_bfloat16"
-
-
-@contextlib.contextmanager
-def _stopping_on_sigterm(step):
-    """Let SIGTERM, which clusters send before they take a machine away, stop all workers after the same step."""
-
-    def stop(number, frame):
-        step.stop.assign(1.0)
-
-    try:
-        former = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)

@@ -265,7 +265,7 @@ def measured_step(recipe: Recipe, classes: int, share: int, seconds: float = 3.0
     import tensorflow as tf
 
     from .layers import trainable
-    from .loop import build_model
+    from .model import build_model
     from .step import Step
     from .strategy import choose
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+
 import keras
 import tensorflow as tf
 
@@ -69,6 +72,23 @@ class Step:
     def weights(self) -> list:
         """Return what is to be evaluated and saved, in the order of the model's: the average where there is one."""
         return [keras.ops.convert_to_numpy(value) for value in (self.average or self.model.variables)]
+
+    @contextlib.contextmanager
+    def stopping_on_sigterm(self):
+        """Let SIGTERM, which clusters send before they take a machine away, stop all workers after the same step."""
+
+        def stop(number, frame):
+            self.stop.assign(1.0)
+
+        try:
+            former = signal.signal(signal.SIGTERM, stop)
+        except ValueError:  # not the main thread
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, former)
 
     def _run(self, batch):
         """Train a step: return mean loss, accuracy, the gradients' norm, whether to stop and to save, float32 `[5]`."""

@@ -12,6 +12,8 @@ from typing import Literal
 
 import tensorflow as tf
 
+from .recipe import Recipe
+
 Name = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
 COLLECTIVE_TIMEOUT = 600
@@ -74,6 +76,21 @@ class Replicas:
             return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0]
 
         return summed
+
+    def require_divisible(self, recipe: Recipe) -> None:
+        """Raise ValueError where a batch cannot be divided among the replicas, or not so that it can be mixed."""
+        parts = self.count * recipe.accumulation
+        if recipe.batch_size % parts:
+            of_each = f" in {recipe.accumulation} parts" if recipe.accumulation > 1 else ""
+            raise ValueError(
+                f"batch_size={recipe.batch_size} cannot be divided among {self.count} replicas{of_each}: give a "
+                f"multiple of {parts}, as {max(1, round(recipe.batch_size / parts)) * parts}"
+            )
+        if (recipe.mixup or recipe.cutmix) and recipe.batch_size // parts % 2:
+            raise ValueError(
+                f"batch_size={recipe.batch_size} is {recipe.batch_size // parts} images at once on each of "
+                f"{self.count} replicas, and mixup and cutmix need pairs: give a multiple of {2 * parts}"
+            )
 
     def described(self, batch_size: int) -> str:
         """Say in a line what trains, and on how many images each."""

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.layers import trainable
-from keras_convmixer.training.loop import build_model
+from keras_convmixer.training.model import build_model
 from keras_convmixer.training.step import Step
 from keras_convmixer.training.strategy import choose
 
@@ -27,7 +27,7 @@ from keras_convmixer.training import RECIPES
 from keras_convmixer.training.data import Split
 from keras_convmixer.training.input import distributed_batches
 from keras_convmixer.training.layers import trainable
-from keras_convmixer.training.loop import build_model
+from keras_convmixer.training.model import build_model
 from keras_convmixer.training.step import Step
 from keras_convmixer.training.strategy import Replicas, choose
 
