@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 
-def run_python(code: str, *arguments, check=True) -> subprocess.CompletedProcess:
+def run_python(code: str, *arguments, check=True, timeout=None) -> subprocess.CompletedProcess:
     """Run Python code in a process of its own, with the repository's package importable."""
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=check
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=check, timeout=timeout
     )
 
 

@@ -9,7 +9,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation": ["Evaluation", "evaluate"],
         "recipe": ["Recipe"],
         "recipes": ["RECIPES"],
-        "loop": ["Stopped", "train"],
+        "input": ["Unreadable"],
+        "loop": ["Diverged", "Stopped", "train"],
         "run": ["Run", "load_run"],
     },
 )

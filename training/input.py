@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
+
 import tensorflow as tf
 
 from .augment import Augmentation
@@ -9,6 +12,10 @@ from .data import Split
 from .pictures import Pictures
 from .recipe import Recipe
 from .strategy import Replicas
+
+
+class Unreadable(OSError):
+    """A picture vanished, or was damaged, while a model was trained on it."""
 
 
 def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Replicas, start: int, stop: int):
@@ -51,6 +58,30 @@ def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Re
         return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
     return iter(replicas.strategy.distribute_datasets_from_function(of_worker))
+
+
+@contextlib.contextmanager
+def reading(split: Split):
+    """Let errors end, in functions called from here, what reads a split: soon, and in a sentence.
+
+    An error's frames hold the iterator, and an interpreter that exits with it waits for ever for the functions in
+    Python that TensorFlow would still call. So the frames are emptied; the traceback keeps its lines.
+
+    Raises Unreadable: a picture could not be read.
+    """
+    try:
+        yield
+    except BaseException as error:
+        inner = error
+        while inner is not None:
+            traceback.clear_frames(inner.__traceback__)
+            inner = inner.__context__
+        unread = getattr(split.images, "unread", None)
+        if unread is None or not isinstance(error, tf.errors.OpError):
+            raise
+        raise Unreadable(
+            f"{unread}; it could be read when training began: put it back, and the same command goes on"
+        ) from None
 
 
 def _cropped_in_memory(images, numbers, place):

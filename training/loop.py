@@ -24,7 +24,7 @@ from .checkpoints import Checkpoints, History
 from .data import Dataset, load_dataset
 from .energy import Meter
 from .evaluation import evaluate
-from .input import distributed_batches
+from .input import distributed_batches, reading
 from .launch import STOPPED, beat
 from .layers import trainable
 from .memory import peak_memory
@@ -83,6 +83,7 @@ def train(
         FileExistsError: `run` holds a model already, or one of another recipe or other data was begun there, and
             `overwrite` is False; or it is a file, or another process trains in it.
         Diverged: the loss became NaN or infinite, or grew far beyond the first step's.
+        Unreadable: a picture vanished, or was damaged, since training began.
         ValueError: the data set does not exist, a value of the recipe is not allowed, a batch cannot be divided
             among the replicas, or two workers have different recipes.
         Stopped: SIGTERM came; a checkpoint was saved.
@@ -176,7 +177,8 @@ class _Run:
             start = self._begin()
             while len(self.history.epochs) < self._recipe.epochs:
                 try:
-                    self._epochs(start)
+                    with reading(self._dataset.train):
+                        self._epochs(start)
                 except Diverged as diverged:
                     start = self._roll_back(diverged)
         self._publish()

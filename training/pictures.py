@@ -68,6 +68,8 @@ class Pictures:
     def __init__(self, source: Source, numbers: np.ndarray, sizes: np.ndarray, preprocessing: Preprocessing):
         """Of a source those of some numbers, int `[count]`, whose upright sizes are int `[count, (height, width)]`."""
         self._source, self._numbers, self.sizes, self._preprocessing = source, numbers, sizes, preprocessing
+        self.unread: str | None = None
+        """What was wrong with the first picture that could not be read: TensorFlow's own account is a page long."""
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -100,7 +102,13 @@ class Pictures:
         return np.asarray(picture.resize(size, way)).reshape(self.shape[1:])
 
     def _read(self, index):
-        return read_image(self._source[int(self._numbers[index])][0])
+        number = int(self._numbers[index])
+        file, _ = self._source[number]
+        try:
+            return read_image(file)
+        except (OSError, ValueError) as error:
+            self.unread = self.unread or _named(error, file, self._source, number)
+            raise
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ def check(
             if in_memory:
                 images[index] = preprocessing.apply(picture)
         except ValueError as error:
-            return None, label, str(error) if isinstance(file, Path) else f"{source.name(index)}: {error}"
+            return None, label, _named(error, file, source, index)
         return (picture.height, picture.width), label, None
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -169,6 +177,10 @@ def showing(progress: Progress | None, name: str, count: int) -> Callable[[Itera
         progress.remove_task(task)
 
     return said
+
+
+def _named(error, file, source, index):
+    return str(error) if isinstance(file, Path) else f"{source.name(index)}: {error}"
 
 
 def _shape(preprocessing):

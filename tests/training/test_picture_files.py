@@ -1,11 +1,13 @@
 """Pictures that are decoded when they are needed against the same ones in memory."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from processes import run_python
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.training import RECIPES, Split, data, load_dataset, loop, pictures, train
@@ -195,3 +197,36 @@ def test_evaluation_keeps_the_order(tmp_path, beyond_memory):
     streamed = evaluate(model, split, batch_size=3)
     held = evaluate(model, Split(split.images[:], split.labels), batch_size=3)
     np.testing.assert_array_equal(streamed.probabilities, held.probabilities)
+
+
+def test_a_picture_that_vanishes_is_named_and_the_process_ends(tmp_path):
+    folder = save(tmp_path / "pictures", 20, (16, 16))
+    code = """
+import dataclasses, pathlib, random, sys, time
+from keras_convmixer.training import RECIPES, loop, pictures, train
+begun, cut = loop.distributed_batches, pictures.Pictures.cut
+
+def slow(*arguments):  # so that TensorFlow is calling Python when the process exits
+    time.sleep(random.uniform(0, 1))
+    return cut(*arguments)
+
+pictures.Pictures.cut = slow
+
+def then_vanishing(*arguments):
+    batches = begun(*arguments)
+    for path in pathlib.Path(sys.argv[1]).glob("*/*.png"):
+        path.rename(path.with_suffix(".gone"))
+    return batches
+
+loop.distributed_batches = then_vanishing
+small = dict(image_size=8, dim=8, depth=1, patch_size=2, kernel_size=3, batch_size=4, weights="")
+train(dataclasses.replace(RECIPES["finetune"], dataset=sys.argv[1], **small), pathlib.Path(sys.argv[2]))
+"""
+    ended = run_python(code, folder, tmp_path / "run", check=False, timeout=100)
+    assert ended.returncode == 1, ended.stderr
+    last = ended.stderr.rstrip().splitlines()[-1]
+    assert re.fullmatch(
+        r"keras_convmixer.training.input.Unreadable: \S+/\d+.png: there is no such file; it could be read when "
+        r"training began: put it back, and the same command goes on",
+        last,
+    )
