@@ -103,8 +103,9 @@ def print_training(run: Path, summary: dict) -> None:
             **step,
             "evaluation": f"{summary['evaluation_seconds']:.0f} s",
             "peak memory": memory,
-            "energy": f"{summary['kilowatt_hours']:.2g} kWh, {summary['kilograms_co2']:.2g} kg CO2, "
+            "energy": f"{summary['kilowatt_hours']:.2g} kWh, "
             + ("by the processor's counter" if summary["energy_measured"] else "estimated from the processor's load"),
+            "CO2": f"{summary['kilograms_co2']:.2g} kg, by the electricity mix of {summary['co2_of']}",
             "model": run / "model.keras",
             "pictures": ", ".join(f"{name}.png" for name in ("curves", "confusion", "predictions")),
         },

@@ -6,10 +6,14 @@ import logging
 from typing import NamedTuple
 
 from codecarbon import EmissionsTracker
+from codecarbon.input import DataSource
 from codecarbon.output import BaseOutput, EmissionsData
 
 METERS = ("intel_rapl", "intel_power_gadget", "powermetrics")
 """codecarbon's ways to read a processor's own counter; others estimate from its load and its model."""
+ASSUMED = 46.8, -71.2
+"""Latitude and longitude that codecarbon assumes where it cannot ask where it is (codecarbon/external/geography.py)."""
+WORLD = "the world"
 
 
 class Energy(NamedTuple):
@@ -20,7 +24,7 @@ class Energy(NamedTuple):
     measured: bool
     """Whether the processor's own counter was read, and not estimated; GPUs are always read."""
     place: str
-    """Whose mix of power plants the CO2 is that of; without network codecarbon assumes one."""
+    """The country whose electricity the CO2 is that of, or `WORLD` where the country is not known."""
 
 
 class _Last(BaseOutput):
@@ -35,7 +39,8 @@ class _Last(BaseOutput):
 class Meter:
     """Measures this process: processor, memory and, by their counters, GPUs.
 
-    codecarbon asks the network which country this is, and without one goes on.
+    codecarbon asks the network which country this is. Without network it assumes Quebec, whose electricity emits a
+    hundredth of the world's average; here it is the average then.
     """
 
     def __init__(self):
@@ -63,4 +68,8 @@ class Meter:
     def _energy(self):
         data = self._last.data
         measured = any(getattr(hardware, "_mode", None) in METERS for hardware in self._tracker._hardware)
-        return Energy(data.energy_consumed, data.emissions, measured, data.country_name or "")
+        used, here = data.energy_consumed, self._tracker._geo
+        if data.on_cloud == "Y" or (here.latitude, here.longitude) != ASSUMED:
+            return Energy(used, data.emissions, measured, data.country_name or "")
+        grams = DataSource().get_carbon_intensity_per_source_data()["world_average"]
+        return Energy(used, used * grams / 1000, measured, WORLD)
