@@ -107,6 +107,8 @@ def print_training(run: Path, summary: dict) -> None:
             + ("by the processor's counter" if summary["energy_measured"] else "estimated from the processor's load"),
             "CO2": f"{summary['kilograms_co2']:.2g} kg, by the electricity mix of {summary['co2_of']}",
             "model": run / "model.keras",
+            "best": f"best.keras, of epoch {summary['best_epoch'] + 1} of {summary['epochs']}: "
+            f"{summary['best_validation_accuracy']:.2%} of the validation images",
             "pictures": ", ".join(f"{name}.png" for name in ("curves", "confusion", "predictions")),
         },
     )

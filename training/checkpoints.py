@@ -31,6 +31,11 @@ class History(tf.train.experimental.PythonState):
         self.rollbacks = 0
         """How often the run diverged and went back."""
 
+    @property
+    def best(self) -> dict:
+        """The epoch of the highest validation accuracy; of equal ones, that of the lowest validation loss."""
+        return max(self.epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
+
     def serialize(self) -> str:
         """As JSON."""
         return json.dumps({name: getattr(self, name) for name in KEPT_FACTS})
@@ -70,17 +75,20 @@ def drop_damaged_list(folder: Path) -> None:
 class Checkpoints:
     """The last checkpoints of a run, in a folder.
 
-    Model, optimizer with its step, moving average and history are in them. The order of the images and their
-    augmentation are functions of the recipe's seed and the step, and need no state. The chief alone writes; a file
-    takes its name when it is whole.
+    Model, optimizer with its step, moving average, the best epoch's weights and history are in them. The order of the
+    images and their augmentation are functions of the recipe's seed and the step, and need no state. The chief alone
+    writes; a file takes its name when it is whole.
     """
 
     def __init__(self, folder: Path, step: Step, history: History, writes: bool, minutes: float):
         self._step, self._history, self._writes, self._seconds = step, history, writes, minutes * 60
+        with tf.device("CPU:0"):  # nothing computes with them
+            self._best = [tf.Variable(value, trainable=False) for value in step.weights()]
         checkpoint = tf.train.Checkpoint(
             model=step.model,
             optimizer=step.optimizer,
             average=step.average,
+            best=self._best,
             step=step.counter,
             slowdown=step.slowdown,
             history=history,
@@ -125,6 +133,17 @@ class Checkpoints:
         if paths:
             raise ValueError(f"every checkpoint in {self._folder} is damaged: remove the folder to begin again")
         return 0
+
+    @property
+    def best(self) -> list:
+        """The weights after the best epoch, in the order of the model's."""
+        return [variable.numpy() for variable in self._best]
+
+    def keep_if_best(self, weights: list) -> None:
+        """Keep the weights of the epoch that is over, to be saved, where none was better."""
+        if self._history.best is self._history.epochs[-1]:
+            for variable, value in zip(self._best, weights, strict=True):
+                variable.assign(value)
 
     @property
     def due(self) -> bool:

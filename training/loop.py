@@ -61,10 +61,11 @@ def train(
 ) -> dict:
     """Train a model by a recipe; write the run folder and return its summary.
 
-    The folder then holds recipe.json, labels.txt, model.keras (takes pixels 0..255, loads with plain Keras),
-    metrics.csv, curves.png, confusion.png, predictions.png, summary.json, checkpoints/ and tensorboard/. Test images
-    are used once, at the end. Where checkpoints of the same recipe are there and the run did not end, it goes on from
-    the last one, on CPUs to the same weights bit by bit. With several workers all call this, and worker 0 writes.
+    The folder then holds recipe.json, labels.txt, model.keras (takes pixels 0..255, loads with plain Keras), best.keras
+    (the same after the epoch of the highest validation accuracy), metrics.csv, curves.png, confusion.png,
+    predictions.png, summary.json, checkpoints/ and tensorboard/. Test images are used once, at the end, by model.keras.
+    Where checkpoints of the same recipe are there and the run did not end, it goes on from the last one, on CPUs to the
+    same weights bit by bit. With several workers all call this, and worker 0 writes.
 
     Args:
         recipe: what to train.
@@ -253,6 +254,7 @@ class _Run:
                 "val_loss": validation[1],
             }
         )
+        self.checkpoints.keep_if_best(self.model.get_weights())
         self._progress.epoch_done(self.history.epochs[-1])
         self._log_for_tensorboard(number * self._steps_per_epoch)
         self.checkpoints.save()
@@ -337,4 +339,5 @@ class _Run:
         self._meter.stop()
         if self._replicas.is_chief:
             self.model.set_weights(self.step.weights())
-            publish(self._folder, self.model, self._recipe, self._dataset, self.history.epochs, measured)
+            best = self.checkpoints.best
+            publish(self._folder, self.model, best, self._recipe, self._dataset, self.history, measured)

@@ -17,7 +17,7 @@ import keras
 from keras_convmixer.atomic import atomic_file, explaining_full_disk
 
 from . import figures
-from .checkpoints import drop_damaged_list
+from .checkpoints import History, drop_damaged_list
 from .data import Dataset
 from .evaluation import evaluate
 from .recipe import Recipe
@@ -101,19 +101,29 @@ def name_damaged(damaged: tuple[str, ...], file: Path, verbose: bool) -> None:
 
 
 def publish(
-    folder: Path, model: keras.Model, recipe: Recipe, dataset: Dataset, epochs: list[dict], measured: dict
+    folder: Path,
+    model: keras.Model,
+    best: list,
+    recipe: Recipe,
+    dataset: Dataset,
+    history: History,
+    measured: dict,
 ) -> None:
     """Evaluate a trained model on the test images and write what the folder holds; the model last.
 
-    That it is there says that the run is done. `epochs` are what metrics.csv lists, `measured` goes into summary.json
-    with the accuracy.
+    That it is there says that the run is done. `best` are the best epoch's weights; `history`'s epochs are what
+    metrics.csv lists, `measured` goes into summary.json with the accuracy.
     """
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         with explaining_full_disk(folder):
-            _write(partial, model, recipe, dataset, epochs, measured)
+            last = model.get_weights()
+            model.set_weights(best)
+            model.save(partial / "best.keras")
+            model.set_weights(last)
+            _write(partial, model, recipe, dataset, history, measured)
         # Not one step, as the folder may hold more than a run: between these, it holds no model.
         (folder / "model.keras").unlink(missing_ok=True)
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "model.keras"):
@@ -123,14 +133,17 @@ def publish(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(folder, model, recipe, dataset, epochs, measured):
+def _write(folder, model, recipe, dataset, history, measured):
     model.save(folder / "model.keras")
+    epochs, best = history.epochs, history.best
     evaluation = evaluate(model, dataset.test)
     summary = {
         "test_accuracy": evaluation.accuracy,
         "test_loss": evaluation.loss,
         "test_images": len(dataset.test),
         "validation_accuracy": epochs[-1]["val_accuracy"],
+        "best_epoch": best["epoch"],
+        "best_validation_accuracy": best["val_accuracy"],
         "training_images": len(dataset.train),
         "damaged_pictures": len(dataset.damaged),
         "parameters": model.count_params(),

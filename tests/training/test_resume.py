@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,9 +36,10 @@ def uninterrupted(tmp_path_factory):
 
 
 def assert_same(folder, uninterrupted):
-    weights = load_run(uninterrupted).model.get_weights()
-    for one, other in zip(load_run(folder).model.get_weights(), weights, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for name in ("model.keras", "best.keras"):
+        weights = load_run(uninterrupted / name).model.get_weights()
+        for one, other in zip(load_run(folder / name).model.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(one, other)
     assert (folder / "metrics.csv").read_text() == (uninterrupted / "metrics.csv").read_text()
 
 
@@ -85,6 +87,25 @@ def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tm
             train(SHORT, tmp_path / "run", checkpoint_minutes=0, verbose=False)
     train(SHORT, tmp_path / "run", verbose=False)
     assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
+    """Validation accuracy rises and falls again, as it is made to here; the run stops before it falls."""
+    weights = []
+
+    def evaluate(model, split):
+        weights.append(model.get_weights())
+        return SimpleNamespace(accuracy=(0.75, 0.5)[len(weights) - 1], loss=1.0)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    interrupted_at(30, tmp_path / "run", monkeypatch)
+    assert len(weights) == 1
+    summary = train(SHORT, tmp_path / "run", verbose=False)
+    assert (summary["best_epoch"], summary["best_validation_accuracy"]) == (0, 0.75)
+    assert summary["validation_accuracy"] == 0.5
+    for name, expected in (("best.keras", weights[0]), ("model.keras", weights[1])):
+        for one, other in zip(load_run(tmp_path / "run" / name).model.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, monkeypatch, caplog):

@@ -29,7 +29,7 @@ def short(tmp_path_factory):
 def test_the_folder_holds_what_the_docstring_says(short):
     folder, summary = short
     assert {path.name for path in folder.iterdir()} == {
-        *("recipe.json", "labels.txt", "model.keras", "metrics.csv", "summary.json"),
+        *("recipe.json", "labels.txt", "model.keras", "best.keras", "metrics.csv", "summary.json"),
         *("curves.png", "confusion.png", "predictions.png", "checkpoints", "tensorboard"),
     }
     assert json.loads((folder / "recipe.json").read_text()) == dataclasses.asdict(SHORT)
