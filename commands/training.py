@@ -35,7 +35,8 @@ def train(
     Args:
         recipe: what to train; its fields are options.
         runs: where the run's folder NAME is made.
-        overwrite: train again although that folder holds a trained model.
+        overwrite: train again although that folder holds a trained model, or what another recipe began; what this one
+            began goes on even so, until the folder is removed.
         strategy: devices to train on; auto takes all GPUs of this machine, or of the cluster that TF_CONFIG or Slurm
             describe.
         checkpoint_minutes: time between checkpoints; each epoch's end is one too.
@@ -108,6 +109,10 @@ def plan(
 
     if device != "here" and device not in DEVICES:
         raise UsageError(f"--device {device}: there are here, {', '.join(DEVICES)}")
+    for option, value in (("--images", images), ("--classes", classes)):
+        if value is not None and value < (2 if option == "--classes" else recipe.batch_size):
+            least = "2 or more" if option == "--classes" else f"the batch's {recipe.batch_size} or more"
+            raise UsageError(f"{option} {value}: give {least}")
     known = SIZES.get(recipe.dataset)
     if known is None and (images is None or classes is None):
         raise UsageError(f"the size of {recipe.dataset} is not known here: give --images and --classes")

@@ -4,16 +4,22 @@ import keras
 import numpy as np
 
 
+class NotFinite(ValueError):
+    """A model returned NaN or infinity."""
+
+
 def as_classifier(model: keras.Model) -> keras.Model:
     """Return a view of a functional or Sequential classifier that returns probabilities `[batch, classes]`.
 
-    It shares the model's layers and leaves its compilation alone; logits get a softmax. Input
-    `[batch, height, width, channels]`, float32.
+    It shares the model's layers and leaves its compilation alone; logits get a softmax. A view is returned as it is.
+    Input `[batch, height, width, channels]`, float32.
 
     Raises:
         ValueError: it is no such model: another kind, other inputs or outputs, under two classes, or a last
             activation that is neither softmax nor none.
     """
+    if getattr(model, "is_classifier_view", False):
+        return model
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise ValueError(f"{model.name} is no functional or Sequential model that was built: rebuild it as one")
@@ -33,25 +39,28 @@ def as_classifier(model: keras.Model) -> keras.Model:
     # Named anew: TensorFlow refuses names that Keras allows. Not model.input, which a loaded Sequential lacks.
     view = keras.Model(inputs[0], outputs[0], name="classifier")
     activation = _last_activation(model)
-    if activation == "softmax":
-        return view
-    if activation != "linear":
+    if activation not in ("softmax", "linear"):
         raise ValueError(
             f"the model ends in {activation}: end it in softmax, or in logits with no activation, which get one here"
         )
-    return keras.Model(view.input, keras.layers.Softmax(name="probabilities")(view.output), name="classifier")
+    if activation == "linear":
+        probabilities = keras.layers.Softmax(name="probabilities")(view.output)
+        view = keras.Model(view.input, probabilities, name="classifier")
+    view.is_classifier_view = True
+    return view
 
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Run a model of `as_classifier` over uint8 images `[count, ...]`: float32 `[count, classes]`.
 
     Raises:
-        ValueError: it returns NaN or infinity.
+        NotFinite: it returns NaN or infinity.
     """
-    model.compile(jit_compile=False)  # on a CPU Keras's default, XLA, is eight times slower
+    if not model.compiled:
+        model.compile(jit_compile=False)  # on a CPU Keras's default, XLA, is eight times slower
     outputs = model.predict(images, batch_size=batch_size, verbose=0)
     if not np.isfinite(outputs).all():
-        raise ValueError("the model returns NaN or infinity: its training diverged; train with a lower learning rate")
+        raise NotFinite("the model returns NaN or infinity: its training diverged; train with a lower learning rate")
     return outputs
 
 

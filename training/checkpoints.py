@@ -131,7 +131,10 @@ class Checkpoints:
                 continue
             return self._step.number
         if paths:
-            raise ValueError(f"every checkpoint in {self._folder} is damaged: remove the folder to begin again")
+            raise ValueError(
+                f"every checkpoint in {self._folder} is damaged, or of another version of this package: go on with "
+                "that one, or remove the folder to begin again"
+            )
         return 0
 
     @property

@@ -22,12 +22,13 @@ def draw_curves(history: dict[str, list[float]], path: Path) -> None:
         figure = Figure(figsize=(8, 3.2), layout="constrained")
         axes = figure.subplots(1, 2)
         epochs = np.arange(1, len(history["loss"]) + 1)
+        marker = "o" if len(epochs) == 1 else None  # a line of one point is not seen
         for axis, name, scale in ((axes[0], "loss", 1), (axes[1], "accuracy", 100)):
-            axis.plot(epochs, np.multiply(history[name], scale), **TRAINING)
-            axis.plot(epochs, np.multiply(history[f"val_{name}"], scale), **VALIDATION)
+            axis.plot(epochs, np.multiply(history[name], scale), marker=marker, **TRAINING)
+            axis.plot(epochs, np.multiply(history[f"val_{name}"], scale), marker=marker, **VALIDATION)
             axis.set_xlabel("epoch")
             axis.legend(frameon=False)
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes[0].set(ylabel="cross-entropy (nats)", yscale="log")
         axes[0].yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")  # by default TeX, off here
         axes[0].yaxis.set_minor_formatter(NullFormatter())

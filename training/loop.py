@@ -8,7 +8,6 @@ import json
 import math
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import keras
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.backend import require_tensorflow
+from keras_convmixer.classifier import NotFinite, as_classifier
 from keras_convmixer.console import progress_bar
 from keras_convmixer.images import Preprocessing
 
@@ -99,13 +99,13 @@ def train(
         ("rollbacks", rollbacks, 0),
         ("checkpoint_minutes", checkpoint_minutes, 0),
     ):
-        if value < least:
+        if not value >= least:  # nor NaN
             raise ValueError(f"{name}={value}: give {least} or more")
     if recipe.weights and Path(recipe.weights).is_file():
         recipe = dataclasses.replace(recipe, weights=str(Path(recipe.weights).resolve()))
     replicas = choose(strategy)
-    again = goes_on(run, recipe, overwrite)
-    replicas.require_divisible(recipe)
+    goes_on(run, recipe, overwrite)  # or raises, before data is read
+    recipe.require_divisible(replicas.count)
     preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
     with progress_bar(verbose) as progress:
         dataset = load_dataset(
@@ -117,28 +117,28 @@ def train(
         )
     keras.utils.set_random_seed(recipe.seed)
     model = build_model(recipe, len(dataset.class_names))
-    if recipe.weights and not again:
+    if recipe.weights and not goes_on(run, recipe, overwrite, dataset):
         model.set_weights(build_model(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
     with locked(run) if replicas.is_chief else contextlib.nullcontext():
         if replicas.is_chief:
-            begin(run, recipe, dataset, goes_on(run, recipe, overwrite), overwrite)
+            begin(run, recipe, dataset, goes_on(run, recipe, overwrite, dataset))
             name_damaged(dataset.damaged, run / "damaged.txt", verbose)
-        if replicas.workers > 1:
-            _check_same(recipe, dataset, replicas)  # and so wait for the chief
-        _Run(model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, rollbacks, verbose).train()
+        with replicas.explaining_lost_workers():
+            same = recipe, steps_per_call, rollbacks
+            replicas.require_same(same, "the workers were started with different recipes: give all the same options")
+            replicas.require_same(
+                dataset.fingerprint,
+                f"the workers do not see the same pictures of {recipe.dataset}, or not the same damaged ones "
+                f"(here {len(dataset.damaged)}): give all the same data",
+            )
+            model.set_weights([replicas.chiefs(value) for value in model.get_weights()])
+            running = _Run(
+                model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, rollbacks, verbose
+            )
+            running.train()
     if not replicas.is_chief:
         return {}
     return json.loads((run / "summary.json").read_text())
-
-
-def _check_same(recipe, dataset, replicas):
-    if replicas.differs(zlib.crc32(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode())):
-        raise ValueError("the workers were started with different recipes: give all the same options")
-    if replicas.differs(dataset.fingerprint):
-        raise ValueError(
-            f"the workers do not see the same pictures of {recipe.dataset}, or not the same damaged ones "
-            f"(here {len(dataset.damaged)}): give all the same data"
-        )
 
 
 class _Run:
@@ -158,6 +158,7 @@ class _Run:
         if precision == "auto":
             precision = fastest_precision() if accelerated else "float32"
         self.model = model  # what is evaluated and saved
+        self._classifier = as_classifier(model)  # which is compiled once
         with replicas.strategy.scope():
             trained = trainable(
                 build_model(recipe, self._classes, precision, classifier_activation=None), replicas.count
@@ -187,8 +188,9 @@ class _Run:
     def _begin(self):
         """Restore the last checkpoint, and say what trains; return the step."""
         start = self.checkpoints.restore()
-        if self._replicas.differs(start):
-            raise ValueError("the workers do not see the same checkpoints: give --runs a folder that all of them share")
+        self._replicas.require_same(
+            start, "the workers do not see the same checkpoints: give --runs a folder that all of them share"
+        )
         if self._says:
             print(self._replicas.described(self._recipe.batch_size), file=sys.stderr)
             print(self._dataset.described(), file=sys.stderr)
@@ -244,6 +246,8 @@ class _Run:
             raise self._divergence(f"the loss grew from {start:.3g} to {loss:.3g}", end)
         validation = self._evaluate(self._dataset.validation)
         self._count(started, "evaluation_seconds")
+        if not math.isfinite(validation[1]):
+            raise self._divergence(f"the validation loss became {validation[1]}", end)
         self.history.end_epoch(
             {
                 "epoch": number - 1,
@@ -301,8 +305,9 @@ class _Run:
             raise diverged
         used, rollbacks = self.history.used, self.history.rollbacks + 1
         start = self.checkpoints.restore(before=len(self.history.epochs) * self._steps_per_epoch)
-        if self._replicas.differs(start):  # waits for all, too, before the chief writes what others still read
-            raise ValueError("the workers do not see the same checkpoints: see that the shared folder is healthy")
+        self._replicas.require_same(  # which waits for all, too, before the chief writes what others still read
+            start, "the workers do not see the same checkpoints: see that the shared folder is healthy"
+        )
         self.step.slow_down(2.0**-rollbacks)
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()
@@ -316,11 +321,13 @@ class _Run:
         self.model.set_weights(self.step.weights())
         worker, workers = self._replicas.worker, self._replicas.workers
         share = split.take(np.arange(worker, len(split), workers))
+        sums = [0.0, 0.0]
         if len(share):
-            result = evaluate(self.model, share)
-            sums = [result.accuracy * len(share), result.loss * len(share)]
-        else:
-            sums = [0.0, 0.0]
+            try:
+                result = evaluate(self._classifier, share)
+                sums = [result.accuracy * len(share), result.loss * len(share)]
+            except NotFinite:  # for all workers to hear of
+                sums = [0.0, math.nan]
         return [value / len(split) for value in self._replicas.total(sums)]
 
     def _publish(self):

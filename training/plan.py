@@ -171,11 +171,7 @@ def plan(
     Raises ValueError: the batch cannot be divided among the replicas.
     """
     replicas = gpus * hosts
-    if recipe.batch_size % (replicas * recipe.accumulation):
-        raise ValueError(
-            f"batch_size={recipe.batch_size} cannot be divided among {replicas} replicas: give a multiple of "
-            f"{replicas * recipe.accumulation} with --batch-size"
-        )
+    recipe.require_divisible(replicas)
     work, share = Work.of(recipe, classes), recipe.batch_size // replicas
     measured = _measured_images(work, share)
     rates = Rates.of(device) if device else measured_rates(recipe, measured)

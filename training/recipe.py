@@ -115,3 +115,18 @@ class Recipe:
                 raise ValueError(f"{field.name}={value}: give {allowed}")
         if self.rand_augment == "torchvision" and self.rand_augment_magnitude > 30:
             raise ValueError(f"rand_augment_magnitude={self.rand_augment_magnitude}: torchvision's goes to 30")
+
+    def require_divisible(self, replicas: int) -> None:
+        """Raise ValueError where a batch cannot be divided among replicas, or not so that it can be mixed."""
+        parts = replicas * self.accumulation
+        if self.batch_size % parts:
+            of_each = f" in {self.accumulation} parts" if self.accumulation > 1 else ""
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be divided among {replicas} replicas{of_each}: give a "
+                f"multiple of {parts}, as {max(1, round(self.batch_size / parts)) * parts}"
+            )
+        if (self.mixup or self.cutmix) and self.batch_size // parts % 2:
+            raise ValueError(
+                f"batch_size={self.batch_size} is {self.batch_size // parts} images at once on each of "
+                f"{replicas} replicas, and mixup and cutmix need pairs: give a multiple of {2 * parts}"
+            )

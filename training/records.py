@@ -21,6 +21,10 @@ def prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     except (tfds.core.DatasetNotFoundError, ValueError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name != "tensorflow_datasets":
             raise
+        if name == "FOLDER":  # what recipe finetune has in its place
+            raise ValueError(
+                "--dataset is missing: give a folder with one subfolder of pictures for each label"
+            ) from None
         raise ValueError(
             f"no data set {name!r}: give 'digits', a folder with one subfolder of pictures for each label, or a name "
             "of tensorflow-datasets, as cifar10 (https://www.tensorflow.org/datasets/catalog)"

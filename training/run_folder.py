@@ -23,10 +23,11 @@ from .evaluation import evaluate
 from .recipe import Recipe
 
 
-def goes_on(run: Path, recipe: Recipe, overwrite: bool) -> bool:
-    """Tell whether an unfinished run of this recipe is in a folder.
+def goes_on(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None = None) -> bool:
+    """Tell whether an unfinished run of this recipe, on these pictures if they are given, has a checkpoint in a folder.
 
-    Raises FileExistsError: it holds a trained model, or the beginning of another recipe's, and not `overwrite`.
+    Raises FileExistsError: it holds a trained model, or the beginning of a run of another recipe or on other pictures,
+    and not `overwrite`.
     """
     begun = run / "checkpoints/recipe.json"
     ended = (run / "checkpoints/ended").exists() or not begun.exists()
@@ -40,7 +41,22 @@ def goes_on(run: Path, recipe: Recipe, overwrite: bool) -> bool:
         raise FileExistsError(
             f"{run} was begun with {', '.join(changed)}: pass --overwrite to begin again, or another --name"
         )
-    return not ended and not changed
+    if ended or changed:
+        return False
+    if dataset is not None and _fingerprint(run) not in (None, dataset.fingerprint):
+        if not overwrite:
+            raise FileExistsError(
+                f"{run} was begun with other pictures than {recipe.dataset} has now: put those back, pass --overwrite "
+                "to begin again, or give another --name"
+            )
+        return False
+    return any((run / "checkpoints").glob("ckpt-*.index"))
+
+
+def _fingerprint(run):
+    """Return that of the pictures that a run was begun with; None where it did not get so far."""
+    file = run / "checkpoints/data.json"
+    return json.loads(file.read_text())["fingerprint"] if file.exists() else None
 
 
 @contextlib.contextmanager
@@ -60,20 +76,9 @@ def locked(run: Path):
         os.close(handle)
 
 
-def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool, overwrite: bool) -> None:
-    """Make the folder of checkpoints, empty unless a run goes on in it `again`.
-
-    Raises FileExistsError: it was begun with other pictures, and not `overwrite`.
-    """
+def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool) -> None:
+    """Make the folder of checkpoints, empty unless a run goes on in it `again`."""
     checkpoints = run / "checkpoints"
-    data, fingerprint = checkpoints / "data.json", {"fingerprint": dataset.fingerprint}
-    if again and data.exists() and json.loads(data.read_text()) != fingerprint:
-        if not overwrite:
-            raise FileExistsError(
-                f"{run} was begun with other pictures than {recipe.dataset} has now: put those back, pass --overwrite "
-                "to begin again, or give another --name"
-            )
-        again = False
     if not again:
         for folder in (checkpoints, run / "tensorboard"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -85,8 +90,8 @@ def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool, overwrite: b
     drop_damaged_list(checkpoints)
     with explaining_full_disk(run), atomic_file(checkpoints / "recipe.json") as partial:
         partial.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
-    with explaining_full_disk(run), atomic_file(data) as partial:
-        partial.write_text(json.dumps(fingerprint) + "\n")
+    with explaining_full_disk(run), atomic_file(checkpoints / "data.json") as partial:
+        partial.write_text(json.dumps({"fingerprint": dataset.fingerprint}) + "\n")
 
 
 def name_damaged(damaged: tuple[str, ...], file: Path, verbose: bool) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
+import sys
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import tensorflow as tf
-
-from .recipe import Recipe
 
 Name = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
 COLLECTIVE_TIMEOUT = 600
 """Seconds after which a worker gives up on another that is alive and does not answer; TensorFlow's default is never."""
 
+LOST = tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError
+"""What TensorFlow raises where another worker is gone."""
 HOSTS = 1021
 """Numbers by which hosts are told apart."""
 
@@ -61,9 +65,32 @@ class Replicas:
             return values
         return [float(value) for value in self._summed(tf.constant(values, tf.float64) / self.here)]
 
-    def differs(self, number: int) -> bool:
-        """Tell whether a whole number of under 2**32 is not the same on every worker."""
-        return abs(self.total([float(number)])[0] - number * self.workers) > 0.5
+    def require_same(self, value: object, message: str) -> None:
+        """Raise ValueError on every worker where a value's repr() is not the same on all; all call this, and wait."""
+        number = zlib.crc32(repr(value).encode())
+        chiefs = self.total([float(number) * self.is_chief])[0]
+        if self.total([abs(number - chiefs)])[0] > 0.5:
+            raise ValueError(message)
+
+    def chiefs(self, values: np.ndarray) -> np.ndarray:
+        """Return the chief's numbers, float32 of any shape, on every worker; all call this with equal shapes."""
+        if self.workers == 1:
+            return values
+        numbers = tf.constant(values.ravel() * np.float32(self.is_chief), tf.float64)
+        return self._summed(numbers / self.here).numpy().astype(values.dtype).reshape(values.shape)
+
+    @contextlib.contextmanager
+    def explaining_lost_workers(self):
+        """Say in a sentence what TensorFlow says in pages: that another worker is gone."""
+        try:
+            yield
+        except LOST as error:
+            if self.workers == 1:
+                raise
+            raise RuntimeError(
+                "another worker ended or does not answer: see what it says; the same command on all goes on from the "
+                "last checkpoint"
+            ) from error
 
     @cached_property
     def _summed(self):
@@ -76,21 +103,6 @@ class Replicas:
             return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0]
 
         return summed
-
-    def require_divisible(self, recipe: Recipe) -> None:
-        """Raise ValueError where a batch cannot be divided among the replicas, or not so that it can be mixed."""
-        parts = self.count * recipe.accumulation
-        if recipe.batch_size % parts:
-            of_each = f" in {recipe.accumulation} parts" if recipe.accumulation > 1 else ""
-            raise ValueError(
-                f"batch_size={recipe.batch_size} cannot be divided among {self.count} replicas{of_each}: give a "
-                f"multiple of {parts}, as {max(1, round(recipe.batch_size / parts)) * parts}"
-            )
-        if (recipe.mixup or recipe.cutmix) and recipe.batch_size // parts % 2:
-            raise ValueError(
-                f"batch_size={recipe.batch_size} is {recipe.batch_size // parts} images at once on each of "
-                f"{self.count} replicas, and mixup and cutmix need pairs: give a multiple of {2 * parts}"
-            )
 
     def described(self, batch_size: int) -> str:
         """Say in a line what trains, and on how many images each."""
@@ -126,7 +138,9 @@ def choose(name: Name = "auto") -> Replicas:
             )
         resolver, workers, worker = cluster
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_TIMEOUT)
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        with _interruptible():
+            print(f"multi_worker: worker {worker} waits for all {workers} to start", file=sys.stderr)
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
         return Replicas(strategy, name, worker, workers)
     if name == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
@@ -138,6 +152,24 @@ def choose(name: Name = "auto") -> Replicas:
         names = [device.name for device in devices]
         return Replicas(tf.distribute.MirroredStrategy(names, cross_device_ops=reduction), name)
     return Replicas(tf.distribute.get_strategy(), name)
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """Let Ctrl-C end the process while TensorFlow forms a cluster, and SIGTERM after it.
+
+    TensorFlow holds Python's lock all that time, and takes SIGTERM for itself for good.
+    """
+    try:
+        former = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 def _cluster():
@@ -157,6 +189,9 @@ def _from_tf_config(text):
         cluster, task = config.get("cluster", {}), config.get("task", {})
         chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
         index, kind = int(task.get("index", 0)), task.get("type", "worker")
+        for addresses in (chiefs, workers):
+            if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
+                raise TypeError(f"{json.dumps(addresses)} is no list of addresses")
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"TF_CONFIG cannot be read ({error}): {remedy}") from None
     if not chiefs and len(workers) < 2:

@@ -83,3 +83,12 @@ def test_nan_is_refused():
     model.set_weights([weights * np.nan for weights in model.get_weights()])
     with pytest.raises(ValueError, match="NaN or infinity"):
         predict(as_classifier(model), IMAGES)
+
+
+def test_a_view_is_compiled_once():
+    """Anew at each evaluation, TensorFlow warns that its functions are traced again and again."""
+    view = as_classifier(model_with())
+    predict(view, IMAGES)
+    function = view.predict_function
+    predict(as_classifier(view), IMAGES)
+    assert view.predict_function is function

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from processes import convmixer
 
 import keras_convmixer as kc
 from keras_convmixer.training import RECIPES
@@ -42,3 +43,17 @@ def test_no_more_is_measured_here_than_memory_holds():
 def test_a_batch_that_cannot_be_divided_is_named():
     with pytest.raises(ValueError, match="batch_size=640 cannot be divided among 12 replicas: give a multiple of 12"):
         plan(RECIPES["imagenet_1536_20"], 1000, 10, 4, 3, DEVICES["a100"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--images", "10", "--classes", "3"), "--images 10: give the batch's 32 or more"),
+        (("--images", "-5", "--classes", "3"), "--images -5: give the batch's 32 or more"),
+        (("--images", "100", "--classes", "1"), "--classes 1: give 2 or more"),
+    ],
+)
+def test_a_data_set_that_no_run_takes_is_refused(options, message):
+    process = convmixer("plan", "finetune", "--device", "t4", *options)
+    assert process.returncode == 2
+    assert message in process.stderr

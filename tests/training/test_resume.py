@@ -47,7 +47,7 @@ class Stop(Exception):
     pass
 
 
-def interrupted_at(step, folder, monkeypatch):
+def interrupted_at(step, folder, monkeypatch, recipe=SHORT):
     """Train until a step, and raise there."""
 
     class Stopping(loop.Step):
@@ -65,7 +65,7 @@ def interrupted_at(step, folder, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(loop, "Step", Stopping)
         with pytest.raises(Stop):
-            train(SHORT, folder, checkpoint_minutes=0, verbose=False)
+            train(recipe, folder, checkpoint_minutes=0, verbose=False)
 
 
 @pytest.mark.parametrize("step", [3, 19, 30])
@@ -87,6 +87,17 @@ def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tm
             train(SHORT, tmp_path / "run", checkpoint_minutes=0, verbose=False)
     train(SHORT, tmp_path / "run", verbose=False)
     assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_again(
+    uninterrupted, tmp_path, monkeypatch
+):
+    recipe = dataclasses.replace(SHORT, weights=str(uninterrupted / "model.keras"), epochs=1)
+    train(recipe, tmp_path / "quiet", verbose=False)
+    interrupted_at(0, tmp_path / "run", monkeypatch, recipe)
+    assert (tmp_path / "run/checkpoints/recipe.json").exists()
+    train(recipe, tmp_path / "run", verbose=False)
+    assert_same(tmp_path / "run", tmp_path / "quiet")
 
 
 def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
@@ -128,7 +139,7 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
     interrupted_at(3, tmp_path / "run", monkeypatch)
     for file in (tmp_path / "run/checkpoints").glob("*.index"):
         file.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged: remove the folder"):
+    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged, or of .*: .* remove the folder"):
         train(SHORT, tmp_path / "run", verbose=False)
 
 

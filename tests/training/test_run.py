@@ -11,7 +11,8 @@ from PIL import Image
 from processes import run_python
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.training import RECIPES, load_dataset, load_run, loop, train
+from keras_convmixer.classifier import NotFinite
+from keras_convmixer.training import RECIPES, Diverged, load_dataset, load_run, loop, train
 
 SHORT = dataclasses.replace(RECIPES["digits"], name="short", image_size=8, patch_size=2, dim=16, depth=1, epochs=3)
 
@@ -105,6 +106,24 @@ def test_a_diverging_run_stops_and_leaves_what_was_there(short):
     with pytest.raises(FloatingPointError, match=r"loss became nan at step \d+, at a learning rate of .*: lower -"):
         train(dataclasses.replace(SHORT, learning_rate=1e30), folder, overwrite=True, verbose=False)
     assert files(folder) == before
+
+
+def test_a_validation_loss_that_is_no_number_goes_back_too(tmp_path, monkeypatch, capfd):
+    """As of a run that diverges in the last step of an epoch."""
+    evaluate, first = loop.evaluate, []
+
+    def failing(model, split):
+        if not first:
+            first.append(True)
+            raise NotFinite
+        return evaluate(model, split)
+
+    monkeypatch.setattr(loop, "evaluate", failing)
+    with pytest.raises(Diverged, match=r"the validation loss became nan at step 19, .*lower --learning-rate"):
+        train(SHORT, tmp_path / "stops", verbose=False)
+    first.clear()
+    assert train(SHORT, tmp_path / "goes_back", rollbacks=1)["rollbacks"] == 1
+    assert "going back to step 0, on at half the learning rate" in capfd.readouterr().err
 
 
 def test_a_run_whose_loss_grows_stops_each_time(tmp_path):

@@ -54,6 +54,15 @@ for count in counts:
     keras.utils.set_random_seed(0)
     with replicas.strategy.scope():
         model = trainable(build_model(recipe, 10, precision, classifier_activation=None), replicas.count)
+    chiefs = replicas.chiefs(numpy.full((2, 3), 0.1 + replicas.worker, "float32"))
+    numpy.testing.assert_array_equal(chiefs, numpy.full((2, 3), 0.1, "float32"))
+    replicas.require_same("all", "a wrong alarm")
+    if replicas.workers > 1:
+        try:
+            replicas.require_same(19 * (1 + replicas.worker), "different")  # the middle one of three is their mean
+            raise AssertionError("nothing was found to be different")
+        except ValueError:
+            pass
     step = Step(model, recipe, replicas, STEPS)
     batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
     step.run_several(batches, tf.constant(5))

@@ -28,6 +28,8 @@ def test_a_cluster_of_one_is_one_device(monkeypatch):
     [
         ("{", "TF_CONFIG cannot be read"),
         ("[1]", "TF_CONFIG cannot be read"),
+        (tf_config(worker="a:1"), r'TF_CONFIG cannot be read \("a:1" is no list of addresses\)'),
+        (tf_config(worker=[1, 2]), "TF_CONFIG cannot be read"),
         (tf_config(2), "names worker 2 among a:1, b:2, which there is not"),
         (tf_config(0, "ps"), "names ps 0 among"),
     ],

@@ -84,6 +84,7 @@ class Launch:
         with tempfile.TemporaryDirectory() as folder:
             beats = [Path(folder) / f"{worker}.beat" for worker in range(self.workers)]
             addresses = [f"localhost:{port}" for port in _free_ports(self.workers)]
+            self._errors = [Path(folder) / f"{worker}.errors" for worker in range(self.workers)]
             self._processes = [self._start(worker, addresses, beats[worker]) for worker in range(self.workers)]
             try:
                 return self._watch(beats)
@@ -96,8 +97,10 @@ class Launch:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(heartbeat)}
         command = [sys.executable, "-m", "keras_convmixer", *self.arguments]
-        quiet = {} if worker == 0 else {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=environment, **quiet)
+        if worker == 0:
+            return subprocess.Popen(command, env=environment)
+        with self._errors[worker].open("w") as errors:
+            return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
 
     def _watch(self, beats):
         started = time.time()
@@ -115,8 +118,9 @@ class Launch:
             if failed and not self._told_to_stop:
                 worker, code = failed[0], codes[failed[0]]
                 if code > 0 and not any(beat.exists() for beat in beats):
-                    return self._first_refusal(), None
+                    return self._first_refusal(worker), None
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+                how += self._last_words(worker)
                 return code, f"worker {worker} {how}"
             for worker, (heartbeat, code) in enumerate(zip(beats, codes, strict=True)):
                 late = self._lateness(heartbeat, started)
@@ -124,11 +128,23 @@ class Launch:
                     return -signal.SIGKILL, f"worker {worker} {late}"
             time.sleep(2 if self._told_to_stop else 0.2)
 
-    def _first_refusal(self):
-        """Wait for the others, who are told so too, for worker 0 to say what is wrong; return the exit code."""
+    def _first_refusal(self, first):
+        """Wait for worker 0, who is told so too, to say what is wrong; return the exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._processes[0].wait(20)
+        if words := self._last_words(first):
+            print(f"convmixer launch: worker {first} ended{words}", file=sys.stderr)
         return next(code for code in (process.poll() for process in self._processes) if code)
+
+    def _last_words(self, worker):
+        """Return what a worker wrote last, after a colon; nothing for worker 0, whose output is seen."""
+        if worker == 0:
+            return ""
+        with contextlib.suppress(OSError):
+            said = [line for line in self._errors[worker].read_text(errors="replace").splitlines() if line.strip()]
+            said = [line for line in said if line.startswith("convmixer: ")] or said
+            return f": {said[-1].strip()}" if said else ""
+        return ""
 
     def _lateness(self, heartbeat, started):
         if not heartbeat.exists():
