@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_convmixer.training import load_run
-from keras_convmixer.training.launch import HEARTBEAT, Launch, workers
+from keras_convmixer.training.launch import Launch, workers
 
 # Minutes so few that the workers' own clocks would ask for checkpoints at different steps.
 OPTIONS = (
@@ -43,10 +43,7 @@ class Scripted(Launch):
 
     def __init__(self, script, folder, **arguments):
         super().__init__([], 2, **arguments)
-        self._command = [sys.executable, "-c", WORKER + script, str(folder)]
-
-    def _start(self, worker, addresses, heartbeat):
-        return subprocess.Popen(self._command, env={**os.environ, HEARTBEAT: str(heartbeat)})
+        self._program = (sys.executable, "-c", WORKER + script, str(folder))
 
 
 def starts(folder):
@@ -79,6 +76,15 @@ def test_all_are_started_again(tmp_path, capfd, script, message):
 def test_a_worker_that_refuses_to_start_ends_it(tmp_path):
     assert Scripted("sys.exit(2)", tmp_path).run() == 2
     assert starts(tmp_path) == [1, 1]
+
+
+@pytest.mark.parametrize(("beats", "message"), [("", "worker 1 ended"), ("beat.touch()", "failed with exit code 3")])
+def test_what_a_failed_worker_said_last_is_said(tmp_path, capfd, beats, message):
+    script = f"{beats}\nif worker == '1': print('convmixer: no disk', file=sys.stderr); sys.exit(3)\ntime.sleep(0.5)"
+    assert Scripted(script, tmp_path).run() == 3
+    errors = capfd.readouterr().err
+    assert message in errors
+    assert ": convmixer: no disk" in errors
 
 
 def test_a_failure_after_each_start_ends_it(tmp_path):

@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """The environment variable with the file that a worker touches at each step."""
@@ -43,6 +44,7 @@ class Launch:
     """Within which every worker must have done its first step."""
     stall_seconds: float = 600.0
     """After which a worker that does no step counts as stalled."""
+    _program: ClassVar[tuple] = (sys.executable, "-m", "keras_convmixer")
 
     def run(self) -> int:
         """Train; return the exit code: 0 done, 75 stopped by SIGTERM, else that of the worker that failed.
@@ -96,7 +98,7 @@ class Launch:
     def _start(self, worker, addresses, heartbeat):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(heartbeat)}
-        command = [sys.executable, "-m", "keras_convmixer", *self.arguments]
+        command = [*self._program, *self.arguments]
         if worker == 0:
             return subprocess.Popen(command, env=environment)
         with self._errors[worker].open("w") as errors:
@@ -119,8 +121,9 @@ class Launch:
                 worker, code = failed[0], codes[failed[0]]
                 if code > 0 and not any(beat.exists() for beat in beats):
                     return self._first_refusal(worker), None
-                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
-                how += self._last_words(worker)
+                how = f"failed with exit code {code}{self._last_words(worker)}"
+                if code < 0:
+                    how = f"was killed by {signal.Signals(-code).name}"
                 return code, f"worker {worker} {how}"
             for worker, (heartbeat, code) in enumerate(zip(beats, codes, strict=True)):
                 late = self._lateness(heartbeat, started)
