@@ -1,5 +1,6 @@
 """Workers that are killed, stopped, stalled or never there: `convmixer launch` ends with the same weights."""
 
+import json
 import os
 import re
 import signal
@@ -138,6 +139,23 @@ def test_two_workers_of_which_one_is_killed_end_with_the_weights_of_two_that_liv
     one, other = (load_run(tmp_path / name / "short").model.get_weights() for name in ("quiet", "killed"))
     for before, after in zip(one, other, strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.slow
+def test_workers_with_different_recipes_all_say_so(tmp_path):
+    addresses = [f"localhost:{port}" for port in workers._free_ports(2)]
+    processes = []
+    for worker, epochs in enumerate(("2", "3")):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+        command = [sys.executable, "-m", "keras_convmixer", "train", *OPTIONS, "--epochs", epochs, "--runs", tmp_path]
+        environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    different = "convmixer: the workers were started with different recipes: give all the same options"
+    # A slow worker 1 finds first what worker 0 began in the folder.
+    assert different in errors[1] or "was begun with epochs=2" in errors[1]
+    assert different in errors[0] or "another worker ended" in errors[0]
 
 
 def test_the_scripts_for_clusters_are_well_formed(tmp_path):
