@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 
 import keras
@@ -10,6 +9,7 @@ import tensorflow as tf
 
 from .recipe import Recipe
 from .schedule import SCHEDULES, Slowed
+from .signals import handling
 from .strategy import Replicas
 
 
@@ -73,22 +73,13 @@ class Step:
         """Return what is to be evaluated and saved, in the order of the model's: the average where there is one."""
         return [keras.ops.convert_to_numpy(value) for value in (self.average or self.model.variables)]
 
-    @contextlib.contextmanager
     def stopping_on_sigterm(self):
         """Let SIGTERM, which clusters send before they take a machine away, stop all workers after the same step."""
 
         def stop(number, frame):
             self.stop.assign(1.0)
 
-        try:
-            former = signal.signal(signal.SIGTERM, stop)
-        except ValueError:  # not the main thread
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, former)
+        return handling(signal.SIGTERM, stop)
 
     def _run(self, batch):
         """Train a step: return mean loss, accuracy, the gradients' norm, whether to stop and to save, float32 `[5]`."""

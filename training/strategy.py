@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
+from .signals import handling
+
 Name = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
 COLLECTIVE_TIMEOUT = 600
@@ -161,15 +163,11 @@ def _interruptible():
     TensorFlow holds Python's lock all that time, and takes SIGTERM for itself for good.
     """
     try:
-        former = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
+        with handling(signal.SIGINT, signal.SIG_DFL):
+            yield
     finally:
-        signal.signal(signal.SIGINT, former)
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 def _cluster():
