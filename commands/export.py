@@ -32,6 +32,7 @@ def export(
         "dynamic",
         "int8",
     ),
+    target: Literal["litert", "litert_int8"] = "litert",
     calibration: argument(str | None, "FOLDER|FILE.npz|NAME[:SPLIT]", "the training images") = None,
     calibration_images: int = 500,
     validation_images: int = 2000,
@@ -52,6 +53,8 @@ def export(
             activations, the fastest without calibration; int8, integers throughout; qat_int8, what
             `convmixer qat` left beside the model; int16x8, int16 activations;
             weight_int8 and weight_int4, small files that compute in float32.
+        target: litert_int8 makes dynamic and int8 files faster where kernels have over 25 taps (7x7, 9x9), and two to
+            three times as large; for CPUs only, as GPUs refuse a part of it.
         calibration: other images for int8 and int16x8 to take their ranges from: a folder of pictures, an .npz or .npy
             file of uint8 images, or a name of tensorflow-datasets with train, which is the default, validation or test.
         calibration_images: how many images int8 and int16x8 take their ranges from; all where there are fewer.
@@ -86,6 +89,7 @@ def export(
         calibration_seed=SEED,
         calibration_skipped=chosen.skipped,
         formats=formats,
+        target=target,
         qat_int8=trained,
         crop_fraction=preprocessing.crop_fraction,
     )

@@ -1,11 +1,13 @@
 """The export pipeline: check the model, write every artifact, validate each, publish all at once."""
 
 import datetime
+import errno
+import functools
 import importlib.metadata
 import io
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -13,18 +15,19 @@ import numpy as np
 from PIL import Image
 
 from keras_convmixer import __version__
-from keras_convmixer.atomic import atomic_folder, require_folder_name
+from keras_convmixer.atomic import atomic_folder
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.classifier import as_classifier, predict
+from keras_convmixer.classifier import predict
 from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
 from keras_convmixer.images import Preprocessing
 
+from .arguments import check_choices, check_images, check_out, exportable_classifier
 from .benchmarking import QUICK_THREADS, processor, quick_latencies
 from .formats import FORMATS, gzip_size
 from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
-from .manifest import NAME, read_manifest, sha256, unlisted_files, write_manifest
+from .manifest import NAME, read_manifest, sha256, write_manifest
 from .metadata import LABELS, add_metadata
 from .model_card import NAME as CARD
 from .model_card import write_model_card
@@ -45,6 +48,15 @@ ENCODED_DIFFERENCE = 0.02
 """Largest difference of a probability then: where pictures are resized, a pixel may be rounded otherwise."""
 
 
+@dataclass(frozen=True)
+class _File:
+    """The bytes of a .tflite file, the deployed model it was converted from, and its layers' errors if measured."""
+
+    content: bytes
+    deployed: keras.Model
+    layers: list[dict] | None
+
+
 def export_bundle(
     model: keras.Model,
     out: Path,
@@ -57,18 +69,28 @@ def export_bundle(
     calibration_seed: int | None = None,
     calibration_skipped: tuple[str, ...] = (),
     formats: tuple[str, ...] = DEFAULT_FORMATS,
+    target: str = "litert",
     qat_int8: bytes | None = None,
     crop_fraction: float = 1.0,
     verbose: bool = True,
 ) -> dict:
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
 
+    >>> manifest = export_bundle(
+    ...     model, "bundle", class_names=names, calibration_images=images[:500], validation_images=images[500:]
+    ... )
+    >>> [artifact["path"] for artifact in manifest["artifacts"]]
+    ['saved_model/1', 'litert/float32.tflite', 'litert/float16.tflite', 'litert/dynamic.tflite', 'litert/int8.tflite']
+
     The bundle holds litert/FORMAT.tflite for each of `formats`, saved_model/VERSION, serving/ with what starts TF
     Serving, labels.txt, README.md, the model's card, report.html and manifest.json. The version is 1, or the next
     number where a bundle was there, whose versions stay. All is made of the model's deployed forms, see `deploy`, and
-    each artifact was run on the validation images and compared with the Keras model. A .tflite file that falls short is
-    left out, and the manifest says under "rejected" why. Where the SavedModel falls short, or every file does, or when
-    the process is killed, a former bundle stays as it was. Logits are turned into probabilities.
+    each artifact was run on the validation images and compared with the Keras model.
+
+    A .tflite file that cannot be made, or that falls short of its format's requirements, is left out; the manifest
+    lists it under "rejected" with the reason, and the others are published. Where the model or its SavedModel is at
+    fault, or when the process is killed, nothing is published and a former bundle stays as it was. Logits are turned
+    into probabilities.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -82,6 +104,9 @@ def export_bundle(
         calibration_seed: with which they were chosen, likewise.
         calibration_skipped: a sentence for each that could not be read, likewise.
         formats: which .tflite files, of `formats.FORMATS`.
+        target: how the model is deployed for dynamic and int8, whose matrix products run in 8 bits: "litert", or
+            "litert_int8", which is faster at kernels of over 25 taps and two to three times as large. The other
+            formats are always deployed for "litert".
         qat_int8: what `quantization_aware` made of this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
         verbose: show progress on stderr.
@@ -89,19 +114,20 @@ def export_bundle(
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
         FileExistsError: `out` is a file, or a folder that is no bundle.
-        ValidationError: the SavedModel is not what it should be, or none of the .tflite files is.
+        ValidationError: the SavedModel does not compute what the model does.
         ValueError: the model or the images do not fit.
+        OSError: the disk is full.
     """
     require_tensorflow("export")
     out = Path(out)
-    _check_out(out)
+    check_out(out)
     name = model.name
-    _check_choices(class_names, formats)
+    check_choices(class_names, formats, target)
     if "qat_int8" in formats and qat_int8 is None:
         raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
-    model = _classifier(model, class_names)
-    _check_images("calibration_images", calibration_images, model)
-    _check_images("validation_images", validation_images, model)
+    model = exportable_classifier(model, class_names)
+    check_images("calibration_images", calibration_images, model)
+    check_images("validation_images", validation_images, model)
     if validation_labels is not None and np.shape(validation_labels) != (len(validation_images),):
         raise ValueError(
             f"validation_labels has shape {np.shape(validation_labels)}: give one class number for each of the "
@@ -114,39 +140,42 @@ def export_bundle(
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
-        artifacts, rejected, contents, errors = [], [], {}, {}
+        artifacts, rejected, files = [], [], {}
 
         def add(name, write, source, *arguments, layers=None):
             facts, probabilities = write(source, folder, *arguments, validation_images)
             measured = validate(name, reference, probabilities, validation_labels, layers)
             artifacts.append({"name": name, **facts, "preprocessing": preprocessing, "validation": asdict(measured)})
-            progress.advance(task)
+
+        @functools.cache
+        def deployed_for(target):
+            # Not verified here, as every file is compared with the model itself.
+            return deploy(with_features(model) if target == "tensorflow" else model, target, verified=False)
 
         progress.update(task, description="exporting saved_model")
-        # Not verified here, as every file is compared with the model itself.
-        versions = _keep_versions(out, folder)
-        deployed = deploy(with_features(model), "tensorflow", verified=False)
-        add("saved_model", _write_saved_model, deployed, name, max(versions, default=0) + 1, class_names, seen)
+        version = max(_keep_versions(out, folder), default=0) + 1
+        add("saved_model", _write_saved_model, deployed_for("tensorflow"), name, version, class_names, seen)
         write_serving_files(folder, name)
-        for_litert = deploy(model, "litert", verified=False)
+        progress.advance(task)
         for format in formats:
             progress.update(task, description=f"exporting {format}")
             try:
-                make = FORMATS[format].convert
-                contents[format] = make(for_litert, calibration_images) if make else qat_int8
+                made_for = target if FORMATS[format].in_8_bits else "litert"
+                files[format] = file = _make(format, deployed_for(made_for), qat_int8, calibration_images)
                 if FORMATS[format].calibrated:
-                    errors[format] = layer_errors(for_litert, contents[format], validation_images)
-                add(format, _write_litert, contents[format], format, name, class_names, layers=errors.get(format))
-            except ValidationError as error:
-                if len(rejected) + 1 == len(formats):
+                    layers = layer_errors(file.deployed, file.content, validation_images)
+                    files[format] = file = replace(file, layers=layers)
+                add(format, _write_litert, file.content, format, made_for, name, class_names, layers=file.layers)
+            except Exception as error:  # converters, quantizers and interpreters raise errors of any type
+                if getattr(error, "errno", None) == errno.ENOSPC:
                     raise
                 _path_of(folder, format).unlink(missing_ok=True)
-                measured = error.measured and asdict(error.measured)
-                rejected.append({"name": format, "reason": str(error), "validation": measured})
+                rejected.append(_rejection(format, error))
+            progress.advance(task)
         progress.update(task, description="measuring layers")
-        layers = _worst_layers(for_litert, contents, errors, artifacts + rejected, validation_images)
+        layers = _worst_layers(files, artifacts + rejected, validation_images)
         progress.update(task, description="timing")
-        published = {a["name"]: contents[a["name"]] for a in artifacts if a["format"] == "litert"}
+        published = {a["name"]: files[a["name"]].content for a in artifacts if a["format"] == "litert"}
         latency = {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(published)}
         (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         content = {
@@ -175,17 +204,34 @@ def export_bundle(
     return read_manifest(out)
 
 
-def _worst_layers(deployed, contents, errors, measured, images):
+def _make(format, deployed, qat_int8, calibration_images):
+    convert = FORMATS[format].convert
+    return _File(convert(deployed, calibration_images) if convert else qat_int8, deployed, None)
+
+
+def _rejection(format, error):
+    """Return the manifest's entry for a format that is not published, with the error's type and its first line."""
+    measured = getattr(error, "measured", None)
+    kind, (sentence, *_) = type(error).__name__, str(error).strip().split("\n")
+    if not isinstance(error, ValidationError):
+        # The package's own ValueErrors are sentences; another type is part of what whoever reports it has to tell.
+        cause = sentence if type(error) is ValueError and sentence else f"{kind}: {sentence}".removesuffix(": ")
+        sentence = f"{format} was not made: {cause}"
+    return {"name": format, "error": kind, "reason": sentence, "validation": measured and asdict(measured)}
+
+
+def _worst_layers(files, measured, images):
     """Return the layers' errors of the file that agrees least; of those with the model's own weights."""
     agreement = {
         file["name"]: file["validation"]["top1_agreement"]
         for file in measured
-        if file["validation"] and file["name"] in contents and FORMATS[file["name"]].convert
+        if file["validation"] and file["name"] in files and FORMATS[file["name"]].convert
     }
     if not agreement:
         return None
     worst = min(reversed(agreement), key=agreement.get)  # of equals the last
-    layers = errors.get(worst) or layer_errors(deployed, contents[worst], images)
+    file = files[worst]
+    layers = file.layers or layer_errors(file.deployed, file.content, images)
     return {"format": worst, "images": min(IMAGES, len(images)), "layers": layers}
 
 
@@ -231,7 +277,7 @@ def _check_encoded(written, preprocessing, images):
         raise ValidationError("saved_model answers signature encoded otherwise than serving_default")
 
 
-def _write_litert(content, folder, name, model_name, class_names, images):
+def _write_litert(content, folder, name, target, model_name, class_names, images):
     dtype = REQUIREMENTS[name].input_dtype
     content = add_metadata(content, model_name, FORMATS[name].scheme, class_names, dtype == "float32", images.shape[1:])
     path = _path_of(folder, name)
@@ -240,7 +286,8 @@ def _write_litert(content, folder, name, model_name, class_names, images):
     litert = LiteRTModel(content, name)
     operators = read_operators(content)
     check_litert(name, litert, operators)
-    facts = {"format": "litert", "scheme": FORMATS[name].scheme, "path": path.relative_to(folder).as_posix()}
+    facts = {"format": "litert", "scheme": FORMATS[name].scheme, "target": target}
+    facts |= {"path": path.relative_to(folder).as_posix()}
     facts |= {"size": len(content), "gzip_size": gzip_size(content), "sha256": sha256(path)}
     quantization = {}
     for side, tensor, values in (("input", litert.input, [0, 255]), ("output", litert.output, [0, 1])):
@@ -258,69 +305,6 @@ def _write_litert(content, folder, name, model_name, class_names, images):
 
 def _path_of(folder, format):
     return folder / "litert" / f"{format}.tflite"
-
-
-def _check_out(out):
-    require_folder_name(out)
-    if set("*?[]\\") & set(str(out.resolve())):
-        raise ValueError(
-            f"{out} has one of *?[]\\ in its path, where TensorFlow cannot load a SavedModel: name another"
-        )
-    foreign = unlisted_files(out) if out.is_dir() else []
-    if foreign:
-        raise FileExistsError(
-            f"{out} holds other things than a bundle ({', '.join(foreign[:3])}): name a new folder, or move them away"
-        )
-
-
-def _check_choices(class_names, formats):
-    if (
-        isinstance(class_names, str)
-        or len(set(class_names)) != len(class_names)
-        or not all(isinstance(label, str) and label.strip() and label.splitlines() == [label] for label in class_names)
-    ):
-        raise ValueError("class_names: give strings of one line each, no two the same")
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown:
-        raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")
-
-
-def _classifier(model, class_names):
-    """Return the model with probabilities as output, once it is one that can be exported."""
-    classifier = as_classifier(model)
-    shape = classifier.input_shape[1:]
-    if None in shape or shape[-1] not in (1, 3):
-        raise ValueError(
-            f"the model takes images {shape}: export takes (height, width, 1 or 3) of one size; "
-            "rebuild it with that input_shape and the same weights"
-        )
-    if classifier.output_shape[-1] != len(class_names):
-        raise ValueError(
-            f"the model has {classifier.output_shape[-1]} classes and there are {len(class_names)} labels: "
-            "give one label for each class"
-        )
-    reduced = {layer.compute_dtype for layer in classifier.layers} - {"float32"}
-    if reduced:
-        raise ValueError(
-            f"the model computes in {', '.join(sorted(reduced))}: rebuild it under the float32 policy and load the "
-            "same weights"
-        )
-    for weight in classifier.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-            raise ValueError(
-                f"the model's weights {weight.path} are NaN or infinite: its training diverged; train it again "
-                "with a lower learning rate, or export an earlier checkpoint"
-            )
-    return classifier
-
-
-def _check_images(argument, images, model):
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.shape[1:] != tuple(model.input_shape[1:]) or not len(images):
-        raise ValueError(
-            f"{argument} is {images.dtype} {images.shape}: give uint8 images [count, *{model.input_shape[1:]}], "
-            "at least one"
-        )
 
 
 def _versions():

@@ -24,15 +24,21 @@ class Format:
     the file comes from training, see `qat`."""
     calibrated: bool = False
     """Whether the calibration images make a difference."""
+    in_8_bits: bool = False
+    """Whether matrix products run in 8 bits, so that a model deployed for "litert_int8" is faster."""
 
 
 FORMATS = {
     "float32": Format("float32 throughout", convert_float32),
     "float16": Format("float16 weights, computed in float32 or, on GPUs, float16", convert_float16),
     "dynamic": Format(
-        "int8 weights and activations in convolutions and dense layers, the rest float32", convert_dynamic
+        "int8 weights and activations in convolutions and dense layers, the rest float32",
+        convert_dynamic,
+        in_8_bits=True,
     ),
-    "int8": Format("int8 weights and activations, integer operators only", convert_int8, calibrated=True),
+    "int8": Format(
+        "int8 weights and activations, integer operators only", convert_int8, calibrated=True, in_8_bits=True
+    ),
     "qat_int8": Format("int8 weights and activations, integer operators only, trained with them", None),
     "int16x8": Format("int8 weights, int16 activations", convert_int16x8, calibrated=True),
     "weight_int8": Format("int8 weights, computed in float32", convert_weight_int8),

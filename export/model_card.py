@@ -39,7 +39,7 @@ on them is {percent(manifest["reference_accuracy"])}:
 |---|---|--:|--:|--:|
 {chr(10).join(rows)}
 
-{"Not published, as they fell short:" if rejected else "No file that was asked for fell short."}
+{"Not published:" if rejected else "Every file that was asked for is published."}
 {chr(10).join(rejected)}
 ## Use
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import re
 import shutil
 import subprocess
 
@@ -123,16 +125,97 @@ def with_weights(model, change):
     return copy
 
 
+def rejection(manifest, name):
+    """The entry of a format that was not published; nothing of it may be in the bundle."""
+    assert name not in [artifact["name"] for artifact in manifest["artifacts"]]
+    assert not [file for file in manifest["files"] if name in file]
+    (entry,) = (entry for entry in manifest["rejected"] if entry["name"] == name)
+    return entry
+
+
 def swap_classes(weights):
     return [*weights[:-2], weights[-2][:, ::-1], weights[-1][::-1]]
 
 
-def test_disagreement_fails_the_export(toy, former, monkeypatch):
+def raise_from_converter(model, images):
+    raise RuntimeError("tensorflow/lite/kernels/conv.cc:351 bias type mismatch\nNode number 3 failed to prepare.")
+
+
+def broken_file(model, images):
+    return b"no flatbuffer"
+
+
+def run_out_of_memory(model, images):
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("convert", "error", "words"),
+    [
+        (raise_from_converter, "RuntimeError", "int8 was not made: RuntimeError: tensorflow/lite/kernels/conv.cc:351"),
+        (run_out_of_memory, "MemoryError", "int8 was not made: MemoryError"),
+        (broken_file, None, "int8 was not made: "),
+    ],
+)
+def test_whatever_goes_wrong_with_one_format_the_others_are_published(
+    toy, tmp_path, monkeypatch, convert, error, words
+):
+    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", convert, calibrated=convert is broken_file))
+    manifest = toy.export(tmp_path / "bundle", formats=("int8", "float32"))
+    entry = rejection(manifest, "int8")
+    assert entry["reason"].startswith(words)
+    assert "\n" not in entry["reason"]
+    assert entry["validation"] is None
+    assert error in (None, entry["error"])
+    assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "float32"]
+    assert Classifier.load(tmp_path / "bundle").labels == ("red", "green", "blue")
+
+
+def test_a_writer_of_metadata_that_fails_rejects_its_format(toy, tmp_path, monkeypatch):
+    original = bundle.add_metadata
+
+    def fail_once(content, name, description, *arguments):
+        if description == formats.FORMATS["float16"].scheme:
+            raise KeyError(5)
+        return original(content, name, description, *arguments)
+
+    monkeypatch.setattr(bundle, "add_metadata", fail_once)
+    manifest = toy.export(tmp_path / "bundle", formats=("float32", "float16"))
+    assert rejection(manifest, "float16")["reason"] == "float16 was not made: KeyError: 5"
+
+
+def test_a_full_disk_is_no_formats_fault(toy, former, monkeypatch):
+    def convert(model, images):
+        raise OSError(errno.ENOSPC, "no space is left on the device: free some", "/tmp")
+
+    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", convert))
+    with pytest.raises(OSError, match="no space is left"):
+        toy.export(former, formats=("float32", "int8"))
+
+
+def test_the_target_decides_how_files_of_8_bits_are_deployed(toy, tmp_path):
+    pixels = keras.Input((8, 8, 3))
+    wide = keras.layers.DepthwiseConv2D(7, padding="same", use_bias=False)  # 49 taps: over what XNNPACK has
+    model = keras.Model(pixels, toy.model(wide(pixels)))
+    wide.set_weights([np.eye(7)[3][:, None, None, None] * np.eye(7)[3][None, :, None, None] * np.ones((1, 1, 3, 1))])
+    manifest = toy.export(tmp_path / "b", model=model, formats=("float32", "dynamic", "int8"), target="litert_int8")
+    assert manifest["rejected"] == []
+    _, float32, *of_8_bits = manifest["artifacts"]
+    assert float32["target"] == "litert"
+    assert "TRANSPOSE" not in float32["ops"]
+    for artifact in of_8_bits:
+        assert artifact["target"] == "litert_int8"
+        assert artifact["ops"]["TRANSPOSE"] > 0  # of the blocks
+        assert artifact["validation"]["accuracy"] == 1.0
+
+
+def test_disagreement_rejects_a_format(toy, tmp_path, monkeypatch):
     original = formats.FORMATS["int8"].convert
     other = with_weights(toy.model, swap_classes)
     monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", lambda model, images: original(other, images)))
-    with pytest.raises(ValidationError, match=r"int8 agrees with the Keras model on 33.33% of 60 images"):
-        toy.export(former, formats=("int8",))
+    entry = rejection(toy.export(tmp_path / "bundle", formats=("int8",)), "int8")
+    assert entry["error"] == "ValidationError"
+    assert entry["reason"].startswith("int8 agrees with the Keras model on 33.33% of 60 images")
 
 
 def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, monkeypatch):
@@ -149,12 +232,12 @@ def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, mon
     assert rejected["validation"]["accuracy"] == pytest.approx(1 / 3)
 
 
-def test_a_small_difference_of_a_float_form_fails_the_export(toy, no_former, monkeypatch):
+def test_a_small_difference_rejects_a_float_form(toy, tmp_path, monkeypatch):
     original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-2], 0.5 * weights[-2], 0.5 * weights[-1]])
     monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
-    with pytest.raises(ValidationError, match="float32 differs from the Keras model by up to"):
-        toy.export(no_former, formats=("float32",))
+    entry = rejection(toy.export(tmp_path / "bundle", formats=("float32",)), "float32")
+    assert entry["reason"].startswith("float32 differs from the Keras model by up to")
 
 
 @pytest.mark.parametrize(
@@ -198,21 +281,21 @@ def test_every_calibration_image_counts(toy, tmp_path):
     assert tensor["quantization"] == pytest.approx((1.0, 0)), name
 
 
-def test_nan_from_an_artifact_fails_the_export(toy, no_former, monkeypatch):
+def test_nan_rejects_a_format(toy, tmp_path, monkeypatch):
     original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-1], weights[-1] * np.nan])
     monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
-    with pytest.raises(ValidationError, match="float32 returns NaN"):
-        toy.export(no_former, formats=("float32",))
+    entry = rejection(toy.export(tmp_path / "bundle", formats=("float32",)), "float32")
+    assert entry["reason"].startswith("float32 returns NaN")
 
 
-def test_a_float_file_in_int8s_place_fails_the_export(toy, former, monkeypatch):
+def test_a_float_file_in_int8s_place_is_rejected(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", conversions.convert_float32))
-    with pytest.raises(ValidationError, match="int8's input is float32, and must be uint8"):
-        toy.export(former, formats=("int8",))
+    entry = rejection(toy.export(tmp_path / "bundle", formats=("int8",)), "int8")
+    assert entry["reason"] == "int8's input is float32, and must be uint8"
 
 
-def test_float_operators_between_integer_ends_fail_the_export(toy, former, monkeypatch):
+def test_float_operators_between_integer_ends_are_rejected(toy, tmp_path, monkeypatch):
     def convert(model, images):
         def configure(converter):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -224,15 +307,18 @@ def test_float_operators_between_integer_ends_fail_the_export(toy, former, monke
     pixels = toy.model.input
     strange = keras.Model(pixels, toy.model(pixels + 1e-3 * keras.ops.sin(pixels)))  # LiteRT's SIN is float only
     monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", convert))
-    with pytest.raises(ValidationError, match="int8 has FLOAT32 tensors, and must have none"):
-        toy.export(former, model=strange, formats=("int8",))
+    entry = rejection(toy.export(tmp_path / "bundle", model=strange, formats=("int8",)), "int8")
+    assert entry["reason"] == "int8 has FLOAT32 tensors, and must have none"
 
 
-def test_operators_that_litert_lacks_fail_the_export(toy, no_former):
+def test_of_a_model_that_litert_lacks_operators_for_the_saved_model_is_published(toy, tmp_path):
     pixels = toy.model.input
     strange = keras.Model(pixels, toy.model(pixels + 1e-3 * keras.ops.erfinv(pixels / 1000)))
-    with pytest.raises(ValueError, match="cannot be converted: LiteRT lacks Erfinv"):
-        toy.export(no_former, model=strange)
+    manifest = toy.export(tmp_path / "bundle", model=strange)
+    assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model"]
+    assert [entry["name"] for entry in manifest["rejected"]] == ["float32", "float16", "dynamic", "int8"]
+    for entry in manifest["rejected"]:
+        assert "cannot be converted: LiteRT lacks Erfinv" in entry["reason"]
 
 
 def test_nan_weights_are_named(toy, former):
@@ -247,20 +333,18 @@ def test_a_model_that_overflows_is_named(toy, no_former):
         toy.export(no_former, model=model)
 
 
-def test_images_that_do_not_span_the_pixels_are_named(toy, no_former):
-    with pytest.raises(ValidationError, match=r"pixels 0..100 instead of 0..255: calibrate with images"):
-        toy.export(no_former, formats=("int8",), calibration_images=np.minimum(toy.train_images, 100))
+def test_images_that_do_not_span_the_pixels_are_named(toy, tmp_path):
+    dim = np.minimum(toy.train_images, 100)
+    entry = rejection(toy.export(tmp_path / "bundle", formats=("int8",), calibration_images=dim), "int8")
+    assert "pixels 0..100 instead of 0..255: calibrate with images" in entry["reason"]
 
 
-def test_calibration_images_unlike_those_to_come_are_named(toy, former, tmp_path_factory):
+def test_calibration_images_unlike_those_to_come_are_named(toy, tmp_path):
     dark = np.zeros_like(toy.train_images)
     dark[:, 0, 0] = 255  # so that the pixels' own range is right
-    with pytest.raises(ValidationError, match=r"int8 cuts off .*% of the values in layer .*: the calibration"):
-        toy.export(former, formats=("int8",), calibration_images=dark)
-    other = tmp_path_factory.mktemp("other") / "bundle"
-    (rejected,) = toy.export(other, formats=("float32", "int8"), calibration_images=dark)["rejected"]
-    assert rejected["name"] == "int8"
-    assert rejected["validation"]["images"] == 60
+    entry = rejection(toy.export(tmp_path / "bundle", formats=("float32", "int8"), calibration_images=dark), "int8")
+    assert re.match(r"int8 cuts off .*% of the values in layer .*: the calibration", entry["reason"])
+    assert entry["validation"]["images"] == 60
 
 
 @pytest.mark.parametrize(
@@ -272,6 +356,7 @@ def test_calibration_images_unlike_those_to_come_are_named(toy, former, tmp_path
         ({"validation_images": np.zeros((3, 9, 8, 3), np.uint8)}, r"validation_images is uint8 \(3, 9, 8, 3\)"),
         ({"crop_fraction": 2}, "crop_fraction=2"),
         ({"formats": ("float32", "int9")}, "formats has int9: there are float32, float16, dynamic, int8"),
+        ({"target": "tensorflow"}, "target='tensorflow': choose 'litert' or 'litert_int8'"),
         ({"validation_labels": np.zeros(59, int)}, r"validation_labels has shape \(59,\)"),
         ({"validation_labels": np.zeros((60, 1), int)}, r"validation_labels has shape \(60, 1\)"),
         ({"class_names": ("red", "green", "red")}, "no two the same"),

@@ -13,7 +13,7 @@ def test_it_says_what_the_manifest_says(toy_bundle):
         assert row[2] == f"{artifact['size'] / 1000:,.0f}"
         assert row[3] == f"{artifact['validation']['top1_agreement']:.2%}"
         assert row[4] == f"{artifact['validation']['accuracy']:.2%} |"
-    assert "No file that was asked for fell short." in card
+    assert "Every file that was asked for is published." in card
     assert "README.md" in manifest["files"]
 
 
@@ -25,5 +25,5 @@ def test_files_that_fell_short_and_many_labels(toy_bundle, tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert "label 19 and 3 more." in card
     assert "label 20" not in card
-    assert "Not published, as they fell short:\n- int8 is wrong\n" in card
+    assert "Not published:\n- int8 is wrong\n" in card
     assert "is not known:" in card

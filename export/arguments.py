@@ -1,0 +1,93 @@
+"""Checks of what export_bundle is given, before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_convmixer.atomic import require_folder_name
+from keras_convmixer.classifier import as_classifier
+
+from .formats import FORMATS
+from .manifest import unlisted_files
+
+TARGETS = ("litert", "litert_int8")
+"""Deployed forms that .tflite files are converted from."""
+
+
+def check_out(out: Path) -> None:
+    """Check that a bundle may be written to `out`: a new folder, or one that holds nothing but a bundle.
+
+    Raises:
+        FileExistsError: it is a file, or a folder that holds other things.
+        ValueError: TensorFlow could not load a SavedModel from there.
+    """
+    require_folder_name(out)
+    if set("*?[]\\") & set(str(out.resolve())):
+        raise ValueError(
+            f"{out} has one of *?[]\\ in its path, where TensorFlow cannot load a SavedModel: name another"
+        )
+    foreign = unlisted_files(out) if out.is_dir() else []
+    if foreign:
+        raise FileExistsError(
+            f"{out} holds other things than a bundle ({', '.join(foreign[:3])}): name a new folder, or move them away"
+        )
+
+
+def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target: str) -> None:
+    """Check labels, names of formats and the target; raises ValueError."""
+    if (
+        isinstance(class_names, str)
+        or len(set(class_names)) != len(class_names)
+        or not all(isinstance(label, str) and label.strip() and label.splitlines() == [label] for label in class_names)
+    ):
+        raise ValueError("class_names: give strings of one line each, no two the same")
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")
+    if target not in TARGETS:
+        raise ValueError(f"target={target!r}: choose {' or '.join(map(repr, TARGETS))}")
+
+
+def exportable_classifier(model: keras.Model, class_names: tuple[str, ...]) -> keras.Model:
+    """Return the model with probabilities as output; raises ValueError where it cannot be exported."""
+    classifier = as_classifier(model)
+    shape = classifier.input_shape[1:]
+    if None in shape or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"the model takes images {shape}: export takes (height, width, 1 or 3) of one size; "
+            "rebuild it with that input_shape and the same weights"
+        )
+    if classifier.output_shape[-1] != len(class_names):
+        raise ValueError(
+            f"the model has {classifier.output_shape[-1]} classes and there are {len(class_names)} labels: "
+            "give one label for each class"
+        )
+    reduced = {layer.compute_dtype for layer in classifier.layers} - {"float32"}
+    if reduced:
+        raise ValueError(
+            f"the model computes in {', '.join(sorted(reduced))}: rebuild it under the float32 policy and load the "
+            "same weights"
+        )
+    for weight in classifier.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise ValueError(
+                f"the model's weights {weight.path} are NaN or infinite: its training diverged; train it again "
+                "with a lower learning rate, or export an earlier checkpoint"
+            )
+    return classifier
+
+
+def check_images(argument: str, images: np.ndarray, model: keras.Model) -> None:
+    """Check that an argument is uint8 images `[count, height, width, channels]` of the model's size, one or more.
+
+    Raises ValueError.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.shape[1:] != tuple(model.input_shape[1:]) or not len(images):
+        raise ValueError(
+            f"{argument} is {images.dtype} {images.shape}: give uint8 images [count, *{model.input_shape[1:]}], "
+            "at least one"
+        )
