@@ -5,11 +5,11 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_convmixer.export.flatbuffer import read_model, write_model
 from keras_convmixer.export.operators import OPERATORS
 
 ROUNDS = 7
@@ -32,11 +32,7 @@ def operator_costs(content: bytes) -> list[Cost]:
     A PAD goes with the convolution after it, into which XNNPACK takes it. Alone, an operator finds its
     input in the cache, so the sum is below the whole file's time.
     """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    for buffer in model.buffers:
-        if buffer.offset > 1:  # quantizers write weights behind the flatbuffer
-            buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
-            buffer.offset = buffer.size = 0
+    model = read_model(content)
     graph = model.subgraphs[0]
     names = [_name(model, operator) for operator in graph.operators]
     producer = {output: index for index, operator in enumerate(graph.operators) for output in operator.outputs}
@@ -97,9 +93,7 @@ def _alone(model, chain):
         operator.outputs = [numbers[tensor] for tensor in operator.outputs]
     part.operators, part.outputs = operators, list(operators[-1].outputs)
     single.subgraphs = [part]
-    builder = flatbuffers.Builder(0)
-    builder.Finish(single.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return write_model(single)
 
 
 def time_alone(content: bytes) -> float:

@@ -7,7 +7,10 @@ import zipfile
 from dataclasses import dataclass
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from .flatbuffer import check_size, read_model, write_model
 
 LABELS = "labels.txt"
 RGB, GREY = 1, 2
@@ -29,6 +32,9 @@ def add_metadata(
 
     Normalization is mean 0 and deviation 1: the file takes raw pixels 0..255. `image` is height, width, channels.
     Source: metadata_schema.fbs of MediaPipe (mediapipe/tasks/metadata), whose slots the numbers below are.
+
+    Raises:
+        ValueError: the file with its metadata would be larger than a .tflite file can be.
     """
     height, width, channels = image
     pixels = {
@@ -52,20 +58,19 @@ def add_metadata(
     builder = flatbuffers.Builder()
     builder.Finish(_table(builder, metadata), file_identifier=b"M001")
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = read_model(content)
     entry = schema.MetadataT()
     entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
     held = schema.BufferT()
-    held.data = bytes(builder.Output())
+    held.data = np.frombuffer(builder.Output(), np.uint8)
     model.buffers.append(held)
     model.metadata = [*(model.metadata or []), entry]
-    builder = flatbuffers.Builder(len(content) + len(held.data))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     # Associated files are a zip behind the model, which LiteRT does not read.
-    with io.BytesIO(bytes(builder.Output())) as file:
+    with io.BytesIO(write_model(model)) as file:
         with zipfile.ZipFile(file, "a") as archive:
             labels = zipfile.ZipInfo(LABELS)  # of 1980, the same in every export
             archive.writestr(labels, "\n".join(class_names) + "\n")
+        check_size(file.tell())
         return file.getvalue()
 
 

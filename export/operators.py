@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from ai_edge_litert import schema_py_generated as schema
 
+from .flatbuffer import read_model
+
 
 def _names(enum):
     return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
@@ -28,7 +30,7 @@ class Operators:
 
 def read_operators(content: bytes) -> Operators:
     """Read the operators of a .tflite file's bytes, all subgraphs taken together."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = read_model(content)
     counts, custom = Counter(), set()
     for graph in model.subgraphs:
         for operator in graph.operators:
