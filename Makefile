@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-peers benchmark lint clean
+.PHONY: quickstart test test-peers benchmark gpu-wheels lint clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -18,12 +18,24 @@ test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX
 benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py
 
+# For a machine with JAX, PyTorch and timm, and Python 3.12 on x86-64 Linux, whatever runs this; GPU_PYTHON=3.13 for
+# another. NumPy comes with JAX.
+GPU_PYTHON ?= 3.12
+GPU_WHEELS := keras>=3.14 absl-py h5py markdown-it-py mdurl ml-dtypes namex optree packaging pygments rich typing-extensions
+
+gpu-wheels:  ## Keras and what it asks for, as wheels to carry to a machine with a GPU and no network
+	rm -rf gpu-wheels gpu-wheels.unfinished
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) \
+		$(foreach glibc,28 27 17,--platform manylinux_2_$(glibc)_x86_64) --platform manylinux2014_x86_64 \
+		--dest gpu-wheels.unfinished $(foreach wheel,$(GPU_WHEELS),"$(wheel)")
+	mv gpu-wheels.unfinished gpu-wheels
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) gpu-wheels build dist *.egg-info
 
 $(VENV)/.train-export: setup.cfg pyproject.toml
 	@echo "Setting up $(VENV), a minute or two ..."

@@ -61,7 +61,8 @@ class Worker:
             self.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
             seconds += 30  # for importing
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(task).encode() + b"\n")
+            sent = {key: value for key, value in task.items() if key != "name"}
+            self.process.stdin.write(json.dumps(sent).encode() + b"\n")
             self.process.stdin.flush()
         line, ends = b"", time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
