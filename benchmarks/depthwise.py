@@ -1,6 +1,6 @@
 """Forms of a depthwise convolution with a large kernel, written once in keras.ops, each with its gradients.
 
-A form is a function of images and kernel, `"same"` padding, stride 1, that returns what Keras's DepthwiseConv2D returns:
+A form is a function of images and kernel that returns what Keras's DepthwiseConv2D does, with padding "same", stride 1:
 
     y = FORMS["banded 4"](x, kernel)        # x [channels, batch, height, width], kernel [k, k, channels]
     y = FORMS["shifted"](x, kernel)         # x [batch, height, width, channels]
@@ -8,14 +8,13 @@ A form is a function of images and kernel, `"same"` padding, stride 1, that retu
 `layout(name)` says which of the two layouts a form takes and returns; any float dtype, sums in float32. Kernels may be
 odd or even in size; an even one is padded by one more at the bottom and right, as Keras's and PyTorch's "same".
 
-Cost of a layer, on paper, a multiplication with its addition being one. P = batch x height x width positions, C channels,
-k the kernel's side, W the width, b rows of output a block. An activation of 2 P C bytes (bfloat16) is read or written:
+Cost of a layer, on paper; a multiplication and its addition count once. P = batch x height x width positions, C channels, k the kernel's side, W the width, b rows of output a block. An activation of 2 P C bytes (bfloat16) is read or written:
 
 | form | multiplications | activations moved forward | unit |
 |---|---|---|---|
 | keras, shifted | k k P C | 2 | vector (H100: 67 TFLOP/s in float32) |
 | pieces | k k P C | 2 pieces + 1 | vector |
-| banded b | (b + k - 1) W P C | 2 + 2 (b + k - 1) / b, and the matrix C (b + k - 1) W b W | tensor cores (990 TFLOP/s) |
+| banded b | (b + k - 1) W P C | 2 + 2 (b + k - 1) / b, and the matrix C (b + k - 1) W b W | tensor cores (990) |
 | transposed b | the same | 4 more | tensor cores |
 
 The banded forms do 4 to 8 times the multiplications on units that are 15 times as fast, and are bound by memory: the
@@ -23,6 +22,7 @@ windows cost (b + k - 1) / b activations, the matrix grows with b b. b = 4 balan
 """
 
 from functools import partial
+from itertools import pairwise
 
 from keras import ops
 
@@ -52,8 +52,8 @@ def by_pieces(x, kernel, piece: int = PIECE):
     count = -(-size // piece)
     edges = [round(size * i / count) for i in range(count + 1)]  # 9 taps in pieces of at most 5: [0, 4, 9]
     total = 0.0
-    for top, bottom in zip(edges, edges[1:], strict=False):
-        for left, right in zip(edges, edges[1:], strict=False):
+    for top, bottom in pairwise(edges):
+        for left, right in pairwise(edges):
             # The part of the padded images that these taps see: "valid" then gives height x width.
             part = padded[:, top : height + bottom - 1, left : width + right - 1]
             taps = kernel[top:bottom, left:right, :, None]
@@ -233,7 +233,7 @@ FORMS = {
 
 
 def cost(form: str, batch: int, height: int, width: int, channels: int, size: int, item: int = 2) -> dict:
-    """Return what a forward pass costs on paper: multiplications, and bytes read and written with `item` bytes a number.
+    """Return what a forward pass costs on paper: multiplications, and bytes moved at `item` bytes a number.
 
     >>> cost("keras", 64, 32, 32, 1536, 9)
     {'multiplications': 8153726976, 'bytes': 403150848}
@@ -252,5 +252,3 @@ def cost(form: str, batch: int, height: int, width: int, channels: int, size: in
     # images read, windows written and read, the matrix written and read, the result written
     moved = values + 2 * windows + 2 * matrix + padded + transposed
     return {"multiplications": (rows + size - 1) * width * padded, "bytes": item * moved}
-
-

@@ -1,10 +1,10 @@
 """Which form of a large depthwise convolution is fastest on a GPU, and how whole ConvMixers compare with timm's.
 
 `python benchmarks/gpu.py`, on a machine with one GPU, JAX, PyTorch and timm, and Keras from `make gpu-wheels`; no
-TensorFlow, no network. Measured in this order, in bfloat16: the card's matrix peak; one depthwise layer of each model in
-each form, forward and with backward; whole models in form "keras" and the two best forms; timm's models in PyTorch.
-Each result is written at once to OUT/gpu.json, with the table OUT/gpu.md. A run that was cut off goes on where it ended;
-what fails or does not fit into the time is written with its reason. `--tiny` tries the same on a CPU in seconds.
+TensorFlow, no network. Measured in this order, in bfloat16: the card's matrix peak; one depthwise layer of each model
+in each form, forward and with backward; whole models in form "keras" and the two best forms; timm's models in PyTorch.
+Each result is written at once to OUT/gpu.json, with the table OUT/gpu.md. The same command continues a run that was cut
+off; what fails or does not fit into the time is written with its reason. `--tiny` tries the same on a CPU in seconds.
 
 Processes of their own on JAX and on PyTorch do the work, so that a crash or an endless compilation ends one task only.
 Imports the standard library; the processes import keras, jax, numpy; torch, timm.
@@ -41,9 +41,16 @@ TINY_CASES = {
     "even": {"dim": 4, "depth": 2, "kernel_size": 4, "patch_size": 2, "activation": "relu"},
 }
 FULL = {"cases": CASES, "image": 224, "batches": (64, 256), "dtype": "bfloat16", "matrix": 8192, "classes": 1000}
+FULL["modes"] = ("eager", "compiled")
 TINY = {"cases": TINY_CASES, "image": 14, "batches": (2, 3), "dtype": "float32", "matrix": 64, "classes": 10}
+TINY["modes"] = ("eager",)  # compilation on a CPU takes minutes
 LAYERS_END, MODELS_END = 0.5, 0.72  # share of the time after which layers, then models on JAX, are put off
-LIMITS = {"describe": 60, "peak": 60, "layer": 30, "model": 75}  # seconds that a task may take, its compilation included
+LIMITS = {
+    "describe": 60,
+    "peak": 60,
+    "layer": 45,
+    "model": 80,
+}  # seconds that a task may take, its compilation included
 
 
 class Worker:
@@ -52,14 +59,15 @@ class Worker:
     def __init__(self, script: str, environment: dict):
         self.script, self.environment, self.process = script, environment, None
 
-    def ask(self, task: dict, seconds: float) -> dict:
-        """Return the answer, or `{"failed": why}` after a crash or `seconds`."""
+    def ask(self, task: dict, seconds: float, left: float) -> dict:
+        """Return the answer, or `{"failed": why}` after a crash, or `seconds`, or the run's last seconds `left`."""
         if self.process is None:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.environment["log"]}
             environment = {**os.environ, **self.environment["variables"]}
             command = [sys.executable, str(HERE / self.script)]
             self.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
             seconds += 30  # for importing
+        seconds = min(seconds, left)
         with contextlib.suppress(BrokenPipeError):
             sent = {key: value for key, value in task.items() if key != "name"}
             self.process.stdin.write(json.dumps(sent).encode() + b"\n")
@@ -124,7 +132,7 @@ def timm_tasks(plan: dict) -> list[dict]:
     common = {"batch": plan["batches"][0], "image": plan["image"], "dtype": plan["dtype"], "classes": plan["classes"]}
     return [
         {"kind": "model", "name": name, "mode": mode, "memory": memory, "direction": direction, **common, **case}
-        for mode in ("eager", "compiled")
+        for mode in plan["modes"]
         for name, case in plan["cases"].items()
         for direction in ("inference", "training step")
         for memory in ("nhwc", "nchw")
@@ -136,13 +144,14 @@ def best_forms(results: list[dict], name: str) -> list[str]:
 
     Transposed forms are left out where their channel-major one was measured: a whole model transposes nothing.
     """
+    layers = [r for r in results if r["kind"] == "layer"]
+    smallest = min((r["batch"] for r in layers), default=None)
     times = {}
     for direction in ("forward", "forward and backward"):  # the second, where it was measured, counts
-        for r in results:
-            same = r["kind"] == "layer" and r["name"] == name and r["direction"] == direction
-            if same and "milliseconds" in r and r["form"] != "keras" and not r["form"].startswith("transposed"):
-                if r["batch"] == min(o["batch"] for o in results if o["kind"] == "layer"):
-                    times[r["form"]] = (direction == "forward", r["milliseconds"])
+        for r in layers:
+            same = (r["name"], r["direction"], r["batch"]) == (name, direction, smallest) and "milliseconds" in r
+            if same and r["form"] != "keras" and not r["form"].startswith("transposed"):
+                times[r["form"]] = (direction == "forward", r["milliseconds"])
     found = sorted(times, key=times.get)[:2]
     return ["keras", *(found or ["banded 4", "banded 2"])]
 
@@ -166,20 +175,25 @@ class Results:
         """Record the machine; results of another card are not continued."""
         before = self.content["machine"].get("device", described.get("device"))
         if before != described.get("device"):
-            raise SystemExit(f"{self.path} is of {before}, this is {described.get('device')}: give another folder by --out")
+            raise SystemExit(
+                f"{self.path} is of {before}, this is {described.get('device')}: give another folder by --out"
+            )
         self.content["machine"] = described
         self.write()
 
-    def has(self, task: dict) -> bool:
-        """Whether a task's result is there."""
-        return any(all(r.get(key) == value for key, value in task.items()) for r in self.content["results"])
+    def has(self, task: dict, measured: bool = False) -> bool:
+        """Return whether a task's result is there, and is a measurement."""
+        same = [r for r in self.content["results"] if all(r.get(key) == value for key, value in task.items())]
+        return any("milliseconds" in r or not measured for r in same)
 
     def add(self, task: dict, answer: dict) -> None:
         """Record a task's result and write both files."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.content["results"].append({**task, **answer, "time": now})
         self.write()
-        what = " ".join(str(task[key]) for key in ("kind", "name", "batch", "form", "mode", "memory", "direction") if key in task)
+        what = " ".join(
+            str(task[key]) for key in ("kind", "name", "batch", "form", "mode", "memory", "direction") if key in task
+        )
         print(f"{what}: {gpu_report.outcome(answer)}", flush=True)
 
     def write(self) -> None:
@@ -192,7 +206,7 @@ def replace(path: Path, text: str) -> None:
     """Write a file under another name, then rename it."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def describe_card() -> dict:
@@ -210,21 +224,34 @@ def measure(out: Path, minutes: float, plan: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     results = Results(out, plan)
-    with open(out / "gpu.log", "ab") as log, tempfile.TemporaryDirectory() as cache:
+    with (out / "gpu.log").open("ab") as log, tempfile.TemporaryDirectory() as cache:
         variables = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
         jax = Worker("gpu_jax.py", {"log": log, "variables": variables})
         pytorch = Worker("gpu_pytorch.py", {"log": log, "variables": {}})
-        put_off = []
+        put_off, too_slow = [], set()
+
+        def left():
+            return minutes * 60 - (time.monotonic() - started)
 
         def run(worker, tasks, share):
             for task in tasks:
-                left = minutes * 60 - (time.monotonic() - started)
+                kind_of_task = tuple(task.get(key) for key in ("kind", "form", "mode", "direction"))
                 if results.has(task):
                     continue
-                if left < 5 or (1 - share) * minutes * 60 > left:
+                if left() < min(5, minutes * 6) or (1 - share) * minutes * 60 > left():
                     put_off.append((worker, task))
                     continue
-                results.add(task, worker.ask(task, min(LIMITS[task["kind"]], left)))
+                if kind_of_task in too_slow:  # one time-out is enough, as each costs a minute
+                    results.add(task, {"left_out": "the same took too long for another model"})
+                    continue
+                extra = {}
+                if task["kind"] == "layer":  # without the others' reference where that failed
+                    extra["compare"] = task["form"] != "keras" and results.has({**task, "form": "keras"}, measured=True)
+                whole = left() > LIMITS[task["kind"]]
+                answer = worker.ask({**task, **extra}, LIMITS[task["kind"]], left())
+                if whole and answer.get("failed", "").startswith("stopped"):
+                    too_slow.add(kind_of_task)
+                results.add(task, answer)
 
         def leave_out(tasks, why):
             for task in tasks:
@@ -232,21 +259,24 @@ def measure(out: Path, minutes: float, plan: dict) -> None:
                     results.add(task, {"left_out": why})
 
         try:
-            described = jax.ask({"kind": "describe"}, LIMITS["describe"])
-            results.set_machine({**described, "python": platform.python_version(), "card": describe_card()})
+            described = jax.ask({"kind": "describe"}, LIMITS["describe"], left())
             if "failed" in described:
                 raise SystemExit(f"JAX and Keras do not start here: {described['failed']} ({out / 'gpu.log'})")
+            before = {k: v for k, v in results.content["machine"].items() if k == "pytorch"}
+            results.set_machine({**before, **described, "python": platform.python_version(), "card": describe_card()})
             run(jax, [{"kind": "peak", "size": plan["matrix"], "dtype": plan["dtype"]}], 1)
             run(jax, layer_tasks(plan), LAYERS_END)
             forms = {name: best_forms(results.content["results"], name) for name in plan["cases"]}
             run(jax, model_tasks(plan, forms), MODELS_END)
             jax.stop()  # its memory is PyTorch's now
-            timm = pytorch.ask({"kind": "describe"}, LIMITS["describe"])
-            results.set_machine({**results.content["machine"], "pytorch": timm})
+            remaining = [task for task in timm_tasks(plan) if not results.has(task)]
+            timm = pytorch.ask({"kind": "describe"}, LIMITS["describe"], left()) if remaining and left() > 5 else {}
             if "failed" in timm:
-                leave_out(timm_tasks(plan), f"PyTorch and timm do not start here: {timm['failed']}")
+                leave_out(remaining, f"PyTorch and timm do not start here: {timm['failed']}")
             else:
-                run(pytorch, timm_tasks(plan), 1)
+                if timm:
+                    results.set_machine({**results.content["machine"], "pytorch": timm})
+                run(pytorch, remaining, 1)
             pytorch.stop()
             late, put_off = put_off, []
             # What was put off, in the time that is left: the worker of one side at a time.

@@ -26,7 +26,15 @@ def import_timm():
 
 
 def model(
-    mode: str, memory: str, direction: str, batch: int, image: int, dtype: str, activation: str, classes: int = 1000, **sizes
+    mode: str,
+    memory: str,
+    direction: str,
+    batch: int,
+    image: int,
+    dtype: str,
+    activation: str,
+    classes: int = 1000,
+    **sizes,
 ) -> dict:
     """Time inference or a training step (clipping, AdamW) of timm's model."""
     ConvMixer = import_timm().models.convmixer.ConvMixer
@@ -84,7 +92,12 @@ def describe() -> dict:
     """Return the device and the versions on this side."""
     timm = import_timm()
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
-    return {"device": name, "torch": torch.__version__, "timm": timm.__version__, "cudnn": torch.backends.cudnn.version()}
+    return {
+        "device": name,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "cudnn": torch.backends.cudnn.version(),
+    }
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def outcome(answer: dict) -> str:
         parts.append(f"{answer['tflops']:.1f} TFLOP/s")
     if answer.get("images_per_second"):
         parts.append(f"{answer['images_per_second']:,.0f} images/s")
-    if "difference" in answer:
+    if answer.get("difference") is not None:
         parts.append(f"differs by {answer['difference']:.1e}")
     return ", ".join(parts)
 
@@ -41,13 +41,15 @@ def markdown(content: dict) -> str:
     """Return gpu.md."""
     machine, results = content["machine"], content["results"]
     pytorch = machine.get("pytorch", {})
-    versions = [f"{k} {v}" for k, v in (*machine.items(), *pytorch.items()) if k in ("jax", "keras", "python", "torch", "timm")]
+    versions = [
+        f"{k} {v}" for k, v in (*machine.items(), *pytorch.items()) if k in ("jax", "keras", "python", "torch", "timm")
+    ]
     card = ", ".join(f"{key} {value}" for key, value in machine.get("card", {}).items())
     lines = ["# Depthwise convolutions and whole ConvMixers on a GPU", ""]
     lines += [f"{machine.get('device', 'unknown')}{f' ({card})' if card else ''}; {', '.join(versions)}.", ""]
     lines += [
-        f"By `python benchmarks/gpu.py`; {content['plan']['dtype']}. Medians. Difference: from form \"keras\", relative to its "
-        "norm, of outputs, or the largest of outputs and gradients. Memory: on JAX what XLA plans, on PyTorch the peak "
+        f'By `python benchmarks/gpu.py`; {content["plan"]["dtype"]}. Medians. Difference: from form "keras", over its norm, '
+        "the largest of outputs and gradients. Memory: on JAX what XLA plans, on PyTorch the peak "
         "allocated. Share: of the measured matrix peak, by the model's own multiplications, three times forward for a "
         "training step. On JAX the layers of a model run in a loop (`lax.scan`).",
         "",
