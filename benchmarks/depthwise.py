@@ -8,7 +8,8 @@ A form is a function of images and kernel that returns what Keras's DepthwiseCon
 `layout(name)` says which of the two layouts a form takes and returns; any float dtype, sums in float32. Kernels may be
 odd or even in size; an even one is padded by one more at the bottom and right, as Keras's and PyTorch's "same".
 
-Cost of a layer, on paper; a multiplication and its addition count once. P = batch x height x width positions, C channels, k the kernel's side, W the width, b rows of output a block. An activation of 2 P C bytes (bfloat16) is read or written:
+Cost of a layer, on paper; a multiplication and its addition count once. P = batch x height x width positions, C
+channels, k the kernel's side, W the width, b rows of output a block. An activation of 2 P C bytes (bfloat16) is moved:
 
 | form | multiplications | activations moved forward | unit |
 |---|---|---|---|
@@ -17,8 +18,10 @@ Cost of a layer, on paper; a multiplication and its addition count once. P = bat
 | banded b | (b + k - 1) W P C | 2 + 2 (b + k - 1) / b, and the matrix C (b + k - 1) W b W | tensor cores (990) |
 | transposed b | the same | 4 more | tensor cores |
 
-The banded forms do 4 to 8 times the multiplications on units that are 15 times as fast, and are bound by memory: the
-windows cost (b + k - 1) / b activations, the matrix grows with b b. b = 4 balances the two at 64 images.
+The banded forms do 2 to 9 times the multiplications on units that are 15 times as fast, and are bound by memory: the
+windows cost (b + k - 1) / b activations, written and read, and the matrix grows with b (b + k - 1), whatever the batch.
+On paper b = 4 is least at 64 images and b = 8 at 256. The first two rows are lower on paper, but no library's kernel
+comes near the vector units' peak: they are slower where they reach less than about 40 % of it.
 """
 
 from functools import partial

@@ -14,9 +14,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # Kernel's side, height, width: odd and even kernels; sizes that no block of rows divides, and smaller than the kernel;
 # those of ConvMixer-1536/20.
 SIZES = ((3, 7, 7), (4, 7, 6), (9, 11, 13), (2, 5, 8), (1, 3, 4), (7, 8, 8), (9, 4, 5), (9, 32, 32))
-# In bfloat16 a rounding changes a value by at most 2^-9 of it. Against the float32 layer of the same rounded inputs, the
-# forms round a result once, and pieces, or a tap's products, once more before a sum in float32; their terms may be larger
-# than the sum by what cancels, about a factor of 2 in norm: 2^-9 + 2 * 2^-9, below 2^-7.
+# In bfloat16 a rounding changes a value by at most 2^-9 of it. Against the float32 layer of the same rounded inputs,
+# the forms round a result once, and pieces, or a tap's products, once more before a sum in float32; their terms may be
+# larger than the sum by what cancels, about a factor of 2 in norm: 2^-9 + 2 * 2^-9, below 2^-7.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2**-7}
 CHANNELS, BATCH = 3, 2
 
@@ -68,8 +68,11 @@ def values_and_gradients(function, x, kernel, upstream, dtype):
     if keras.backend.backend() == "jax":
         import jax
 
-        y, gradient = jax.vjp(function, x, kernel)
-        outputs = (y, *gradient(upstream))
+        def forward_and_backward(x, kernel, upstream):
+            y, gradient = jax.vjp(function, x, kernel)
+            return y, *gradient(upstream)
+
+        outputs = jax.jit(forward_and_backward)(x, kernel, upstream)  # operation by operation takes minutes
     else:
         import tensorflow as tf
 
