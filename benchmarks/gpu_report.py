@@ -48,10 +48,10 @@ def markdown(content: dict) -> str:
     lines = ["# Depthwise convolutions and whole ConvMixers on a GPU", ""]
     lines += [f"{machine.get('device', 'unknown')}{f' ({card})' if card else ''}; {', '.join(versions)}.", ""]
     lines += [
-        f"By `python benchmarks/gpu.py`; {content['plan']['dtype']}. Medians. Difference: from form keras, over its norm, "
-        "the largest of outputs and gradients. Memory: on JAX what XLA plans, on PyTorch the peak allocated. Share: of "
-        "the measured matrix peak, by the model's own multiplications, three times forward for a training step. On JAX "
-        "the layers of a model run in a loop (`lax.scan`).",
+        f"By `python benchmarks/gpu.py`; {content['plan']['dtype']}. Medians. Difference: from form keras, over its "
+        "norm, the largest of outputs and gradients. Memory: on JAX what XLA plans, on PyTorch the peak allocated. "
+        "Share: of the measured matrix peak, by the model's own multiplications, three times forward for a "
+        "training step. On JAX the layers of a model run in a loop (`lax.scan`).",
         "",
     ]
     peaks = [r for r in results if r["kind"] == "peak" and "tflops" in r]
