@@ -31,6 +31,7 @@ from .manifest import NAME, read_manifest, sha256, write_manifest
 from .metadata import LABELS, add_metadata
 from .model_card import NAME as CARD
 from .model_card import write_model_card
+from .operator_versions import oldest_runtime
 from .operators import read_operators
 from .report import NAME as REPORT
 from .report import write_report
@@ -288,6 +289,7 @@ def _write_litert(content, folder, name, target, model_name, class_names, images
     check_litert(name, litert, operators)
     facts = {"format": "litert", "scheme": FORMATS[name].scheme, "target": target}
     facts |= {"path": path.relative_to(folder).as_posix()}
+    facts["oldest_runtime"] = oldest_runtime(content)
     facts |= {"size": len(content), "gzip_size": gzip_size(content), "sha256": sha256(path)}
     quantization = {}
     for side, tensor, values in (("input", litert.input, [0, 255]), ("output", litert.output, [0, 1])):

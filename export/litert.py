@@ -12,6 +12,9 @@ from tensorflow.lite.python.convert import ConverterError
 
 from keras_convmixer.atomic import explaining_full_disk
 
+from .batch import take_batches
+from .flatbuffer import read_model, write_model
+from .operator_versions import set_versions
 from .saved_model import write_saved_model
 
 
@@ -80,16 +83,21 @@ def _convert(model, configure):
 def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
     """Convert a SavedModel's one signature with built-in operators, as `configure` sets the converter.
 
-    Raises ValueError: it has operators that LiteRT lacks.
+    The file takes batches, see `take_batches`, and says which runtimes it needs, see `set_versions`.
+
+    Raises ValueError: it has operators that LiteRT lacks, or is larger than a .tflite file can be.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     configure(converter)
     try:
-        return converter.convert()
+        model = read_model(converter.convert())
     except ConverterError as error:
         missing = re.search(r"(?:Custom|Flex) ops: (.+)", str(error))
         reason = f"LiteRT lacks {missing[1].strip()}" if missing else str(error).strip().split("\n")[0]
         raise ValueError(
             f"the model cannot be converted: {reason}; build it of layers that LiteRT has operators for"
         ) from error
+    take_batches(model)
+    set_versions(model)
+    return write_model(model)

@@ -16,7 +16,8 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     labels = ", ".join(class_names[:SHOWN]) + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
     rows = [
         f"| {artifact['path']} | {artifact.get('scheme', 'for TF Serving')} | {artifact['size'] / 1000:,.0f} "
-        f"| {artifact['validation']['top1_agreement']:.2%} | {percent(artifact['validation']['accuracy'])} |"
+        f"| {artifact['validation']['top1_agreement']:.2%} | {percent(artifact['validation']['accuracy'])} "
+        f"| {artifact.get('oldest_runtime', '')} |"
         for artifact in manifest["artifacts"]
     ]
     rejected = [f"- {file['reason']}" for file in manifest["rejected"]]
@@ -35,8 +36,8 @@ It sees {preprocessing["height"]}x{preprocessing["width"]} pixels, {preprocessin
 Each file was run on {images:,} images that it was not calibrated with and compared with the Keras model, whose accuracy
 on them is {percent(manifest["reference_accuracy"])}:
 
-| file | what it is | kB | the Keras model's class | accuracy |
-|---|---|--:|--:|--:|
+| file | what it is | kB | the Keras model's class | accuracy | runs from |
+|---|---|--:|--:|--:|---|
 {chr(10).join(rows)}
 
 {"Not published:" if rejected else "Every file that was asked for is published."}
@@ -45,6 +46,17 @@ on them is {percent(manifest["reference_accuracy"])}:
 
 - Pictures: `convmixer predict . picture.jpg`, after `pip install 'keras-convmixer[export]'`.
 - Apps: the .tflite files take raw pixels 0..255 and hold their labels; MediaPipe Tasks reads them as they are.
+- Batches: the .tflite files take one image; for four at once, resize the input first. Another image size is refused.
+
+      from ai_edge_litert.interpreter import Interpreter
+      interpreter = Interpreter("litert/float32.tflite")
+      images, probabilities = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+      interpreter.resize_tensor_input(images["index"], [4, *images["shape"][1:]])
+      interpreter.allocate_tensors()
+      interpreter.set_tensor(images["index"], four_images)  # of images["dtype"], pixels 0..255
+      interpreter.invoke()
+      interpreter.get_tensor(probabilities["index"])  # [4, labels]
+
 - TF Serving: `docker compose up` in `serving/`; signatures serving_default, encoded and features.
 
 `manifest.json` has every file's checksum, input, output and preprocessing, and all that was measured.

@@ -28,6 +28,11 @@ class Operators:
     dtypes: frozenset[str]
 
 
+def operator_name(code: schema.OperatorCodeT) -> str:
+    """Return an operator code's name, as CONV_2D; CUSTOM for those that LiteRT lacks."""
+    return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
 def read_operators(content: bytes) -> Operators:
     """Read the operators of a .tflite file's bytes, all subgraphs taken together."""
     model = read_model(content)
@@ -35,7 +40,7 @@ def read_operators(content: bytes) -> Operators:
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
-            name = OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            name = operator_name(code)
             if name == "CUSTOM":
                 name = code.customCode.decode()
                 custom.add(name)

@@ -10,7 +10,10 @@ import numpy as np
 from litert_quantizer.qtyping import TFLOperationName as Operation
 from litert_quantizer.quantizer import Quantizer
 
+from .dense_scales import scale_behind_dense_layers
+from .flatbuffer import read_model, write_model
 from .litert import convert_float32
+from .operator_versions import set_versions
 
 WEIGHTED = (Operation.CONV_2D, Operation.DEPTHWISE_CONV_2D, Operation.FULLY_CONNECTED)
 
@@ -54,4 +57,8 @@ def _weights_only(content, bits):
 
 def _quantized(quantizer):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return bytes(quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
+        content = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+    model = read_model(bytes(content))
+    scale_behind_dense_layers(model)
+    set_versions(model)
+    return write_model(model)

@@ -47,8 +47,9 @@ def test_tensors_and_weights(toy_bundle):
     assert found.inputs[0].items() >= {"shape": [1, 8, 8, 3], "dtype": "uint8"}.items()
     assert found.inputs[0]["quantization"] == {"scale": pytest.approx(1.0), "zero_point": 0}
     assert set(found.weights) == {"int8", "int32"}
-    # Patch embedding, two layers' depthwise and pointwise kernels, four normalizations, classifier.
-    assert found.weights["int8"] == 12 * 8 + 2 * (9 * 8 + 64) + 4 * 8 + 24
+    # Patch embedding, two layers' depthwise and pointwise kernels, four normalizations, classifier; zeros that
+    # check the image's height and width.
+    assert found.weights["int8"] == 12 * 8 + 2 * (9 * 8 + 64) + 4 * 8 + 24 + 8 + 8 * 3
     assert inspect(toy_bundle / "litert/float32.tflite").inputs[0]["quantization"] is None
 
 

@@ -63,6 +63,7 @@ def test_it_says_what_the_manifest_says_and_loads_nothing(toy_bundle):
             f"{artifact['validation']['top1_agreement']:.2%}",
             f"{artifact['validation']['accuracy']:.2%}",
             f"{artifact['validation']['max_difference']:.2g}",
+            artifact.get("oldest_runtime", ""),
         ]
     layers = manifest["layer_errors"]["layers"]
     assert [row[:3] for row in found.tables["layers"][1:]] == [

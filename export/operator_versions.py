@@ -1,0 +1,247 @@
+"""Write into a .tflite file the operator versions that it uses, and the oldest runtime that has them all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from .flatbuffer import read_model
+from .operators import DTYPES, operator_name
+
+QUANTIZED = {"INT8", "UINT8", "INT16", "INT4"}
+METADATA = b"min_runtime_version"
+METADATA_BYTES = 16
+RUNTIMES = {
+    "tflite-runtime 2.14.0": "2.14.0",
+    "ai-edge-litert 1.0.1": "2.18.0",
+    "ai-edge-litert 1.2.0": "2.19.0",
+    "ai-edge-litert 1.4.0": "2.20.0",
+}
+"""Runtimes that every format was run on (tests/export/test_runtimes.py), oldest first, each with the TensorFlow version
+whose operators it has."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operator of a file as its version depends on it: the names of its tensors' dtypes, and what they are."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    rank: int
+    """Of the first input."""
+    per_channel: bool
+    """A constant with a scale for each channel is among the inputs or outputs."""
+    grouped: bool
+    """The weights have fewer input channels than the input, in a CONV_2D."""
+    asymmetric: bool
+    """Inputs of a hybrid kernel are quantized with a zero point."""
+
+
+def _by_dtype(int8: int, int16: int | None = None, deep: int = 1) -> Callable[[Use], int | None]:
+    """A version that depends on the first input's dtype; `deep` where it has more than 4 dimensions."""
+
+    def version(use):
+        found = {"INT8": int8, "UINT8": 1, "INT16": int16}.get(
+            next((dtype for dtype in use.inputs if dtype != "INT32"), "")
+        )
+        return found and max(found, deep if use.rank > 4 else 1)
+
+    return version
+
+
+def _convolution(hybrid, per_channel, int8, int4, int16):
+    def version(use):
+        found = {
+            ("FLOAT32", "INT8"): per_channel if use.per_channel else hybrid,
+            ("INT8", "INT8"): int8,
+            ("INT8", "INT4"): int4,
+            ("INT16", "INT8"): int16,
+        }.get(use.inputs[:2])
+        return found and max(found, 6 if use.grouped else 1)
+
+    return version
+
+
+def _fully_connected(use):
+    hybrid = 12 if use.per_channel else 9 if use.asymmetric else 3
+    return {("FLOAT32", "INT8"): hybrid, ("INT8", "INT8"): 4, ("INT8", "INT4"): 10, ("INT16", "INT8"): 7}.get(
+        use.inputs[:2]
+    )
+
+
+def _dequantize(use):
+    return {"INT8": 5 if use.per_channel else 2, "UINT8": 1, "INT16": 3, "INT4": 6}.get(use.inputs[0])
+
+
+def _quantize(use):
+    return 3 if use.per_channel else {"INT16": 2, "INT8": 1, "UINT8": 1}.get(use.outputs[0])
+
+
+VERSIONS: dict[str, Callable[[Use], int | None]] = {
+    "CONV_2D": _convolution(2, 5, 3, 7, 4),
+    "DEPTHWISE_CONV_2D": _convolution(4, 6, 3, 7, 5),
+    "FULLY_CONNECTED": _fully_connected,
+    "DEQUANTIZE": _dequantize,
+    "QUANTIZE": _quantize,
+    "ADD": _by_dtype(2, 3),
+    "SUB": _by_dtype(2, 5),
+    "MUL": _by_dtype(3, 4),
+    "AVERAGE_POOL_2D": _by_dtype(2, 3),
+    "MAX_POOL_2D": _by_dtype(2, 3),
+    "MEAN": _by_dtype(2, 3),
+    "SUM": _by_dtype(2),
+    "REDUCE_MAX": _by_dtype(2, 3),
+    "SOFTMAX": _by_dtype(2, 3),
+    "RELU": _by_dtype(2, 3),
+    "RELU6": _by_dtype(2, 3),
+    "LEAKY_RELU": _by_dtype(1, 2),
+    "PRELU": _by_dtype(1),
+    "LOGISTIC": _by_dtype(2, 3),
+    "TANH": _by_dtype(2, 3),
+    "GELU": _by_dtype(2, 2),
+    "HARD_SWISH": _by_dtype(1),
+    "RSQRT": _by_dtype(2, 3),
+    "SQUARED_DIFFERENCE": _by_dtype(2),
+    "MAXIMUM": _by_dtype(2, 4),
+    "MINIMUM": _by_dtype(2, 4),
+    "PAD": _by_dtype(2, 3, deep=4),
+    "PADV2": _by_dtype(2, 3, deep=4),
+    "CONCATENATION": _by_dtype(2, 3),
+    "SPLIT": _by_dtype(2, 4),
+    "PACK": _by_dtype(2, 3),
+    "SLICE": _by_dtype(2, 4, deep=5),
+    "STRIDED_SLICE": _by_dtype(2, 4, deep=4),
+    "TRANSPOSE": _by_dtype(2, 5, deep=4),
+    "RESIZE_BILINEAR": _by_dtype(3, 4),
+    "RESIZE_NEAREST_NEIGHBOR": _by_dtype(3, 4),
+    "BATCH_MATMUL": _by_dtype(2, 3),
+    "RESHAPE": _by_dtype(1, 1),
+    "SQUEEZE": _by_dtype(1, 1),
+    "EXPAND_DIMS": _by_dtype(1, 1),
+}
+"""Version of each operator on quantized tensors. Source: TensorFlow's op_version.cc, and its kernels where that says 1
+of what the first kernels refuse (int16 activations with int8 weights)."""
+
+SINCE = {
+    "2.3.0": "AVERAGE_POOL_2D 3, MAX_POOL_2D 3, CONV_2D 4, DEPTHWISE_CONV_2D 5 6, CONCATENATION 3, FULLY_CONNECTED 7 "
+    "9, LEAKY_RELU 2, LOGISTIC 3, MAXIMUM 4, MINIMUM 4, MUL 4, PACK 3, SOFTMAX 3, SPLIT 4, TANH 3, TRANSPOSE 4, "
+    "BATCH_MATMUL 2, RESIZE_NEAREST_NEIGHBOR 3",
+    "2.4.0": "ADD 3, CONV_2D 5, MEAN 3, PAD 3, PADV2 3, SLICE 4, SUB 5, TRANSPOSE 5, BATCH_MATMUL 3, "
+    "RESIZE_NEAREST_NEIGHBOR 4",
+    "2.5.0": "REDUCE_MAX 3, RELU 3, RELU6 3, RESIZE_BILINEAR 4, RSQRT 2, SQUARED_DIFFERENCE 2, SLICE 5",
+    "2.6.0": "PAD 4, PADV2 4",
+    "2.7.0": "DEQUANTIZE 5, QUANTIZE 3",
+    "2.9.0": "CONV_2D 6, GELU 1 2",
+    "2.11.0": "CONV_2D 7, DEPTHWISE_CONV_2D 7, FULLY_CONNECTED 10",
+    "2.15.0": "RSQRT 3",
+    "2.17.0": "FULLY_CONNECTED 12",
+    "2.18.0": "DEQUANTIZE 6",
+}
+"""TensorFlow version from which a runtime has an operator's versions. Source: TensorFlow's runtime_version.cc."""
+_SINCE = {
+    (name, int(version)): since
+    for since, entries in SINCE.items()
+    for name, *versions in (entry.split() for entry in entries.split(", "))
+    for version in versions
+}
+KERNELS = {("GELU", "INT16"): "2.20.0"}
+"""TensorFlow version of a kernel that came without an operator version: older runtimes load it and fail in invoke."""
+
+
+def set_versions(model: schema.ModelT) -> None:
+    """Raise operator versions to what a model's operators use, and `min_runtime_version` to the runtime that has them.
+
+    Converters write versions before a quantizer changes the tensors. A runtime that lacks a kernel then runs another
+    one and answers wrongly: tflite-runtime 2.14 ignores all scales but the first of an int8 dense layer.
+    Operators on floats keep the version that TensorFlow's converter wrote.
+
+    Example:
+        model = read_model(content)
+        set_versions(model)
+        content = write_model(model)
+
+    Raises:
+        ValueError: an operator's version for its tensors' dtypes is not known.
+    """
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            code.version = max(code.version, _version(operator_name(code), _use(graph, operator)))
+    required = min_runtime_version(model)
+    entry = next((entry for entry in model.metadata or () if entry.name == METADATA), None)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = METADATA, len(model.buffers)
+        model.buffers.append(schema.BufferT())
+        model.metadata = [*(model.metadata or []), entry]
+    model.buffers[entry.buffer].data = np.frombuffer(required.encode().ljust(METADATA_BYTES, b"\0"), np.uint8)
+
+
+def min_runtime_version(model: schema.ModelT) -> str:
+    """Return the TensorFlow version, as "2.14.0", of the oldest runtime that has every kernel a model uses."""
+    written = [
+        bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode()
+        for entry in model.metadata or ()
+        if entry.name == METADATA and model.buffers[entry.buffer].data is not None
+    ]
+    needed = {"1.5.0", *filter(None, written)}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            name, dtype = operator_name(code), _use(graph, operator).inputs[:1]
+            needed.add(_SINCE.get((name, code.version), "1.5.0"))
+            needed.add(KERNELS.get((name, *dtype), "1.5.0"))
+    return max(needed, key=_numbers)
+
+
+def oldest_runtime(content: bytes) -> str:
+    """Return the oldest of `RUNTIMES` that runs a .tflite file, as "tflite-runtime 2.14.0".
+
+    A file that none of these runs needs the ai-edge-litert that is installed here, on which it was validated.
+    """
+    required = _numbers(min_runtime_version(read_model(content)))
+    fitting = (name for name, version in RUNTIMES.items() if _numbers(version) >= required)
+    return next(fitting, f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}")
+
+
+def _numbers(version):
+    return tuple(map(int, version.split(".")))
+
+
+def _version(name, use):
+    if not QUANTIZED & {*use.inputs, *use.outputs}:
+        return 1
+    version = VERSIONS[name](use) if name in VERSIONS else None
+    if version is None:
+        raise ValueError(
+            f"{name} of {', '.join(use.inputs)} to {', '.join(use.outputs)} is not among the operators whose oldest "
+            "runtime is known: leave this format out, or build the model of other layers"
+        )
+    return version
+
+
+def _use(graph, operator):
+    def names(tensors):
+        return tuple(DTYPES[graph.tensors[tensor].type] for tensor in tensors if tensor >= 0)
+
+    inputs = [graph.tensors[tensor] for tensor in operator.inputs if tensor >= 0]
+    outputs = [graph.tensors[tensor] for tensor in operator.outputs]
+    shapes = [() if tensor.shape is None else tuple(tensor.shape) for tensor in inputs]
+    return Use(
+        inputs=names(operator.inputs),
+        outputs=names(operator.outputs),
+        rank=len(shapes[0]) if shapes else 0,
+        # A bias has one too, beside weights that have.
+        per_channel=any(_scales(tensor) > 1 for tensor in (*inputs[:2], *outputs)),
+        grouped=len(shapes) > 1 and [len(shape) for shape in shapes[:2]] == [4, 4] and shapes[0][3] != shapes[1][3],
+        asymmetric=bool(getattr(operator.builtinOptions, "asymmetricQuantizeInputs", False)),
+    )
+
+
+def _scales(tensor):
+    found = tensor.quantization and tensor.quantization.scale
+    return 0 if found is None else len(found)
