@@ -261,10 +261,14 @@ def test_mediapipe_reads_both_kinds(multi, binary, pictures, mediapipe):  # noqa
 
 
 def statistics_of(model, seed=0):
-    """Give every normalization statistics as of training, so that folding them is no identity."""
+    """Give every normalization statistics of noise, and random scales, so that folding them is no identity."""
     random = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
+    normalizations = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    for layer in normalizations:
+        layer.momentum = 0.0
+    model(random.uniform(0, 255, (16, *model.input_shape[1:])).astype("float32"), training=True)
+    for layer in normalizations:
+        if layer.weights:
             gamma, _, mean, variance = layer.get_weights()
             size = len(gamma)
             layer.set_weights(
@@ -289,7 +293,7 @@ def wide(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ConvMixer-256"])
+@pytest.mark.parametrize("kind", ["ConvMixer-256", "MobileNetV3Small"])
 @pytest.mark.parametrize("units", [1, 5])
 def test_heads_of_sigmoids_on_models_of_real_width(kind, units, tmp_path):
     body = wide(kind)
@@ -324,6 +328,9 @@ def test_heads_of_sigmoids_on_models_of_real_width(kind, units, tmp_path):
     published = {artifact["name"]: artifact["validation"] for artifact in manifest["artifacts"]}
     print(kind, units, published, manifest["rejected"])
     assert manifest["outputs"]["kind"] == ("binary" if units == 1 else "multi-label")
-    assert manifest["rejected"] == []
-    assert set(published) == {"saved_model", *QUANTIZED}
+    if kind == "ConvMixer-256":
+        assert set(published) == {"saved_model", *QUANTIZED}
+    else:  # untrained, it loses its decisions in 8 bits: its files are made and run, and fall short by their numbers
+        assert {"saved_model", "float32"} <= set(published)
+        assert all(file["validation"] for file in manifest["rejected"])
     assert published["float32"]["accuracy"] == manifest["reference_accuracy"] == 1.0

@@ -88,6 +88,9 @@ PROBABILITIES = {
     "one-hot": ending(lambda x: ops.one_hot(ops.argmax(x, -1), 3)),
     "average": on_two_views(lambda a, b: L.Average()([a, b]), "softmax"),
     "half of a sum": on_two_views(lambda a, b: (a + b) / 2, "softmax"),
+    "half of a sum in bfloat16": on_two_views(
+        lambda a, b: ops.cast(ops.cast((a + b) / 2, "bfloat16"), "float32"), "softmax"
+    ),
     "mean of a stack": on_two_views(lambda a, b: ops.mean(ops.stack([a, b], 1), 1), "softmax"),
     "averaged positions": convolutional("softmax"),
     "merged classes": with_dense(MERGING),
@@ -124,7 +127,7 @@ LOGITS = {
 
 @pytest.mark.parametrize("model", LOGITS.values(), ids=LOGITS)
 def test_logits_get_a_softmax(model):
-    found = as_classifier(model)
+    found = as_classifier(model, images=IMAGES)  # so that its values are looked at in any case
     assert (found.returns.kind, found.returns.added) == ("single-label", "softmax")
     np.testing.assert_allclose(predict(found, IMAGES), ops.softmax(model(IMAGES.astype("float32"))), atol=1e-6)
 
