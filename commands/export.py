@@ -36,6 +36,10 @@ def export(
     calibration: argument(str | None, "FOLDER|FILE.npz|NAME[:SPLIT]", "the training images") = None,
     calibration_images: int = 500,
     validation_images: int = 2000,
+    output_kind: argument(
+        Literal["single-label", "multi-label", "binary"] | None, "KIND", "what the model's end says"
+    ) = None,
+    threshold: float = 0.5,
     verbose: bool = False,
 ) -> None:
     """Export a trained model as a bundle: SavedModel and TFLite files, each checked against the model.
@@ -59,6 +63,9 @@ def export(
             file of uint8 images, or a name of tensorflow-datasets with train, which is the default, validation or test.
         calibration_images: how many images int8 and int16x8 take their ranges from; all where there are fewer.
         validation_images: how many test images each file is compared with the model on, likewise.
+        output_kind: what a model of logits tells: single-label, one of its classes; multi-label, each label for itself;
+            binary, yes or no by one output. A softmax or sigmoid at its end says it already.
+        threshold: least probability with which a label is given, by multi-label and binary models.
         verbose: show tracebacks and TensorFlow's own log.
     """
     for option, count in (("calibration", calibration_images), ("validation", validation_images)):
@@ -92,6 +99,10 @@ def export(
         target=target,
         qat_int8=trained,
         crop_fraction=preprocessing.crop_fraction,
+        output_kind=output_kind,
+        threshold=threshold,
+        # Other pictures than the run's own may be harder.
+        expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.dataset) else None,
     )
     tables.print_bundle(out, manifest)
     for file in manifest["rejected"]:
@@ -250,7 +261,7 @@ def predict(
         for path in progress.track(images, task_id=task):
             try:
                 answers.append((path, classify(path, top)))
-                line = {"file": str(path), "predictions": [vars(prediction) for prediction in answers[-1][1]]}
+                line = {"file": str(path), "predictions": [prediction.facts() for prediction in answers[-1][1]]}
             except (OSError, ValueError) as error:
                 failures.append(sentence(error))
                 line = {"file": str(path), "error": failures[-1]}

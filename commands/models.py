@@ -54,9 +54,10 @@ def evaluate(
             dataset = load_dataset(data, run.preprocessing, class_names, progress, data_dir_of(run, data_dir))
             class_names, split = dataset.class_names, dataset.test
             images = f"the {len(split):,} test images of {data}"
-    if len(class_names) != run.model.output_shape[-1]:
+    classes = max(run.model.output_shape[-1], 2)  # one output tells two classes apart
+    if len(class_names) != classes:
         raise ValueError(
-            f"{data} has {len(class_names)} labels, and the model has {run.model.output_shape[-1]} classes: write the "
+            f"{data} has {len(class_names)} labels, and the model has {classes} classes: write the "
             f"label of each class, one a line, to {model.with_name('labels.txt')}"
         )
     result = evaluate(run.model, split)

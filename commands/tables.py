@@ -239,9 +239,17 @@ def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pict
 
 
 def print_predictions(answers: list[tuple[Path, tuple]]) -> None:
-    """Print each picture's most probable labels; `answers` are pictures with what a `Classifier` returned."""
+    """Print each picture's labels; `answers` are pictures with what a `Classifier` returned.
+
+    Where labels have to be over a threshold, a column says which are.
+    """
+    present = {True: "yes", False: "no", None: ""}
     rows = []
     for path, best in answers:
         for rank, prediction in enumerate(best):
-            rows.append(("" if rank else str(path), prediction.label, f"{prediction.probability:.1%}"))
-    print_table(None, ("picture", "label", "probability"), rows)
+            row = ("" if rank else str(path), prediction.label, f"{prediction.probability:.1%}")
+            rows.append((*row, present[prediction.present]))
+    columns = ("picture", "label", "probability", "present")
+    if all(prediction.present is None for _, best in answers for prediction in best):
+        columns, rows = columns[:3], [row[:3] for row in rows]
+    print_table(None, columns, rows)

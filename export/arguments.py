@@ -10,6 +10,7 @@ import numpy as np
 from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.classifier import as_classifier
 
+from .decision import BINARY
 from .formats import FORMATS
 from .manifest import unlisted_files
 
@@ -51,16 +52,28 @@ def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target
         raise ValueError(f"target={target!r}: choose {' or '.join(map(repr, TARGETS))}")
 
 
-def exportable_classifier(model: keras.Model, class_names: tuple[str, ...]) -> keras.Model:
-    """Return the model with probabilities as output; raises ValueError where it cannot be exported."""
-    classifier = as_classifier(model)
+def exportable_classifier(
+    model: keras.Model, class_names: tuple[str, ...], kind: str | None = None, images: np.ndarray | None = None
+) -> keras.Model:
+    """Return the model with probabilities as output; raises ValueError where it cannot be exported.
+
+    `kind` and `images` are what `as_classifier` takes; images of another shape than the model's are not looked at.
+    """
+    fitting = np.ndim(images) == 4 and np.shape(images)[1:] == tuple(getattr(model, "input_shape", ())[1:])
+    classifier = as_classifier(model, kind, images if fitting else None)
     shape = classifier.input_shape[1:]
     if None in shape or shape[-1] not in (1, 3):
         raise ValueError(
             f"the model takes images {shape}: export takes (height, width, 1 or 3) of one size; "
             "rebuild it with that input_shape and the same weights"
         )
-    if classifier.output_shape[-1] != len(class_names):
+    if classifier.returns.kind == BINARY:
+        if len(class_names) not in (1, 2):
+            raise ValueError(
+                f"the model has one output and there are {len(class_names)} labels: give the negative and the positive "
+                "one, or the positive one alone"
+            )
+    elif classifier.output_shape[-1] != len(class_names):
         raise ValueError(
             f"the model has {classifier.output_shape[-1]} classes and there are {len(class_names)} labels: "
             "give one label for each class"

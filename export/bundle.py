@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import shutil
 import sys
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from keras_convmixer.images import Preprocessing
 
 from .arguments import check_choices, check_images, check_out, exportable_classifier
 from .benchmarking import QUICK_THREADS, processor, quick_latencies
+from .decision import BINARY, SINGLE, Decision, checked_labels, stated_kind
 from .formats import FORMATS, gzip_size
 from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
@@ -33,6 +35,7 @@ from .model_card import NAME as CARD
 from .model_card import write_model_card
 from .operator_versions import oldest_runtime
 from .operators import read_operators
+from .reference import check_reference
 from .report import NAME as REPORT
 from .report import write_report
 from .saved_model import INPUT, OUTPUT, SavedModel
@@ -73,6 +76,9 @@ def export_bundle(
     target: str = "litert",
     qat_int8: bytes | None = None,
     crop_fraction: float = 1.0,
+    output_kind: str | None = None,
+    threshold: float = 0.5,
+    expected_accuracy: float | None = None,
     verbose: bool = True,
 ) -> dict:
     """Export a classifier that takes pixels 0..255 as a bundle; return its manifest.
@@ -90,17 +96,24 @@ def export_bundle(
 
     A .tflite file that cannot be made, or that falls short of its format's requirements, is left out; the manifest
     lists it under "rejected" with the reason, and the others are published. Where the model or its SavedModel is at
-    fault, or when the process is killed, nothing is published and a former bundle stays as it was. Logits are turned
-    into probabilities.
+    fault, or when the process is killed, nothing is published and a former bundle stays as it was.
+
+    Logits are turned into probabilities, and what is probabilities already stays as it is: see `outputs.outputs_of`,
+    whose decision the manifest has under "outputs". A softmax gives one label of several ("single-label"), sigmoids
+    give each label that is over the threshold ("multi-label"), a single sigmoid says yes or no ("binary"). Where the
+    Keras model does not know the validation images the export stops: see `reference.check_reference`.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
-            `[batch, classes]`.
+            `[batch, classes]` or, of a binary model, `[batch, 1]`; float32 or integer pixels in, float32 out.
         out: the bundle's folder; a former bundle there is replaced.
-        class_names: the labels, in the order of the classes; each one line, no two the same.
+        class_names: the labels, in the order of the classes; each one line, no two the same. Of a binary model the
+            negative one and the positive one, or the positive one alone.
         calibration_images: uint8 `[count, height, width, channels]`, for the ranges of int8.
         validation_images: likewise, none of them among the calibration images.
-        validation_labels: int `[count]`, to measure accuracy too.
+        validation_labels: to measure accuracy too. Int `[count]`; of a multi-label model 0 and 1 `[count, labels]`, or
+            int `[count]` where each image has one label, which is to be the most probable; of a binary model 0 and 1
+            `[count]`.
         calibration_source: what the calibration images are, for the manifest.
         calibration_seed: with which they were chosen, likewise.
         calibration_skipped: a sentence for each that could not be read, likewise.
@@ -110,12 +123,18 @@ def export_bundle(
             formats are always deployed for "litert".
         qat_int8: what `quantization_aware` made of this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
+        output_kind: "single-label", "multi-label" or "binary", for a model of logits, which look the same. None takes
+            what the end of the model says, else the compiled loss (BinaryCrossentropy(from_logits=True)), else labels
+            `[count, labels]` with none or several in a row, else "single-label".
+        threshold: least probability, 0..1, with which a multi-label or binary model gives a label.
+        expected_accuracy: what the model reached when it was trained, 0..1; export stops where it is far below.
         verbose: show progress on stderr.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
         FileExistsError: `out` is a file, or a folder that is no bundle.
-        ValidationError: the SavedModel does not compute what the model does.
+        ValidationError: the Keras model does not know the validation images, or the SavedModel does not compute what
+            it does.
         ValueError: the model or the images do not fit.
         OSError: the disk is full.
     """
@@ -126,18 +145,23 @@ def export_bundle(
     check_choices(class_names, formats, target)
     if "qat_int8" in formats and qat_int8 is None:
         raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
-    model = exportable_classifier(model, class_names)
+    kind = output_kind or stated_kind(validation_labels)
+    model = exportable_classifier(model, class_names, kind, validation_images)
+    decision = Decision(model.returns.kind, None if model.returns.kind == SINGLE else threshold)
     check_images("calibration_images", calibration_images, model)
     check_images("validation_images", validation_images, model)
-    if validation_labels is not None and np.shape(validation_labels) != (len(validation_images),):
-        raise ValueError(
-            f"validation_labels has shape {np.shape(validation_labels)}: give one class number for each of the "
-            f"{len(validation_images)} validation_images"
-        )
+    if validation_labels is not None:
+        images, classes = len(validation_images), model.output_shape[-1]
+        validation_labels = checked_labels(decision.kind, validation_labels, images, classes)
+    if expected_accuracy is not None and not 0 <= expected_accuracy <= 1:
+        raise ValueError(f"expected_accuracy={expected_accuracy}: give a share, 0..1")
     seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction)
     preprocessing = seen.facts()
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32, which is no reference to compare with
         reference = predict(model, validation_images)
+    doubts = check_reference(model, decision, validation_images, reference, validation_labels, expected_accuracy)
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)
 
     with progress_bar(verbose) as progress, atomic_folder(out) as folder:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
@@ -145,7 +169,7 @@ def export_bundle(
 
         def add(name, write, source, *arguments, layers=None):
             facts, probabilities = write(source, folder, *arguments, validation_images)
-            measured = validate(name, reference, probabilities, validation_labels, layers)
+            measured = validate(name, reference, probabilities, validation_labels, layers, decision)
             artifacts.append({"name": name, **facts, "preprocessing": preprocessing, "validation": asdict(measured)})
 
         @functools.cache
@@ -155,7 +179,8 @@ def export_bundle(
 
         progress.update(task, description="exporting saved_model")
         version = max(_keep_versions(out, folder), default=0) + 1
-        add("saved_model", _write_saved_model, deployed_for("tensorflow"), name, version, class_names, seen)
+        add("saved_model", _write_saved_model, deployed_for("tensorflow"), name, version, class_names, seen, decision)
+        scored = class_names[-1:] if decision.kind == BINARY else class_names  # MediaPipe: a label for each score
         write_serving_files(folder, name)
         progress.advance(task)
         for format in formats:
@@ -166,7 +191,7 @@ def export_bundle(
                 if FORMATS[format].calibrated:
                     layers = layer_errors(file.deployed, file.content, validation_images)
                     files[format] = file = replace(file, layers=layers)
-                add(format, _write_litert, file.content, format, made_for, name, class_names, layers=file.layers)
+                add(format, _write_litert, file.content, format, made_for, name, scored, layers=file.layers)
             except Exception as error:  # converters, quantizers and interpreters raise errors of any type
                 if getattr(error, "errno", None) == errno.ENOSPC:
                     raise
@@ -184,13 +209,15 @@ def export_bundle(
             "versions": _versions(),
             "model": {"name": name, "parameters": model.count_params()},
             "labels": LABELS,
+            "outputs": {**decision.facts(), "added": model.returns.added, "reason": model.returns.reason},
+            "warnings": doubts,
             "calibration": {
                 "images": len(calibration_images),
                 "source": calibration_source,
                 "seed": calibration_seed,
                 "skipped": list(calibration_skipped),
             },
-            "reference_accuracy": accuracy(reference, validation_labels),
+            "reference_accuracy": accuracy(reference, validation_labels, decision),
             "artifacts": artifacts,
             "rejected": rejected,
             "layer_errors": layers,
@@ -244,10 +271,10 @@ def _keep_versions(out, folder):
     return [int(path.name) for path in former]
 
 
-def _write_saved_model(model, folder, name, version, class_names, preprocessing, images):
+def _write_saved_model(model, folder, name, version, class_names, preprocessing, decision, images):
     place = f"{SAVED_MODELS}/{version}"
     path = folder / place
-    write_serving_model(model, path, served_name(name), class_names, preprocessing)
+    write_serving_model(model, path, served_name(name), class_names, preprocessing, decision)
     written = SavedModel(path)
     check_dtypes("saved_model", written.input["dtype"], written.output["dtype"])
     probabilities = written(images)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.classifier import as_classifier
+from keras_convmixer.classifier import as_classifier, require_single_label
 from keras_convmixer.deployment import deploy
 
 from .formats import FORMATS, gzip_size
@@ -111,7 +111,9 @@ def _trained(model, steps, wrap: Callable, train: Callable, strip: Callable) -> 
     from .legacy_keras import tf_keras
     from .twin import twin
 
-    deployed = deploy(as_classifier(model), "litert", verified=False)
+    classifier = as_classifier(model)
+    require_single_label(classifier, "training for compression")
+    deployed = deploy(classifier, "litert", verified=False)
     copy = twin(deployed)
     wrapped = tf_keras.models.clone_model(
         copy, clone_function=lambda layer: wrap(layer) if type(layer).__name__ in CHANGED else layer

@@ -29,13 +29,20 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
         interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     (image_tensor,) = interpreter.get_input_details()
-    layers = {layer.name: layer for layer in deployed.layers[1:-1]}
+    # A model inside the model, which a graph calls twice, has no one output in it.
+    layers = {
+        layer.name: layer
+        for layer in deployed.layers[1:-1]
+        if len(layer._inbound_nodes) == 1 and not isinstance(layer, keras.Model)
+    }
     found = {}
     for node in interpreter._get_ops_details():
         tensor = interpreter._get_tensor_details(int(node["outputs"][0]), 0)
         name = _layer_of(tensor["name"], layers)
         if name and node["op_name"] != "DELEGATE" and tuple(tensor["shape"][1:]) == layers[name].output.shape[1:]:
             found[name] = node["op_name"], tensor  # a layer's last operator is its output
+    if not found:
+        return []
     outputs = keras.Model(deployed.input, [layers[name].output for name in found])
     squares = {name: np.zeros(2) for name in found}
     clipped = {name: [] for name in found}

@@ -20,6 +20,8 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
         f"| {artifact.get('oldest_runtime', '')} |"
         for artifact in manifest["artifacts"]
     ]
+    names = list(manifest["artifacts"][0].get("signatures", ()))
+    signatures = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
     rejected = [f"- {file['reason']}" for file in manifest["rejected"]]
     text = f"""\
 ---
@@ -29,14 +31,14 @@ pipeline_tag: image-classification
 
 # {manifest["model"]["name"]}
 
-An image classifier with {manifest["model"]["parameters"]:,} parameters and {len(class_names)} labels: {labels}.
+{title(manifest)} with {manifest["model"]["parameters"]:,} parameters and {len(class_names)} labels: {labels}.
 It sees {preprocessing["height"]}x{preprocessing["width"]} pixels, {preprocessing["colours"]}: a picture's centre, of
-{preprocessing["crop_fraction"]:.0%} of its shorter side.
+{preprocessing["crop_fraction"]:.0%} of its shorter side. {meaning(manifest, class_names)}
 
 Each file was run on {images:,} images that it was not calibrated with and compared with the Keras model, whose accuracy
 on them is {percent(manifest["reference_accuracy"])}:
 
-| file | what it is | kB | the Keras model's class | accuracy | runs from |
+| file | what it is | kB | {agreement(manifest)} | accuracy | runs from |
 |---|---|--:|--:|--:|---|
 {chr(10).join(rows)}
 
@@ -57,11 +59,41 @@ on them is {percent(manifest["reference_accuracy"])}:
       interpreter.invoke()
       interpreter.get_tensor(probabilities["index"])  # [4, labels]
 
-- TF Serving: `docker compose up` in `serving/`; signatures serving_default, encoded and features.
+- TF Serving: `docker compose up` in `serving/`; signatures {signatures}.
 
 `manifest.json` has every file's checksum, input, output and preprocessing, and all that was measured.
 """
     (bundle / NAME).write_text(text.replace("\n\n\n", "\n\n"), encoding="utf-8")
+
+
+def title(manifest: dict) -> str:
+    """Return what kind of classifier a bundle holds, the subject of a sentence."""
+    kind = manifest["outputs"]["kind"]
+    return {"single-label": "An image classifier", "multi-label": "A multi-label image classifier"}.get(
+        kind, "A binary image classifier"
+    )
+
+
+def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
+    """Say what the numbers that the files return are."""
+    kind, threshold = manifest["outputs"]["kind"], manifest["outputs"]["threshold"]
+    if kind == "single-label":
+        return "It returns a probability for each label; they sum to 1."
+    if kind == "multi-label":
+        return f"It returns a probability for each label by itself; a label is given at {threshold:g} or more."
+    other = f", else {class_names[0]}" if len(class_names) == 2 else ""
+    return (
+        f"It returns one number, the probability of {class_names[-1]}, which is given at {threshold:g} or more{other}."
+    )
+
+
+def agreement(manifest: dict) -> str:
+    """Name what is compared with the Keras model, the head of a column."""
+    return (
+        "the Keras model's class"
+        if manifest["outputs"]["kind"] == "single-label"
+        else "exactly the Keras model's labels"
+    )
 
 
 def percent(share: float | None) -> str:

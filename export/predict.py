@@ -1,12 +1,13 @@
 """Classify picture files with an exported model; TensorFlow is not needed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from keras_convmixer.images import Preprocessing
 
+from .decision import BINARY, MULTI, SINGLE, Decision
 from .interpreter import LiteRTModel
 from .manifest import NAME, read_manifest, read_verified
 
@@ -17,22 +18,41 @@ class Prediction:
 
     label: str
     probability: float
+    present: bool | None = field(default=None, repr=False)
+    """Whether the model says that the picture has it; None of a single-label model, whose first one it is."""
+
+    def facts(self) -> dict:
+        """Return it as JSON; without `present` of a single-label model."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Classifier:
-    """A bundle's .tflite file, or any other, with its labels and its preprocessing."""
+    """A bundle's .tflite file, or any other, with its labels and its preprocessing.
 
-    def __init__(self, model: LiteRTModel, labels: tuple[str, ...], preprocessing: Preprocessing):
+    For example:
+
+        Classifier.load("bundle")("cat.png")  # [Prediction(label="cat", probability=0.98), ...]
+    """
+
+    def __init__(
+        self,
+        model: LiteRTModel,
+        labels: tuple[str, ...],
+        preprocessing: Preprocessing,
+        decision: Decision = Decision(),  # noqa: B008 - frozen
+    ):
         self.model = model
         self.labels = labels
         self.preprocessing = preprocessing
+        self.decision = decision
 
     @classmethod
     def load(cls, path: Path, format: str | None = None, threads: int | None = None) -> "Classifier":
         """Load a bundle's artifact of that format, "float32" where none is named, or a .tflite file.
 
         A file that lies in a bundle takes labels and preprocessing from there; another is fed the centre of
-        the picture, and its labels are the numbers of its classes.
+        the picture, and its labels are the numbers of its classes; one of a single output is binary, and one of more
+        is taken as single-label.
 
         Raises:
             FileNotFoundError: there is no such file or folder.
@@ -54,7 +74,8 @@ class Classifier:
                     return cls._from_bundle(bundle, manifest, artifact["name"], threads)
         model = LiteRTModel(path.read_bytes(), str(path), threads)
         labels = tuple(f"class {number}" for number in range(model.classes))
-        return cls(model, labels, Preprocessing(model.height, model.width, model.channels))
+        decision = Decision(BINARY, 0.5) if model.classes == 1 else Decision()
+        return cls(model, labels, Preprocessing(model.height, model.width, model.channels), decision)
 
     @classmethod
     def _from_bundle(cls, bundle, manifest, name, threads):
@@ -65,10 +86,14 @@ class Classifier:
         content = read_verified(bundle, manifest, artifact["path"])
         labels = read_verified(bundle, manifest, manifest["labels"]).decode().rstrip("\n").split("\n")
         model = LiteRTModel(content, str(bundle / artifact["path"]), threads)
-        return cls(model, tuple(labels), Preprocessing.from_facts(artifact["preprocessing"]))
+        decision = Decision(**{name: manifest["outputs"][name] for name in ("kind", "threshold")})
+        return cls(model, tuple(labels), Preprocessing.from_facts(artifact["preprocessing"]), decision)
 
     def __call__(self, picture: Path, top: int = 5) -> list[Prediction]:
         """Classify a picture file: the `top` most probable classes, best first.
+
+        Of a multi-label model, all labels over the threshold, or, where none is, the `top` best below, not `present`.
+        Of a binary one with two names, both, the one that it decides for first.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -77,5 +102,11 @@ class Classifier:
         if top < 1:
             raise ValueError(f"top={top}: give 1 or more")
         probabilities = self.model(self.preprocessing.load(picture)[None])[0]
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        return [Prediction(self.labels[index], float(probabilities[index])) for index in best]
+        present = [None] * len(probabilities) if self.decision.kind == SINGLE else self.decision(probabilities).tolist()
+        if self.decision.kind == BINARY and len(self.labels) == 2:
+            probabilities, present = np.append(1 - probabilities, probabilities), [not present[0], present[0]]
+            best = [int(present[1]), int(present[0])][:top]
+        else:
+            best = np.argsort(-probabilities, kind="stable")
+            best = best[: max(sum(present), 0) or top] if self.decision.kind == MULTI else best[:top]
+        return [Prediction(self.labels[index], float(probabilities[index]), present[index]) for index in best]

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_convmixer.atomic import explaining_full_disk
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.classifier import as_classifier
+from keras_convmixer.classifier import as_classifier, require_single_label
 from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
 
@@ -66,7 +66,9 @@ def trainable(model: keras.Model):
     from .quantization_scheme import quantized
     from .twin import twin
 
-    trained = quantized(twin(deploy(as_classifier(model), "litert", verified=False)))
+    classifier = as_classifier(model)
+    require_single_label(classifier, "quantization-aware training")
+    trained = quantized(twin(deploy(classifier, "litert", verified=False)))
     (pixels,) = (layer for layer in trained.layers if type(layer).__name__ == "QuantizeLayer")
     pixels.set_weights([np.float32(255.0) if "max" in weight.name else 0 * weight.numpy() for weight in pixels.weights])
     return trained

@@ -16,7 +16,7 @@ except ImportError as error:
 from keras_convmixer.figure_style import STYLE
 
 from .formats import FORMATS
-from .model_card import percent
+from .model_card import percent, title
 
 NAME = "report.html"
 MARKERS = "osD^vP*X"
@@ -37,6 +37,7 @@ def write_report(bundle: Path, manifest: dict) -> None:
     layers = manifest["layer_errors"] and manifest["layer_errors"]["layers"]
     page = environment.get_template("report.html.jinja").render(
         **manifest,
+        title=title(manifest),
         milliseconds=manifest["latency"]["milliseconds"],
         preprocessing=manifest["artifacts"][0]["preprocessing"],
         images=manifest["artifacts"][0]["validation"]["images"],

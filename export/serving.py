@@ -14,6 +14,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from keras_convmixer.images import Preprocessing
 
+from .decision import BINARY, SINGLE, Decision
 from .saved_model import INPUT, OUTPUT, SIGNATURE
 
 TOP = 5
@@ -23,7 +24,12 @@ WARM_UP_BATCHES = (1, 8)
 
 
 def write_serving_model(
-    model: keras.Model, path: Path, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing
+    model: keras.Model,
+    path: Path,
+    name: str,
+    class_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    decision: Decision = Decision(),  # noqa: B008 - frozen
 ) -> None:
     """Write a SavedModel with the signatures serving_default, encoded and features, and warm-up requests for each.
 
@@ -36,15 +42,20 @@ def write_serving_model(
     - features: `images` as serving_default; `features` float32 `[batch, channels]`. Only of a model `with_features`.
 
     The first two return `probabilities` float32 `[batch, classes]`, and of the most probable five `classes` int32
-    `[batch, 5]` and `names` string `[batch, 5]`.
+    `[batch, 5]` and `names` string `[batch, 5]`. Where there may be several labels, `present` bool `[batch, classes]`
+    tells which are over the threshold, none in a file that cannot be decoded. A binary model with two names returns
+    `classes` and `names` `[batch, 1]`: the second over the threshold, else the first.
     """
+    two = decision.kind == BINARY and len(class_names) == 2
     # Held by the archive: a table outside it would not be saved.
     names = tf.constant(class_names)
     count = min(TOP, len(class_names))
 
     def named(probabilities):
-        best = tf.math.top_k(probabilities, count).indices
-        return {OUTPUT: probabilities, "classes": best, "names": tf.gather(names, best)}
+        present = None if decision.kind == SINGLE else probabilities >= decision.threshold
+        best = tf.cast(present, tf.int32) if two else tf.math.top_k(probabilities, count).indices
+        answer = {OUTPUT: probabilities, "classes": best, "names": tf.gather(names, best)}
+        return answer if present is None or two else {**answer, "present": present}
 
     def run(images):
         """Return features, None of a model without, and probabilities."""
@@ -65,6 +76,8 @@ def write_serving_model(
         answer = named(run(prepared)[1])
         unknown = {OUTPUT: tf.zeros_like(answer[OUTPUT]), "classes": -tf.ones_like(answer["classes"])}
         unknown["names"] = tf.fill(tf.shape(answer["names"]), "")
+        if "present" in answer:
+            unknown["present"] = tf.zeros_like(answer["present"])
         return {key: tf.where(readable[:, None], answer[key], unknown[key]) for key in answer}
 
     pixels = tf.TensorSpec((None, None, None, preprocessing.channels), tf.uint8, name=INPUT)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .decision import Decision
 from .interpreter import LiteRTModel
 from .operators import Operators
 
@@ -22,7 +23,7 @@ class Requirement:
     """What an artifact must be like to be published."""
 
     top1_agreement: float
-    """Least share of images that get the Keras model's class, 0..1."""
+    """Least share of images, 0..1, that get the Keras model's class or, of several labels, exactly the same ones."""
     accuracy_loss: float
     """Most that accuracy may lose against the Keras model's, 0..1, where labels are given; in small sets two images."""
     max_difference: float
@@ -77,10 +78,12 @@ def validate(
     probabilities: np.ndarray,
     labels: np.ndarray | None = None,
     layers: list[dict] | None = None,
+    decision: Decision | None = None,
 ) -> Validation:
     """Compare probabilities `[images, classes]` with the reference's.
 
-    `layers`, of a calibrated file, are what `layer_errors` returned.
+    `layers`, of a calibrated file, are what `layer_errors` returned; `decision` is how probabilities become labels, one
+    for each image where it is None. An image agrees where it gets the same class, or exactly the same set of labels.
 
     Raises:
         ValidationError: NaN, another shape, a layer's range cuts off more than `CLIPPED` of its values, or a
@@ -90,13 +93,14 @@ def validate(
         raise ValidationError(f"{name} returns {probabilities.shape}, the Keras model {reference.shape}")
     if not np.isfinite(probabilities).all():
         raise ValidationError(f"{name} returns NaN or infinity where the Keras model does not")
+    decision = decision or Decision()
     difference = np.abs(probabilities - reference)
     result = Validation(
         images=len(reference),
-        top1_agreement=float(np.mean(probabilities.argmax(-1) == reference.argmax(-1))),
+        top1_agreement=float(np.mean(decision.same(probabilities, reference))),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        accuracy=accuracy(probabilities, labels),
+        accuracy=accuracy(probabilities, labels, decision),
     )
     _check_calibration(name, layers or (), result)
     requirement = REQUIREMENTS[name]
@@ -106,7 +110,7 @@ def validate(
             f"{requirement.top1_agreement:.0%} is required: calibrate and validate with more images, or train longer",
             result,
         )
-    lost = 0.0 if labels is None else accuracy(reference, labels) - result.accuracy
+    lost = 0.0 if labels is None else accuracy(reference, labels, decision) - result.accuracy
     if lost > max(requirement.accuracy_loss, 2 / len(reference)) + 1e-9:
         raise ValidationError(
             f"{name} is right on {result.accuracy:.2%} of {result.images} images, the Keras model on "
@@ -123,9 +127,9 @@ def validate(
     return result
 
 
-def accuracy(probabilities: np.ndarray, labels: np.ndarray | None) -> float | None:
-    """Share of images `[images, classes]` whose most probable class is their label, 0..1; None without labels."""
-    return None if labels is None else float(np.mean(probabilities.argmax(-1) == labels))
+def accuracy(probabilities: np.ndarray, labels: np.ndarray | None, decision: Decision | None = None) -> float | None:
+    """Return the share of images that get their class, or exactly their labels, 0..1; None without labels."""
+    return None if labels is None else float(np.mean((decision or Decision()).right(probabilities, labels)))
 
 
 def check_dtypes(name: str, input_dtype: str, output_dtype: str) -> None:

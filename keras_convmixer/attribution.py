@@ -63,7 +63,7 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
     2017, equations 1 and 2.
 
     Args:
-        model: functional or Sequential classifier that ends in softmax or logits.
+        model: functional or Sequential classifier that ends in softmax, sigmoid or logits.
         image: `[height, width, channels]`, uint8 or float, in the range that the model takes.
         class_index: 0 to classes - 1; None is the predicted class.
 
@@ -196,11 +196,16 @@ def _made_from(tensor):
 
 
 def _logits(model):
-    """Return what goes into the softmax that a model of `as_classifier` ends in."""
+    """Return what goes into the softmax or the sigmoids that a model of `as_classifier` ends in."""
     output = model.outputs[0]
     operation = output._keras_history.operation
     if isinstance(operation, keras.layers.Activation) or type(operation).__name__ == "Softmax":
         return _made_from(output)[0]
+    if getattr(operation, "activation", None) is None:
+        raise ValueError(
+            f"the model ends in {operation.name}, where its classes have no logits: give a model that ends in a layer "
+            "with softmax, sigmoid or no activation"
+        )
     # A layer with its own softmax has no tensor of logits: a copy without one makes it.
     before = _made_from(output)[0]
     layer = type(operation).from_config({**operation.get_config(), "activation": None})

@@ -3,20 +3,32 @@
 import keras
 import numpy as np
 
+from .outputs import SINGLE, outputs_of, spread, varied_images
+
 
 class NotFinite(ValueError):
     """A model returned NaN or infinity."""
 
 
-def as_classifier(model: keras.Model) -> keras.Model:
+def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarray | None = None) -> keras.Model:
     """Return a view of a functional or Sequential classifier that returns probabilities `[batch, classes]`.
 
-    It shares the model's layers and leaves its compilation alone; logits get a softmax. A view is returned as it is.
-    Input `[batch, height, width, channels]`, float32.
+    It shares the model's layers and leaves its compilation alone. Logits get a softmax, or sigmoids where several
+    labels or one are meant; what is probabilities already stays as it is. A view is returned as it is. For example:
+
+        view = as_classifier(keras.applications.MobileNetV3Small(weights=None, classifier_activation=None))
+        view.returns  # Outputs(kind="single-label", added="softmax", reason="it returns logits, predictions")
+
+    Input `[batch, height, width, channels]`, float32, pixels 0..255 of whole numbers where the model takes integers.
+
+    Args:
+        model: float32 or integers in, float32 out.
+        kind: "single-label", "multi-label" or "binary", where the caller knows it; see `outputs.outputs_of`.
+        images: what the model will see, `[count, height, width, channels]`, so that its values can be looked at.
 
     Raises:
-        ValueError: it is no such model: another kind, other inputs or outputs, under two classes, or a last
-            activation that is neither softmax nor none.
+        ValueError: the model is of another kind, has other inputs or outputs, or its outputs are neither
+            probabilities nor logits, or could be either.
     """
     if getattr(model, "is_classifier_view", False):
         return model
@@ -29,29 +41,39 @@ def as_classifier(model: keras.Model) -> keras.Model:
             f"{[tuple(tensor.shape) for tensor in outputs]}: a classifier takes one image "
             "[batch, height, width, channels] and returns one [batch, classes]"
         )
-    if inputs[0].dtype != "float32" or outputs[0].dtype != "float32":
+    integers = "int" in inputs[0].dtype and np.iinfo(inputs[0].dtype).max >= 255
+    if not (integers or inputs[0].dtype == "float32") or outputs[0].dtype != "float32":
         raise ValueError(
-            f"the model takes {inputs[0].dtype} and returns {outputs[0].dtype}: rebuild it with float32 ends and "
-            "load the same weights"
+            f"the model takes {inputs[0].dtype} and returns {outputs[0].dtype}: rebuild it to take float32 or uint8 "
+            "and return float32, and load the same weights"
         )
-    if outputs[0].shape[-1] < 2:
-        raise ValueError("the model has one output: rebuild it with one output for each class, two or more")
+    returns = outputs_of(model, kind, images)
     # Named anew: TensorFlow refuses names that Keras allows. Not model.input, which a loaded Sequential lacks.
     view = keras.Model(inputs[0], outputs[0], name="classifier")
-    activation = _last_activation(model)
-    if activation not in ("softmax", "linear"):
-        raise ValueError(
-            f"the model ends in {activation}: end it in softmax, or in logits with no activation, which get one here"
-        )
-    if activation == "linear":
-        probabilities = keras.layers.Softmax(name="probabilities")(view.output)
-        view = keras.Model(view.input, probabilities, name="classifier")
-    view.is_classifier_view = True
+    if integers:
+        view = _on_floats(view, images)
+    if returns.added:
+        # Not of a global policy, under which it would compute in 16 bits.
+        probabilities = keras.layers.Activation(returns.added, name="probabilities", dtype="float32")(view.outputs[0])
+        view = keras.Model(view.inputs[0], probabilities, name="classifier")
+    view.is_classifier_view, view.returns = True, returns
     return view
 
 
+def require_single_label(classifier: keras.Model, work: str) -> None:
+    """Check that a view of `as_classifier` gives one label of several; raise ValueError where it does not.
+
+    `work` is the subject of the sentence, such as "pruning".
+    """
+    if classifier.returns.kind != SINGLE:
+        raise ValueError(
+            f"{work} takes single-label classifiers, and the model is {classifier.returns.kind}, as "
+            f"{classifier.returns.reason}: export it as it is"
+        )
+
+
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Run a model of `as_classifier` over uint8 images `[count, ...]`: float32 `[count, classes]`.
+    """Run a model of `as_classifier` over images `[count, ...]` of pixels 0..255: float32 `[count, classes]`.
 
     Raises:
         NotFinite: it returns NaN or infinity.
@@ -64,10 +86,34 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.
     return outputs
 
 
-def _last_activation(model):
-    operation = model.outputs[0]._keras_history.operation
-    if isinstance(operation, keras.Model):
-        return _last_activation(operation)
-    if hasattr(operation, "activation"):
-        return operation.activation.__name__
-    return "softmax" if type(operation).__name__ == "Softmax" else "linear"
+def _on_floats(model, images):
+    """Return a model of integer pixels as one of float32 pixels, its layers shared, without casts in between."""
+    given = model.inputs[0]
+    pixels = keras.Input(batch_shape=given.shape, name=given.name)
+    try:
+        view = keras.models.clone_model(model, input_tensors=pixels, clone_function=lambda layer: layer)
+        view = keras.Model(pixels, view.outputs[0], name=model.name)
+        # Where an integer wraps around, as in 255 - 2 * x, the two differ.
+        batches = [np.floor(varied_images(given))] + ([spread(images)] if images is not None and len(images) else [])
+        same = all(
+            np.allclose(*(_run(each, batch) for each in (model, view)), rtol=1e-4, atol=1e-4, equal_nan=True)
+            for batch in batches
+        )
+    except Exception as error:  # of the backend's own types, where an operation takes no floats
+        raise ValueError(
+            f"the model's layers take {given.dtype} only ({str(error).splitlines()[0]}): let its input be float32, or "
+            "cast it to float32 first"
+        ) from None
+    if not same:
+        raise ValueError(
+            f"the model computes in {given.dtype}, where numbers wrap around and are rounded: cast its input to "
+            "float32 first"
+        )
+    return view
+
+
+def _run(model, batch):
+    given = model.inputs[0]
+    with keras.device("cpu"):
+        tensor = keras.ops.convert_to_tensor(batch[: given.shape[0]].astype(given.dtype))
+        return keras.ops.convert_to_numpy(model(tensor, training=False))

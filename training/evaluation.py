@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_convmixer.classifier import as_classifier, predict
+from keras_convmixer.outputs import BINARY, MULTI
 
 from .data import Split
 from .pictures import Pictures
@@ -54,23 +55,35 @@ class Evaluation:
 def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluation:
     """Run a classifier that takes pixels 0..255, and returns probabilities or logits, over a split.
 
+    A binary model's one probability is that of class 1, and the evaluation has both classes.
+
     Raises:
-        ValueError: the model is no classifier, takes images of another shape, has fewer classes than the
-            labels name, or returns NaN.
+        ValueError: the model is not a classifier or gives several labels, takes images of another shape, has fewer
+            classes than the labels name, or returns NaN.
     """
     classifier = as_classifier(model)
     expected, actual = classifier.input_shape[1:], split.images.shape[1:]
     if any(side not in (None, given) for side, given in zip(expected, actual, strict=True)):
         raise ValueError(f"the model takes images of {expected}, and these are {actual}")
-    if classifier.output_shape[-1] <= split.labels.max():
+    if classifier.returns.kind == MULTI:
         raise ValueError(
-            f"the model has {classifier.output_shape[-1]} classes, and the data {split.labels.max() + 1}: "
+            f"the model gives several labels, as {classifier.returns.reason}, and these images have one each: export "
+            "it with validation_labels [count, labels] of 0 and 1, which measures it"
+        )
+    binary = classifier.returns.kind == BINARY
+    classes = 2 if binary else classifier.output_shape[-1]
+    if classes <= split.labels.max():
+        raise ValueError(
+            f"the model has {classes} classes, and the data {split.labels.max() + 1}: "
             "evaluate on the data that the model was trained for"
         )
     images = split.images
     if isinstance(images, Pictures):
         images = _Batches(images, batch_size)
-    return Evaluation(predict(classifier, images, batch_size), split.labels)
+    probabilities = predict(classifier, images, batch_size)
+    if binary:
+        probabilities = np.concatenate([1 - probabilities, probabilities], axis=-1)
+    return Evaluation(probabilities, split.labels)
 
 
 class _Batches(keras.utils.PyDataset):

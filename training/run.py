@@ -21,6 +21,8 @@ class Run:
     class_names: tuple[str, ...] | None
     crop_fraction: float | None = None
     """Instead of the recipe's, which a model from elsewhere has none of."""
+    accuracy: float | None = None
+    """Of its test images, 0..1, as its summary.json says; None where that is not there."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -57,7 +59,8 @@ def load_run(path: Path, crop_fraction: float | None = None) -> Run:
     model = read_keras_model(file)
     labels = file.with_name("labels.txt")
     class_names = tuple(labels.read_text().splitlines()) if labels.is_file() else None
-    return Run(model, _read_recipe(file.with_name("recipe.json")), class_names, crop_fraction)
+    recipe = _read_recipe(file.with_name("recipe.json"))
+    return Run(model, recipe, class_names, crop_fraction, _read_accuracy(file.with_name("summary.json")))
 
 
 def _read_recipe(path):
@@ -67,3 +70,13 @@ def _read_recipe(path):
         return Recipe(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is no recipe of this version ({error}): train again, or remove it") from None
+
+
+def _read_accuracy(path):
+    if not path.is_file():
+        return None
+    try:
+        accuracy = json.loads(path.read_text())["test_accuracy"]
+        return float(accuracy) if 0 <= accuracy <= 1 else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): train again, or remove it") from None

@@ -133,6 +133,7 @@ def nested():
 MODELS = {
     "softmax": ending_in(pooled(), keras.layers.Dense(4, activation="softmax")),
     "logits": ending_in(pooled(), keras.layers.Dense(4)),
+    "sigmoid": ending_in(pooled(), keras.layers.Dense(4, activation="sigmoid")),
     "softmax layer": ending_in(pooled(), keras.layers.Dense(4), keras.layers.Softmax()),
     "activation layer": ending_in(pooled(), keras.layers.Dense(4), keras.layers.Activation("softmax")),
     "softmax function": ending_in(pooled(), keras.layers.Dense(4), keras.ops.softmax),
@@ -256,7 +257,8 @@ def test_there_is_no_such_class(class_index):
     ("model", "words"),
     [
         (mixer(include_top=False, classes=1000), "a classifier takes one image"),
-        (mixer(classifier_activation="sigmoid"), "ends in sigmoid"),
+        (mixer(classifier_activation="tanh"), "ends in tanh"),
+        (keras.Sequential([mixer(), keras.layers.Identity()]), "classes have no logits"),
     ],
 )
 def test_grad_cam_needs_a_classifier(model, words):

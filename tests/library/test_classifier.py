@@ -58,7 +58,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (model_with(keras.layers.Activation("sigmoid")), "ends in sigmoid"),
+        (model_with(keras.layers.Activation("tanh")), "ends in tanh"),
         (model_with(outputs=1), "one output"),
         (model_with(keras.layers.Activation("softmax", dtype="float16")), "returns float16"),
         (keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Dense(3)]), r"returns \[\(None, 4, 4, 3\)\]"),

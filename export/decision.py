@@ -1,0 +1,82 @@
+"""Which labels a classifier's probabilities say: the most probable one, or those over a threshold. No TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+SINGLE, MULTI, BINARY = "single-label", "multi-label", "binary"
+"""As `keras_convmixer.outputs.KINDS`, without Keras."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How probabilities `[images, classes]` become labels.
+
+    For example: `Decision("multi-label", 0.5)([[0.9, 0.2, 0.6]])` is `[[True, False, True]]`.
+    """
+
+    kind: str = SINGLE
+    threshold: float | None = None
+    """Least probability, 0..1, with which a label is given; None of a single-label model."""
+
+    def __post_init__(self):
+        if self.kind != SINGLE and not 0 < (self.threshold or 0) < 1:
+            raise ValueError(f"threshold={self.threshold}: give more than 0 and less than 1, such as 0.5")
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the labels: int `[images]` of a single-label model, else bool `[images, classes]`."""
+        probabilities = np.asarray(probabilities)
+        return probabilities.argmax(-1) if self.kind == SINGLE else probabilities >= self.threshold
+
+    def same(self, probabilities: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Tell of each image whether both say the same class or the same set of labels, bool `[images]`."""
+        same = self(probabilities) == self(others)
+        return same if self.kind == SINGLE else same.all(-1)
+
+    def right(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Tell of each image whether its labels are said, bool `[images]`.
+
+        `labels` are as `checked_labels` returns them. Of a multi-label model with one label for each image that label
+        has to be the most probable.
+        """
+        labels = np.asarray(labels)
+        if labels.ndim == 1 and self.kind != BINARY:
+            return np.asarray(probabilities).argmax(-1) == labels
+        return (self(probabilities) == labels.reshape(len(labels), -1).astype(bool)).all(-1)
+
+    def facts(self) -> dict:
+        """Return it as JSON, for a manifest."""
+        return asdict(self)
+
+
+def stated_kind(labels: np.ndarray | None) -> str | None:
+    """Return the kind that the shape of labels states: `[images, labels]` with none or several in a row, or None."""
+    labels = np.asarray(labels) if labels is not None else np.zeros(0)
+    several = labels.ndim == 2 and labels.shape[1] > 1 and (labels.sum(-1) != 1).any()
+    return MULTI if several else None
+
+
+def checked_labels(kind: str, labels: np.ndarray, images: int, classes: int) -> np.ndarray:
+    """Return validation labels once they fit the kind: see `export_bundle`.
+
+    Raises ValueError: another shape, or other values than 0 and 1 where these are meant.
+    """
+    labels = np.asarray(labels)
+    if kind == BINARY and labels.shape == (images, 1):
+        labels = labels[:, 0]
+    right = {
+        SINGLE: "one class number for each",
+        MULTI: f"0 or 1 for each of the {classes} labels, [{images}, {classes}], or one label's number for each",
+        BINARY: "0 or 1 for each",
+    }[kind]
+    shapes = [(images,), (images, classes)] if kind == MULTI else [(images,)]
+    if labels.shape not in shapes:
+        raise ValueError(
+            f"validation_labels has shape {labels.shape}: give {right} of the {images} validation_images"
+            + (" (labels.argmax(-1) of one-hot rows)" if labels.shape == (images, classes) else "")
+        )
+    if (labels.ndim == 2 or kind == BINARY) and not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"validation_labels has {labels.min()}..{labels.max()}: give {right} of the validation_images")
+    return labels

@@ -1,0 +1,197 @@
+"""Where a model's outputs come from: a walk back to the last activations, each of which is tried on numbers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
+
+HALF_TOLERANCE = 5e-3
+"""How far from 1 a row of probabilities may sum that were rounded to 16 bits on the way."""
+CLOSE = 1e-4
+STEEPEST = 1e6
+"""An activation that makes more than this of 60 is an exponential, not a scale."""
+HALF = ("float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a tensor's values come from."""
+
+    kinds: frozenset[str]
+    """Of "softmax", "sigmoid", "log-softmax", "logits", "other NAME", "unknown"."""
+    certain: bool
+    """Whether the tensor holds values of that kind whatever the images are."""
+    name: str = ""
+    """The operation that says so."""
+    half: bool = False
+    """Whether values were rounded to 16 bits after that."""
+
+
+def _leaf(kind, name, certain=True):
+    return Source(frozenset({kind}), certain, name)
+
+
+def source_of(tensor: keras.KerasTensor) -> Source:
+    """Walk back from a tensor to the activations that its values come from."""
+    operation, node_index, tensor_index = tensor._keras_history
+    half = tensor.dtype in HALF
+    if isinstance(operation, keras.layers.InputLayer):
+        return _leaf("unknown", operation.name, certain=False)
+    if _is_graph(operation):
+        found = source_of(operation.outputs[tensor_index])
+    elif getattr(operation, "activation", None) is not None and not isinstance(operation, keras.layers.Activation):
+        found = _source_of_layer(operation, tensor)
+    else:
+        found = _source_of_operation(operation, operation._inbound_nodes[node_index], tensor)
+    return Source(found.kinds, found.certain, found.name, found.half or half)
+
+
+def _is_graph(operation):
+    """Tell whether an operation is a model that is the graph of its layers' calls, and no more."""
+    if isinstance(operation, keras.Sequential):
+        return type(operation).call is keras.Sequential.call and bool(operation.outputs)
+    return isinstance(operation, Functional) and type(operation).call is Functional.call
+
+
+def _source_of_layer(layer, tensor):
+    """Return the source of a dense layer or convolution with its activation."""
+    behavior = _behavior(layer.activation, tensor.shape)
+    if behavior == "identity" or behavior == "logits":
+        # Only weights that keep distributions, such as those that merge classes, can make rows that sum to 1.
+        return _leaf("logits", layer.name, certain=not _keeps_distributions(layer))
+    if behavior == "other":
+        return _leaf(f"other {_name_of(layer.activation)}", layer.name, certain=False)
+    return _leaf(behavior, layer.name, certain=behavior != "unknown")
+
+
+def _keeps_distributions(layer):
+    kernel, bias = getattr(layer, "kernel", None), getattr(layer, "bias", None)
+    if kernel is None:
+        return True  # not known
+    kernel = keras.ops.convert_to_numpy(kernel)
+    shifts = bias is not None and np.abs(keras.ops.convert_to_numpy(bias)).max() > CLOSE
+    return not shifts and are_distributions(kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _source_of_operation(operation, node, tensor):
+    """Return the source of what an operation without weights makes of its inputs' values."""
+    inputs = [source_of(given) for given in node.input_tensors]
+    if getattr(operation, "weights", None):
+        affine = isinstance(operation, keras.layers.BatchNormalization | keras.layers.Normalization)
+        return _leaf("logits" if affine else "unknown", operation.name, certain=False)
+    if not inputs:
+        return _leaf("unknown", operation.name, certain=False)
+    kinds = frozenset().union(*(source.kinds for source in inputs))
+    half = any(source.half for source in inputs)
+
+    def run(*values):
+        pairs = zip(node.input_tensors, values, strict=True)
+        tensors = {id(given): keras.ops.convert_to_tensor(value, given.dtype) for given, value in pairs}
+        arguments, keywords = node.arguments.fill_in(tensors)
+        with keras.device("cpu"):
+            outputs = keras.tree.flatten(operation(*arguments, **keywords))
+        place = next(index for index, output in enumerate(node.outputs) if output is tensor)
+        return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(outputs[place], "float32")), "float64")
+
+    one = len(inputs) == 1 and len(tensor.shape) == 2 and node.input_tensors[0].shape == tensor.shape
+    behavior = _behavior(run, tensor.shape) if one else "unknown"
+    if behavior == "softmax":
+        return _leaf("softmax", operation.name)
+    passed = Source(kinds, all(source.certain for source in inputs), inputs[0].name, half)
+    if kinds == {"softmax"} and _keeps(run, node.input_tensors, distributions=True):
+        return passed
+    if kinds == {"sigmoid"} and _keeps(run, node.input_tensors, distributions=False):
+        return passed
+    if behavior in ("sigmoid", "log-softmax"):
+        return _leaf(behavior, operation.name)
+    if behavior == "other":
+        return _leaf(f"other {_name_of(getattr(operation, 'activation', operation))}", operation.name, certain=False)
+    if behavior == "identity":
+        return passed
+    if one and behavior == "unknown":
+        return _leaf("unknown", operation.name, certain=False)
+    return Source(kinds, behavior == "logits" and passed.certain and kinds == {"logits"}, passed.name, half)
+
+
+def _keeps(run, tensors, distributions):
+    """Tell whether an operation returns distributions of distributions, or else values in 0..1 of such."""
+    random = np.random.default_rng(0)
+    for sharpness in (0.1, 5.0, 60.0):
+        values = []
+        for given in tensors:
+            shape = [4, *(side or 2 for side in given.shape[1:])]
+            value = np.exp(random.uniform(-sharpness, 0, shape))
+            values.append(value / value.sum(-1, keepdims=True) if distributions else value)
+        try:
+            result = run(*values)
+        except Exception:  # of a layer's own function, which may raise anything: it is then no proof
+            return False
+        if not (are_distributions(result) if distributions else within_0_and_1(result)):
+            return False
+    return True
+
+
+def _behavior(function: Callable, shape) -> str:
+    """Say what an activation does, by its values on rows of numbers of that shape.
+
+    Returns:
+        identity; softmax, rows that sum to 1; log-softmax; sigmoid, each number by itself into 0..1; logits, each
+        number by itself, rising without a bound near, as ReLU or a scale; other, each number by itself; unknown.
+    """
+    random = np.random.default_rng(0)
+    width = shape[-1]
+    row = np.concatenate([random.normal(scale=scale, size=(16, width)) for scale in (0.1, 1.0, 3.0, 30.0)])
+
+    def apply(rows):
+        tensor = keras.ops.convert_to_tensor(rows.reshape(-1, *[1] * (len(shape) - 2), width).astype("float32"))
+        result = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(function(tensor), "float32")), "float64")
+        return result.reshape(rows.shape)
+
+    row = row.astype("float32")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Keras's, of a softmax over one number
+            result = apply(row)
+            shifted = row.copy()
+            shifted[:, 0] += 1
+            alone = np.allclose(apply(shifted)[:, 1:], result[:, 1:], atol=1e-6) and np.allclose(
+                apply(row[:1]), result[:1], atol=1e-6
+            )
+            numbers = np.linspace(-60, 60, 241).astype("float32")
+            curve = apply(np.repeat(numbers[:, None], width, axis=1))[:, 0]
+    except Exception:  # of a function of somebody's, which may raise anything
+        return "unknown"
+    if np.allclose(result, row, rtol=1e-3, atol=1e-4):
+        return "identity"
+    if are_distributions(result):
+        return "softmax"
+    if result.max() <= CLOSE and are_distributions(np.exp(result)):
+        return "log-softmax"
+    if not alone:
+        return "unknown"
+    rising = bool((np.diff(curve) >= -1e-6).all())
+    if rising and curve.min() >= 0 and curve.max() <= 1 + 1e-6 and curve[-1] - curve[0] > 0.9:
+        return "sigmoid"
+    slope, shift = np.polyfit(numbers, curve, 1)
+    if slope > 0 and np.allclose(curve, slope * numbers + shift, atol=1e-3 * slope * 60):
+        return "logits"
+    return "logits" if 1.5 < curve[-1] <= STEEPEST and curve[-1] >= curve.max() - 1e-6 else "other"
+
+
+def _name_of(activation):
+    return getattr(activation, "__name__", None) or getattr(activation, "name", type(activation).__name__)
+
+
+def within_0_and_1(values: np.ndarray) -> bool:
+    """Tell whether all values are probabilities, each by itself."""
+    return bool(values.min() >= -CLOSE and values.max() <= 1 + CLOSE)
+
+
+def are_distributions(values: np.ndarray, tolerance: float = HALF_TOLERANCE) -> bool:
+    """Tell whether the last axis holds probabilities that sum to 1."""
+    return bool(values.size and values.min() >= -1e-6 and np.abs(values.sum(-1) - 1).max() <= tolerance)
