@@ -258,7 +258,7 @@ def refused():
         "png_half": whole[: len(whole) // 2],
         "png_damaged_pixels": whole[: len(whole) // 2] + bytes(50) + whole[len(whole) // 2 + 50 :],
         "postscript": POSTSCRIPT,
-        "avif_damaged": DAMAGED_AVIF,
+        "avif_damaged": damaged_avif(),
         "png_1x1": encode(image[:1, :1], "PNG"),
         "png_1x60000": encode(Image.new("L", (1, 60_000)), "PNG"),
         "png_2x20000": encode(Image.new("RGB", (2, 20_000)), "PNG"),
@@ -270,8 +270,13 @@ def refused():
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 40\n0.5 setgray 0 0 60 40 rectfill\nshowpage\n%%EOF\n"
-# A header without an image: Pillow's decoder raises RuntimeError.
-DAMAGED_AVIF = struct.pack(">I", 24) + b"ftypavif\0\0\0\0avifmif1"
+
+
+def damaged_avif():
+    """Return an AVIF that doesn't say which of its items is the picture: of this, Pillow raises RuntimeError."""
+    if "AVIF" not in Image.OPEN:
+        return struct.pack(">I", 24) + b"ftypavif\0\0\0\0avifmif1"
+    return encode(photograph(), "AVIF").replace(b"pitm", b"free", 1)
 
 
 def encodings():
