@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 LEFT_OUT = (
-    r"4 files of .*pictures left out by their ending \(2 \.heic, 1 \.txt, 1 without an ending\): read are .*\.webp"
+    r"4 files of .*pictures left out by their ending \(2 \.heic, 1 without an ending, 1 \.txt\): read are .*\.webp"
 )
 
 
