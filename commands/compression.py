@@ -142,6 +142,7 @@ class _Training:
 
     @classmethod
     def of(cls, run, model, epochs, steps, batch_size, data, data_dir):
+        from keras_convmixer.picture_folders import report_left_out
         from keras_convmixer.training import load_dataset
 
         if run.recipe is None or run.class_names is None:
@@ -153,6 +154,7 @@ class _Training:
             folder = data_dir_of(run, data_dir)
             data = data or own_data(run, model)
             dataset = load_dataset(data, run.preprocessing, run.class_names, progress, folder, crops=recipe.crops)
+        report_left_out(dataset.damaged, dataset.left_out)
         steps_per_epoch = len(dataset.train) // recipe.batch_size
         if not steps_per_epoch:
             raise UsageError(

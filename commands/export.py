@@ -73,6 +73,7 @@ def export(
             raise UsageError(f"--{option}-images {count}: give 1 or more")
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
+        from keras_convmixer.picture_folders import report_left_out
         from keras_convmixer.training import load_dataset, load_run
 
     run = load_run(model, crop_fraction)
@@ -82,8 +83,8 @@ def export(
         data = data or own_data(run, model)
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
         source, chosen = _calibration(calibration, dataset, data, run, calibration_images, data_dir, progress)
-    for file in chosen.skipped:
-        print(f"convmixer: not calibrated with: {file}", file=sys.stderr)
+    report_left_out(dataset.damaged, dataset.left_out)
+    report_left_out(chosen.skipped, chosen.left_out)
     test = sample(dataset.test, validation_images)
     manifest = export_bundle(
         run.model,
@@ -133,7 +134,10 @@ def _calibration(given, dataset, data, run, count, data_dir, progress):
         raise shared
     if not same:
         dataset = load_dataset(name, run.preprocessing, None, progress, data_dir_of(run, data_dir))
-    return f"{split} images of {name}", Calibration(sample(getattr(dataset, split), count).images[:])
+    images = sample(getattr(dataset, split), count).images[:]
+    # Of the data that is validated on, it is reported already.
+    left = () if same else dataset.left_out
+    return f"{split} images of {name}", Calibration(images, () if same else dataset.damaged, left)
 
 
 def _shares_test_images(folder, data):
@@ -240,7 +244,8 @@ def predict(
 
     Args:
         bundle: bundle of `convmixer export`, or a .tflite file.
-        images: pictures in any format that Pillow reads; greyscale, transparent and rotated ones too.
+        images: pictures as JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000 or PPM; greyscale,
+            transparent and rotated ones too.
         format: which of the bundle's .tflite files.
         top: how many labels to print for each picture.
         json: print one JSON object a line, one for each picture.

@@ -38,6 +38,7 @@ def evaluate(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
+        from keras_convmixer.picture_folders import report_left_out
         from keras_convmixer.training import evaluate, load_dataset, load_images, load_run
 
     if out:
@@ -48,12 +49,14 @@ def evaluate(
     own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
     with progress_bar() as progress:
         if Path(data).is_dir() and data != "digits" and not own:
-            class_names, split = load_images(data, run.preprocessing, class_names, progress)
+            dataset = load_images(data, run.preprocessing, class_names, progress)
+            class_names, split = dataset.class_names, dataset.split
             images = f"all {len(split):,} images of {data}"
         else:
             dataset = load_dataset(data, run.preprocessing, class_names, progress, data_dir_of(run, data_dir))
             class_names, split = dataset.class_names, dataset.test
             images = f"the {len(split):,} test images of {data}"
+    report_left_out(dataset.damaged, dataset.left_out)
     classes = max(run.model.output_shape[-1], 2)  # one output tells two classes apart
     if len(class_names) != classes:
         raise ValueError(
@@ -69,7 +72,8 @@ def evaluate(
         figures.draw_predictions(split.images, result, class_names, out / "predictions.png")
     classes = result.by_class(class_names)
     if json:
-        print_json({"images": len(split), "accuracy": result.accuracy, "loss": result.loss, "classes": classes})
+        facts = {"images": len(split), "damaged_pictures": len(dataset.damaged)}
+        print_json({**facts, "accuracy": result.accuracy, "loss": result.loss, "classes": classes})
     else:
         tables.print_evaluation(f"Evaluated {model} on {images}", result.accuracy, result.loss, classes, out)
 

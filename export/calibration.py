@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
-from keras_convmixer.images import SUFFIXES, Preprocessing
+from keras_convmixer.images import SUFFIXES, Preprocessing, read_image
+from keras_convmixer.picture_folders import DAMAGED, picture_files, require_few_damaged, sentence_of_others
 
 ARRAYS = (".npz", ".npy")
 IMAGES = "images"
@@ -24,6 +25,8 @@ class Calibration:
 
     images: np.ndarray
     skipped: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """A sentence that counts the files that were left out by their ending, where there are any."""
 
 
 def read_calibration(
@@ -41,7 +44,7 @@ def read_calibration(
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: no image is there or can be read, or the file holds something else.
+        ValueError: no image is there, over 1 % of the folder's pictures are damaged, or the file holds something else.
     """
     source = Path(source)
     random = np.random.default_rng(seed)
@@ -54,26 +57,46 @@ def read_calibration(
         return Calibration(np.stack([preprocessing.apply(picture) for picture in pictures]))
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: there is no such folder, nor is it an .npz or .npy file")
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    files = picture_files(source)
+    paths = files.paths
     if not paths:
+        if files.others:
+            raise ValueError(
+                f"{source} has no pictures that can be read ({files.described_others()}): save them as JPEG or PNG, or "
+                f"as another of {', '.join(SUFFIXES)}"
+            )
         raise ValueError(f"{source} has no pictures to calibrate with ({', '.join(SUFFIXES)}): name another folder")
+    order = random.permutation(len(paths))
     images, skipped = [], []
     task = progress and progress.add_task("reading calibration images", total=min(count, len(paths)), detail="")
-    for place in random.permutation(len(paths)):
+    tried = 0
+    for place in order:
+        tried += 1
         try:
             images.append(preprocessing.load(paths[place]))
         except (OSError, ValueError) as error:
-            skipped.append(f"{paths[place]}: {error.strerror}" if getattr(error, "strerror", None) else str(error))
+            skipped.append(_sentence(paths[place], error))
             continue
         if progress:
             progress.advance(task)
         if len(images) == count:
             break
+    if len(skipped) > DAMAGED * tried:  # among a few by chance: the share of all decides, as in training
+        for place in order[tried:]:
+            try:
+                read_image(paths[place])
+            except (OSError, ValueError) as error:
+                skipped.append(_sentence(paths[place], error))
     if not images:
         raise ValueError(
             f"none of the {len(paths)} pictures in {source} can be read ({skipped[0]}): name another folder"
         )
-    return Calibration(np.stack(images), tuple(skipped))
+    require_few_damaged(skipped, len(paths))
+    return Calibration(np.stack(images), tuple(skipped), sentence_of_others(source, files.others))
+
+
+def _sentence(path, error):
+    return f"{path}: {error.strerror}" if getattr(error, "strerror", None) else str(error)
 
 
 def _read_arrays(path):

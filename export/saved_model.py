@@ -45,7 +45,7 @@ class SavedModel:
             return np.concatenate([self._function(images=tf.constant(batch))[name].numpy() for batch in batches])
 
     def encoded(self, files: list[bytes]) -> np.ndarray:
-        """Classify JPEG and PNG files: float32 `[count, classes]`, 0 for those that cannot be decoded."""
+        """Classify JPEG and PNG files: float32 `[count, classes]`, 0 for those that cannot be read."""
         with tf.device("CPU"):
             return self._loaded.signatures["encoded"](images=tf.constant(files))[OUTPUT].numpy()
 

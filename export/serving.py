@@ -12,9 +12,10 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from keras_convmixer.images import Preprocessing
+from keras_convmixer.images import MAX_RATIO, MIN_SIDE, Preprocessing
 
 from .decision import BINARY, SINGLE, Decision
+from .picture_files import prepare_files, resize, resized_and_corner
 from .saved_model import INPUT, OUTPUT, SIGNATURE
 
 TOP = 5
@@ -37,8 +38,10 @@ def write_serving_model(
 
     - serving_default: `images` uint8 `[batch, height, width, channels]`, pixels 0..255: prepared ones of the model's
       size, or whole pictures of any other size, which are prepared as `Preprocessing` does it, to one level of 255.
-    - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files. One that cannot be decoded gets
-      probabilities of 0, classes of -1 and empty names; the others are answered. EXIF's orientation is not followed.
+      Shapes that `read_image` refuses, as 1x60000, are an error (INVALID_ARGUMENT).
+    - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files, which are seen as by `read_image`: upright, on
+      white where transparent, of an animated PNG the first frame. Files of other formats, and what
+      `prepare_files` cannot read, get probabilities of 0, classes of -1 and empty names; the others are answered.
     - features: `images` as serving_default; `features` float32 `[batch, channels]`. Only of a model `with_features`.
 
     The first two return `probabilities` float32 `[batch, classes]`, and of the most probable five `classes` int32
@@ -72,7 +75,7 @@ def write_serving_model(
         return named(run(pixels_of(images))[1])
 
     def classify_encoded(images):
-        prepared, readable = _decoded(images, preprocessing)
+        prepared, readable = prepare_files(images, preprocessing)
         answer = named(run(prepared)[1])
         unknown = {OUTPUT: tf.zeros_like(answer[OUTPUT]), "classes": -tf.ones_like(answer["classes"])}
         unknown["names"] = tf.fill(tf.shape(answer["names"]), "")
@@ -111,57 +114,21 @@ def with_features(model: keras.Model) -> keras.Model:
 def _prepared(images, preprocessing):
     """Do as `Preprocessing.apply`: float32 of whole numbers, `[batch, height, width, channels]`."""
     height, width = preprocessing.height, preprocessing.width
-    enlarged = (int(height / preprocessing.crop_fraction), int(width / preprocessing.crop_fraction))
     found = tf.shape(images)[1:3]
-    by_height = enlarged[0] * found[1] >= enlarged[1] * found[0]
-    size = tf.where(
-        by_height,
-        tf.stack([enlarged[0], enlarged[0] * found[1] // found[0]]),
-        tf.stack([enlarged[1] * found[0] // found[1], enlarged[1]]),
-    )
+    short, long = tf.reduce_min(found), tf.reduce_max(found)
+    allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short)
+    with tf.control_dependencies(
+        [tf.debugging.Assert(allowed, ["too small or too thin to show anything: pictures of (height, width)", found])]
+    ):
+        size, top, left = resized_and_corner(found, preprocessing)
 
     def resized():
         # One direction after the other, rounded and clipped between, as Pillow does.
-        values = tf.cast(images, tf.float32)
-        for sides in (tf.stack([found[0], size[1]]), size):
-            values = tf.image.resize(values, sides, tf.image.ResizeMethod.BICUBIC, antialias=True)
-            values = tf.clip_by_value(tf.round(values), 0.0, 255.0)
-        return values
+        return resize(resize(images, tf.stack([found[0], size[1]])), size)
 
-    values = tf.cond(tf.reduce_all(size == found), lambda: tf.cast(images, tf.float32), resized)
-    top, left = tf.unstack(tf.cast(tf.round((size - (height, width)) / 2), tf.int32))
-    values = values[:, top : top + height, left : left + width]
+    values = tf.cond(tf.reduce_all(size == found), lambda: images, resized)
+    values = tf.cast(values[:, top : top + height, left : left + width], tf.float32)
     return tf.ensure_shape(values, (None, height, width, preprocessing.channels))
-
-
-def _decoded(files, preprocessing):
-    """Decode and prepare JPEG and PNG files, each by itself: float32 images, and bool `[batch]` which could be."""
-
-    def decode(file):
-        jpeg = tf.io.is_jpeg(file)
-        return tf.cond(jpeg, lambda: tf.io.decode_jpeg(file, 3, dct_method="INTEGER_ACCURATE"), lambda: _png(file))
-
-    def one(file):
-        def prepare(file):
-            image = decode(file)
-            if preprocessing.channels == 1:
-                image = tf.cast(tf.round(tf.image.rgb_to_grayscale(tf.cast(image, tf.float32))), tf.uint8)
-            return _prepared(image[None], preprocessing)[0], True
-
-        # A data set is what can leave out an element with an error, in a graph.
-        nothing = tf.zeros((preprocessing.height, preprocessing.width, preprocessing.channels)), False
-        found = tf.data.Dataset.from_tensors(file).map(prepare).ignore_errors()
-        return found.reduce(nothing, lambda _, element: element)
-
-    shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
-    return tf.map_fn(one, files, fn_output_signature=(tf.TensorSpec(shape), tf.TensorSpec((), tf.bool)))
-
-
-def _png(file):
-    """Decode a PNG on white where it is transparent."""
-    image = tf.cast(tf.io.decode_png(file, 4), tf.float32)
-    opacity = image[..., 3:] / 255
-    return tf.cast(tf.round(image[..., :3] * opacity + 255 * (1 - opacity)), tf.uint8)
 
 
 def _write_warm_up(path, name, preprocessing, others):

@@ -1,5 +1,7 @@
 """One definition of evaluation preprocessing: what training evaluates on is what serving and prediction see."""
 
+import contextlib
+import importlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of the formats that are read. Of all others it has decoders for, some start other programs."""
+MIN_SIDE, MAX_RATIO, MAX_PIXELS = 2, 100, 50_000_000
+"""A picture with a shorter side, or longer relative to its shorter side, or larger, is refused."""
+
+
+def _suffixes():
+    """Import Pillow's plugins of the formats, which takes a tenth of `Image.init`, and ask it for their endings."""
+    for name in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
+        with contextlib.suppress(ImportError):  # AVIF came with Pillow 11.3
+            importlib.import_module(f"PIL.{name}ImagePlugin")
+    readable = {*Image.OPEN, "MPO"}  # MPO is opened as JPEG
+    return tuple(sorted(end for end, name in Image.EXTENSION.items() if name in FORMATS and name in readable))
+
+
+SUFFIXES = _suffixes()
+"""Endings of the files that are read from folders, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,9 @@ class Preprocessing:
         else:
             size = (width, width * image.height // image.width)
         if size != image.size:
+            # Rows, then columns, rounded between: Pillow since 13 takes columns first where that is faster, and where
+            # black lies beside white the two orders differ by up to 30 of 255.
+            image = image.resize((size[0], image.height), Image.Resampling.BICUBIC)
             image = image.resize(size, Image.Resampling.BICUBIC)
         left, top = round((size[0] - self.width) / 2), round((size[1] - self.height) / 2)
         image = image.crop((left, top, left + self.width, top + self.height))
@@ -74,52 +95,94 @@ class Preprocessing:
 
 
 def read_image(file: Path | bytes) -> Image.Image:
-    """Read a picture file, or what is in one, as a person sees it: RGB, upright by EXIF, on white where transparent.
+    """Read a picture file, or the content of one, as a person sees it: RGB, upright, on white where transparent.
 
-    Of an animation, the first frame. 16-bit greyscale keeps its high byte.
+    Example:
+
+        read_image(Path("photo.jpg")).size  # (3024, 4032), although the camera stored 4032x3024
+
+    Of an animation, the first frame. 16-bit greyscale keeps its high byte. Upright is by the orientation in EXIF, or
+    where there is none in XMP; one that cannot be read is left unused.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, is damaged, has 32-bit pixels or over 179 million, is under 2 pixels
-            high or wide, or a hundred times longer than wide.
+        ValueError: the file is not a picture of one of `FORMATS`, is damaged, has 32-bit pixels or over 50 million, is
+            under 2 pixels high or wide, or over a hundred times longer than wide.
+        OSError: the system cannot read the file.
     """
     path = "the picture" if isinstance(file, bytes) else Path(file)
+    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else path) as image:
-            kind = image.format
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else path, formats=formats) as image:
+            _check_size(path, *image.size)
+            kind, depth = image.format, _png_depth(image)
             image.load()
-            image = ImageOps.exif_transpose(image)
+            if image.mode == "F" or (image.mode == "I" and kind not in ("PNG", "PPM")):
+                raise Refused(
+                    f"{path} has 32-bit pixels, whose black and white nobody knows: save it with 8 or 16 bits"
+                )
+            return _to_rgb(_upright(image), kind, depth)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder: name the picture files in it") from None
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture that Pillow can read: give a PNG or JPEG file") from None
-    except PermissionError:
+    except (PermissionError, MemoryError, Refused):
         raise
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large ({error}): make it smaller") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # whatever a decoder raises is this file's failure: AVIF's raises RuntimeError
         if getattr(error, "errno", None):  # the system's: the file may be whole
             raise
         raise ValueError(f"{path} is damaged ({error}): get the file again") from None
-    if min(image.size) < 2:
-        raise ValueError(
-            f"{path} is {image.width}x{image.height} pixels, too small to show anything: give a picture of at least 2x2"
+
+
+class Refused(ValueError):
+    """A picture is whole, but of a kind that nothing can be seen on or that cannot be shown."""
+
+
+def _check_size(path, width, height):
+    if min(width, height) < MIN_SIDE:
+        raise Refused(f"{path} is {width}x{height} pixels, too small to show anything: give a picture of at least 2x2")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise Refused(f"{path} is {width}x{height} pixels, too thin to show anything: cut a part out")
+    if width * height > MAX_PIXELS:
+        raise Refused(
+            f"{path} is too large ({width}x{height} pixels, and the limit is {MAX_PIXELS // 10**6} million): "
+            "make it smaller"
         )
-    if max(image.size) > 100 * min(image.size):
-        raise ValueError(f"{path} is {image.width}x{image.height} pixels, too thin to show anything: cut a part out")
-    if image.mode in ("I", "F") and kind != "PNG":
-        raise ValueError(f"{path} has 32-bit pixels, whose black and white nobody knows: save it with 8 or 16 bits")
-    return _to_rgb(image)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _png_depth(image):
+    """Return the bits that a PNG has for each sample, by Pillow's name for how it is stored, as "L;4" or "RGB;16B"."""
+    if image.format != "PNG" or not image.tile:
+        return 8
+    raw = image.tile[0][3]
+    bits = str(raw[0] if isinstance(raw, tuple) else raw).partition(";")[2].rstrip("B")
+    return int(bits) if bits.isdigit() else 8
+
+
+def _upright(image):
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the metadata is damaged, not the picture
+        return image
+
+
+def _to_rgb(image, kind, depth):
+    transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16 bits, in older Pillows read from PNG as 32; convert() would clip at 255
         values = np.asarray(image).astype(np.uint32)
         grey = (values >> 8).astype(np.uint8)
-        grey[values == image.info.get("transparency", -1)] = 255
-        image = Image.fromarray(grey)
+        if isinstance(transparent, int):
+            grey[values == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if kind == "PNG" and image.mode == "L" and isinstance(transparent, int) and depth in (2, 4):
+        # Pillow spreads such pixels over 0..255, and leaves the transparent one as it is in the file.
+        image.info["transparency"] = transparent * (255 // (2**depth - 1))
+    if kind == "PNG" and image.mode == "RGB" and isinstance(transparent, tuple) and depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.images import SUFFIXES, Preprocessing
+from keras_convmixer.picture_folders import picture_files, sentence_of_others
 
 from .pictures import Files, Pictures, check, showing
 
@@ -43,6 +46,17 @@ class Split:
         return Split(images, self.labels[chosen])
 
 
+class LabeledImages(NamedTuple):
+    """Every image of a folder, and what was left out of it."""
+
+    class_names: tuple[str, ...]
+    split: Split
+    damaged: tuple[str, ...] = ()
+    """A sentence for each picture that was left out as it cannot be read."""
+    left_out: tuple[str, ...] = ()
+    """A sentence that counts the files that were left out by their ending, where there are any."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Class names in the order of the labels, and disjoint splits that are the same in every run."""
@@ -55,6 +69,8 @@ class Dataset:
     """A sentence for each picture that was left out as it cannot be read."""
     names: int = 0
     """A checksum of the pictures' names."""
+    left_out: tuple[str, ...] = ()
+    """A sentence for each folder that counts the files that were left out by their ending."""
 
     @property
     def fingerprint(self) -> int:
@@ -99,17 +115,22 @@ def load_dataset(
             one of them; the data set is not prepared, or has no images with labels; over 1 % are damaged.
     """
     if name == "digits":
-        class_names, everything = load_images(name, preprocessing, class_names, progress)
+        class_names, everything, *_ = load_images(name, preprocessing, class_names, progress)
         return Dataset(class_names, *(everything.take(chosen) for chosen in _divided(everything.labels)))
     if not Path(name).is_dir():
         return _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, crops)
     splits = _split_folders(Path(name))
     if splits:
         class_names, *_ = _folder(splits["train"], class_names)
-        sources = {split: Files(*_folder(folder, class_names)[1:]) for split, folder in splits.items()}
+        sources, others = {}, Counter()
+        for split, folder in splits.items():
+            _, paths, labels, more = _folder(folder, class_names)
+            sources[split] = Files(paths, labels)
+            others += more
         names = _checksum([path for source in sources.values() for path in source.paths], Path(name))
-        return _with_splits(name, class_names, sources, preprocessing, progress, crops, names)
-    class_names, paths, labels = _folder(Path(name), class_names)
+        left_out = sentence_of_others(Path(name), others)
+        return _with_splits(name, class_names, sources, preprocessing, progress, crops, names, left_out)
+    class_names, paths, labels, others = _folder(Path(name), class_names)
     counts = np.bincount(labels)
     few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
     if few or np.count_nonzero(counts) < 2:
@@ -121,7 +142,8 @@ def load_dataset(
     # Divided with the damaged ones, so that one more or less moves no other picture from training to test.
     everything = Split(checked.images, checked.labels)
     splits = (everything.take(np.isin(checked.kept, chosen)) for chosen in _divided(labels))
-    return Dataset(class_names, *splits, checked.damaged, _checksum(paths, Path(name)))
+    left_out = sentence_of_others(Path(name), others)
+    return Dataset(class_names, *splits, checked.damaged, _checksum(paths, Path(name)), left_out)
 
 
 def _checksum(paths, folder):
@@ -140,7 +162,7 @@ def _divided(labels):
     return train, validation, test
 
 
-def _with_splits(name, class_names, sources, preprocessing, progress, crops, names=0):
+def _with_splits(name, class_names, sources, preprocessing, progress, crops, names=0, left_out=()):
     """Return a data set of sources by split: train, and validation or test or both."""
     sources = dict(sources)
     if "test" not in sources:
@@ -160,7 +182,7 @@ def _with_splits(name, class_names, sources, preprocessing, progress, crops, nam
         every = HELD_OUT if len(sources["train"]) >= FEW else HELD_OUT_OF_FEW
         held = kept["train"] % every == every - 1
         splits["validation"], splits["train"] = splits["train"].take(held), splits["train"].take(~held)
-    return Dataset(class_names, splits["train"], splits["validation"], splits["test"], damaged, names)
+    return Dataset(class_names, splits["train"], splits["validation"], splits["test"], damaged, names, left_out)
 
 
 def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, crops):
@@ -190,28 +212,27 @@ def load_images(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None = None,
     progress: Progress | None = None,
-) -> tuple[tuple[str, ...], Split]:
+) -> LabeledImages:
     """Load every image of `digits`, or of a folder with one subfolder of pictures for each label.
 
     With `class_names` a folder's labels are their positions there; without, the sorted subfolders'. All
-    images are prepared for evaluation, in memory where they fit.
+    images are prepared for evaluation, in memory where they fit. Damaged ones are left out, up to 1 %.
 
     Raises:
         ValueError: `name` is neither, or digits and `class_names` are others; the folder has no subfolders, one
-            without pictures, or one that is not among `class_names`; a picture is damaged.
+            without pictures, or one that is not among `class_names`; over 1 % of the pictures are damaged.
     """
     if name == "digits":
-        return _digits(preprocessing, class_names)
+        return LabeledImages(*_digits(preprocessing, class_names))
     if not Path(name).is_dir():
         raise ValueError(
             f"no data set {name!r}: give 'digits', or a folder with one subfolder of pictures for each label"
         )
-    class_names, paths, labels = _folder(Path(name), class_names)
+    class_names, paths, labels, others = _folder(Path(name), class_names)
     fits = _fits(len(paths), preprocessing)
     checked = check(Files(paths, labels), preprocessing, fits, showing(progress, name, len(paths)))
-    if checked.damaged:
-        raise ValueError("; ".join(checked.damaged))
-    return class_names, Split(checked.images, checked.labels)
+    left_out = sentence_of_others(Path(name), others)
+    return LabeledImages(class_names, Split(checked.images, checked.labels), checked.damaged, left_out)
 
 
 def _digits(preprocessing, class_names):
@@ -250,16 +271,17 @@ def _split_folders(folder):
 
 
 def _folder(folder, class_names):
-    """Return labels, files and the number of each file's label."""
-    found = {
-        entry.name: sorted(
-            path for path in entry.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
-        for entry in _subfolders(folder)
-    }
+    """Return labels, files, the number of each file's label, and how many files there are of each other ending."""
+    files = {entry.name: picture_files(entry) for entry in _subfolders(folder)}
+    found = {label: entry.paths for label, entry in files.items()}
     empty = [label for label, paths in found.items() if not paths]
     if empty or not found:
         problem = f"no pictures in {_listed(empty)}" if empty else "no subfolders"
+        if unread := [f"{label} has {files[label].described_others()}" for label in empty if files[label].others]:
+            raise ValueError(
+                f"{folder} has {problem} that can be read ({_listed(unread)}): save them as JPEG or PNG, or as another "
+                f"of {', '.join(SUFFIXES)}"
+            )
         raise ValueError(
             f"{folder} has {problem}: give a folder with one subfolder of pictures for each label "
             f"({', '.join(SUFFIXES)})"
@@ -272,7 +294,8 @@ def _folder(folder, class_names):
             f"name them as its labels are ({_listed(class_names)})"
         )
     labels = np.repeat([class_names.index(label) for label in found], [len(paths) for paths in found.values()])
-    return class_names, [path for paths in found.values() for path in paths], labels.astype(np.int64)
+    others = sum((entry.others for entry in files.values()), Counter())
+    return class_names, [path for paths in found.values() for path in paths], labels.astype(np.int64), others
 
 
 def _listed(names, most=10):

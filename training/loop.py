@@ -122,7 +122,7 @@ def train(
     with locked(run) if replicas.is_chief else contextlib.nullcontext():
         if replicas.is_chief:
             begin(run, recipe, dataset, goes_on(run, recipe, overwrite, dataset))
-            name_damaged(dataset.damaged, run / "damaged.txt", verbose)
+            name_damaged(dataset, run / "damaged.txt", verbose)
         with replicas.explaining_lost_workers():
             same = recipe, steps_per_call, rollbacks
             replicas.require_same(same, "the workers were started with different recipes: give all the same options")

@@ -19,11 +19,10 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.images import Preprocessing, read_image
+from keras_convmixer.picture_folders import require_few_damaged
 
 QUEUED = 4096
 """Pictures that wait for a thread at once; each takes 2 kB."""
-DAMAGED = 0.01
-"""Share of pictures that may be damaged, and are then left out."""
 
 
 class Source(Protocol):
@@ -149,12 +148,7 @@ def check(
         found = itertools.chain.from_iterable(threads.map(one, part) for part in parts)
         sizes, labels, problems = zip(*said(found), strict=True)
     damaged = tuple(problem for problem in problems if problem)
-    if len(damaged) > DAMAGED * len(source):
-        others = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
-        raise ValueError(
-            f"{len(damaged)} of {len(source)} pictures are damaged, more than {DAMAGED:.0%}: "
-            f"{'; '.join(damaged[:3])}{others}"
-        )
+    require_few_damaged(damaged, len(source))
     kept = np.flatnonzero([size is not None for size in sizes])
     if in_memory:
         images = images if not damaged else images[kept]

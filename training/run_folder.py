@@ -9,12 +9,12 @@ import fcntl
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import keras
 
 from keras_convmixer.atomic import atomic_file, explaining_full_disk
+from keras_convmixer.picture_folders import report_left_out
 
 from . import figures
 from .checkpoints import History, drop_damaged_list
@@ -94,15 +94,15 @@ def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool) -> None:
         partial.write_text(json.dumps({"fingerprint": dataset.fingerprint}) + "\n")
 
 
-def name_damaged(damaged: tuple[str, ...], file: Path, verbose: bool) -> None:
-    """Write what is wrong with the pictures that were left out, a line for each."""
+def name_damaged(dataset: Dataset, file: Path, verbose: bool) -> None:
+    """Write to a file what is wrong with the pictures that were left out, a line for each, and report them."""
+    damaged = dataset.damaged
     file.unlink(missing_ok=True)
     if damaged:
         with explaining_full_disk(file), atomic_file(file) as partial:
             partial.write_text("\n".join(damaged) + "\n")
-        if verbose:
-            which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
-            print(f"{which} damaged and left out, see {file}", file=sys.stderr)
+    if verbose:
+        report_left_out(damaged, dataset.left_out, file)
 
 
 def publish(

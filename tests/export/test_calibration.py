@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
+from keras_convmixer import picture_folders
 from keras_convmixer.commands.export import _shares_test_images
-from keras_convmixer.export import read_manifest
+from keras_convmixer.export import calibration, read_manifest
 from keras_convmixer.export.calibration import read_calibration
 from keras_convmixer.images import Preprocessing
 
@@ -12,8 +13,10 @@ SEEN = Preprocessing(8, 8, 3)
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Twenty pictures of different reds, one file that is none and one that is damaged."""
+def folder(tmp_path, monkeypatch):
+    """Twenty pictures of different reds, and three files that cannot be read, which are few enough here."""
+    monkeypatch.setattr(picture_folders, "DAMAGED", 0.2)
+    monkeypatch.setattr(calibration, "DAMAGED", 0.2)
     place = tmp_path / "pictures"
     (place / "more").mkdir(parents=True)
     for number in range(20):
@@ -94,14 +97,18 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
 def test_the_command_calibrates_with_a_folder_and_says_what_it_left_out(quickstart, folder, tmp_path):
     for number, path in enumerate(sorted(quickstart.run.glob("pictures/*.png"))):
         (folder / f"digit_{number}.png").write_bytes(path.read_bytes())
+    for name in ("no.jpg", "gone.png"):
+        (folder / name).unlink()
+    for number in range(100):  # one is damaged of over a hundred
+        (folder / f"copy_{number}.png").write_bytes((folder / "00.png").read_bytes())
     out = tmp_path / "bundle"
     process = convmixer("export", quickstart.run, "--out", out, "--formats", "float32", "--calibration", folder)
     assert process.returncode == 0, process.stderr
-    assert "convmixer: not calibrated with: " in process.stderr
+    assert "damaged.png is damaged" in process.stderr
     calibration = read_manifest(out)["calibration"]
     assert calibration["source"] == str(folder)
-    assert calibration["images"] == 20 + len(list(folder.glob("digit_*")))
-    assert len(calibration["skipped"]) == 3
+    assert calibration["images"] == 120 + len(list(folder.glob("digit_*")))
+    assert len(calibration["skipped"]) == 1
     for given, code, words in (
         ("digits:test", 2, "each file is validated with images of it"),
         (tmp_path / "nowhere.npz", 1, "there is no such file"),

@@ -1,8 +1,11 @@
 import io
+import struct
+import subprocess
 
 import numpy as np
 import pytest
-from PIL import Image
+from picture_encodings import POSTSCRIPT
+from PIL import Image, PngImagePlugin
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.images import read_image
@@ -177,6 +180,30 @@ def test_what_is_no_picture_is_said_to_be_none(tmp_path):
             read_image(save(Image.new(mode, (8, 8)), tmp_path / "deep.tif"))
 
 
+def test_no_program_is_started_for_what_a_name_promises(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    Image.init()  # as another library may: now Pillow knows how to start Ghostscript
+    path = tmp_path / "picture.png"
+    path.write_bytes(POSTSCRIPT)
+    with pytest.raises(ValueError, match=r"picture\.png is not a picture that Pillow can read"):
+        read_image(path)
+
+
+def test_whatever_a_decoder_raises_is_the_pictures_failure(tmp_path, monkeypatch):
+    path = save(gradient(), tmp_path / "picture.png")
+    for error in (RuntimeError, KeyError, struct.error, TypeError, EOFError, AttributeError):
+        monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image, error=error: raising(error))
+        with pytest.raises(ValueError, match=r"picture\.png is damaged"):
+            read_image(path)
+
+
+def raising(error):
+    raise error("of a decoder")
+
+
 def test_too_many_pixels_are_not_called_damage(tmp_path, monkeypatch):
     path = save(Image.new("1", (300, 300)), tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -192,4 +219,18 @@ def test_a_truncated_file_is_said_to_be_damaged(tmp_path, format, share):
     path = tmp_path / "half"
     path.write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * share)])
     with pytest.raises(ValueError, match="half is damaged"):
+        read_image(path)
+
+
+def test_rows_are_resized_before_columns_whatever_pillow_does():
+    black_and_white = np.random.default_rng(0).integers(0, 2, (300, 100, 3)).astype(np.uint8) * 255
+    image = Image.fromarray(black_and_white)
+    rows = image.resize((64, 300), Image.Resampling.BICUBIC)  # 192 high: cut out of its center
+    expected = rows.resize((64, 192), Image.Resampling.BICUBIC).crop((0, 72, 64, 120))
+    np.testing.assert_array_equal(Preprocessing(48, 64).apply(image), np.asarray(expected))
+
+
+def test_more_than_50_million_pixels_are_refused_without_decoding_them(tmp_path):
+    path = save(Image.new("1", (7100, 7100)), tmp_path / "huge.png")
+    with pytest.raises(ValueError, match=r"huge\.png is too large \(7100x7100 pixels, and the limit is 50 million\)"):
         read_image(path)

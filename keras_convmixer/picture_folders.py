@@ -1,0 +1,79 @@
+"""Which files of a folder are read as pictures, and what is said of the others: the same in every command."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .images import SUFFIXES
+
+DAMAGED = 0.01
+"""Share of pictures that may be damaged, and are then left out."""
+NAMED = 10
+"""Damaged pictures that are named on the terminal."""
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """A folder's pictures, and how many files there are of each other ending."""
+
+    paths: list[Path]
+    others: Counter
+
+    def described_others(self) -> str:
+        """Return "3 .heic, 1 .txt", the most frequent first; empty where there are none."""
+        return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in self.others.most_common())
+
+
+def picture_files(folder: Path) -> PictureFiles:
+    """Find the pictures in a folder and its subfolders by their endings, sorted; hidden files and folders don't count.
+
+    Example:
+
+        found = picture_files(Path("cats"))
+        len(found.paths), found.described_others()  # 120, "2 .heic"
+    """
+    paths, others = [], Counter()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            paths.append(path)
+        elif not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file():
+            others[path.suffix.lower()] += 1
+    return PictureFiles(paths, others)
+
+
+def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:
+    """Return a sentence that says how many files were left out by their ending, none where there are no such files."""
+    if not others:
+        return ()
+    count, described = sum(others.values()), PictureFiles([], others).described_others()
+    which = "1 file" if count == 1 else f"{count} files"
+    return (f"{which} of {folder} left out by their ending ({described}): read are {', '.join(SUFFIXES)}",)
+
+
+def require_few_damaged(damaged: Sequence[str], count: int) -> None:
+    """Raise ValueError where more than 1 % of `count` pictures are damaged; `damaged` has a sentence for each."""
+    if len(damaged) > DAMAGED * count:
+        others = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        raise ValueError(
+            f"{len(damaged)} of {count} pictures are damaged, more than {DAMAGED:.0%}: {'; '.join(damaged[:3])}{others}"
+        )
+
+
+def report_left_out(damaged: Sequence[str], others: Sequence[str] = (), listed: Path | None = None) -> None:
+    """Name on stderr the damaged pictures that were left out, and say what was left out by its ending.
+
+    Args:
+        damaged: a sentence for each damaged picture.
+        others: what `sentence_of_others` returned.
+        listed: the file that names all of the damaged ones, where there is one.
+    """
+    for sentence in damaged[:NAMED]:
+        print(f"convmixer: left out: {sentence}", file=sys.stderr)
+    if damaged:
+        which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
+        see = f", see {listed}" if listed else ""
+        print(f"convmixer: {which} damaged and left out{see}", file=sys.stderr)
+    for sentence in others:
+        print(f"convmixer: {sentence}", file=sys.stderr)
