@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -120,12 +121,13 @@ def test_the_bundle_checks_it(toy, file, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_trains_what_export_takes(quickstart, tmp_path):
-    process = convmixer("export", quickstart.run, "--out", tmp_path / "b", "--formats", "qat_int8")
+    run = shutil.copytree(quickstart.run, tmp_path / "run")
+    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "qat_int8")
     assert process.returncode == 2
     assert "make it with convmixer qat" in process.stderr
-    process = convmixer("qat", quickstart.run, "--steps", "20")
+    process = convmixer("qat", run, "--steps", "20")
     assert "Trained for int8" in process.stdout
-    process = convmixer("export", quickstart.run, "--out", tmp_path / "b", "--formats", "int8", "qat_int8")
+    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "int8", "qat_int8")
     assert process.returncode == 0, process.stderr
     artifacts = {artifact["name"]: artifact for artifact in read_manifest(tmp_path / "b")["artifacts"]}
     assert artifacts["qat_int8"]["validation"]["accuracy"] > 0.97

@@ -5,14 +5,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from processes import convmixer
+from processes import Forked, convmixer
 
 from keras_convmixer.training import RECIPES, load_run, loop, run_folder, train
 
@@ -166,8 +164,7 @@ def test_another_recipe_does_not_go_on(tmp_path, monkeypatch):
 
 
 def start(folder):
-    command = [sys.executable, "-m", "keras_convmixer", "train", *OPTIONS, "--runs", str(folder)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+    return Forked("train", *OPTIONS, "--runs", folder, environment={"COLUMNS": "200"})
 
 
 def wait_for_checkpoint(folder, seconds=120):
@@ -179,20 +176,22 @@ def wait_for_checkpoint(folder, seconds=120):
 
 @pytest.mark.slow
 def test_sigkill_then_sigterm_then_to_the_end(uninterrupted, tmp_path):
-    process = start(tmp_path)
+    killed = start(tmp_path)
     wait_for_checkpoint(tmp_path)
     time.sleep(random.uniform(0, 0.5))
-    process.kill()
-    process.communicate()
+    killed.process.kill()
+    assert killed.finished().returncode == -signal.SIGKILL
 
-    process = start(tmp_path)
-    assert "one_device" in process.stderr.readline()
-    assert "10 labels" in process.stderr.readline()
-    assert "resuming at step" in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
-    assert "the same command goes on" in errors
+    asked = start(tmp_path)
+    asked.wait_for("resuming at step")
+    lines = asked.output("stderr").splitlines()
+    assert "one_device" in lines[0]
+    assert "10 labels" in lines[1]
+    assert "resuming at step" in lines[2]
+    os.kill(asked.process.pid, signal.SIGTERM)
+    stopped = asked.finished(seconds=60)
+    assert stopped.returncode == 75, stopped.stderr
+    assert "the same command goes on" in stopped.stderr
 
     again = convmixer("train", *OPTIONS, "--runs", tmp_path)
     assert again.returncode == 0, again.stderr
