@@ -3,6 +3,7 @@
 A session's fixtures are made once by each of pytest-xdist's workers; those that cost most, once for all of them.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from filelock import FileLock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
 
-from processes import convmixer  # noqa: E402  # it remembers the environment
+from processes import convmixer  # it remembers the environment
 
 COLOURS = ("red", "green", "blue")
 
@@ -54,6 +55,42 @@ class Toy:
     train_images: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    formats: dict
+    """`export.formats.FORMATS` before any test patched it."""
+    once: Callable[[str, Callable[[Path], None]], Path]
+
+    def republish(self, out, **changes):
+        """Export with the SavedModel and files of the session's first conversion; do everything else anew.
+
+        For tests of what follows the conversion, which takes most of an export's time. What a change or a patch of
+        the test's concerns is converted, as in `export`.
+        """
+        from keras_convmixer.export import bundle, formats, serving
+
+        write_serving_model = bundle.write_serving_model
+
+        def saved_model(model, path, *arguments):
+            made = self.once("toy_saved_model", lambda folder: write_serving_model(model, folder / "1", *arguments))
+            shutil.copytree(made / "1", path)
+
+        def file(name, convert):
+            def converted(*arguments):
+                made = self.once(f"toy_{name}", lambda folder: (folder / "file").write_bytes(convert(*arguments)))
+                return (made / "file").read_bytes()
+
+            return converted
+
+        assert "model" not in changes, "another model has to be converted"
+        other_signatures = {"class_names", "crop_fraction"} & set(changes)
+        with pytest.MonkeyPatch.context() as patched:
+            if write_serving_model is serving.write_serving_model and not other_signatures:
+                patched.setattr(bundle, "write_serving_model", saved_model)
+            for name, format in formats.FORMATS.items():
+                calibrated_anew = format.calibrated and "calibration_images" in changes
+                if format is self.formats.get(name) and format.convert and not calibrated_anew:
+                    shared = dataclasses.replace(format, convert=file(name, format.convert))
+                    patched.setitem(formats.FORMATS, name, shared)
+            return self.export(out, **changes)
 
     def export(self, out, **changes):
         from keras_convmixer.export import export_bundle
@@ -97,16 +134,18 @@ def train_toy(folder):
 def toy(once):
     import keras
 
+    from keras_convmixer.export import formats
+
     model = keras.saving.load_model(once("toy_model", train_toy) / "model.keras")
     images, _ = colour_images(192, seed=0)
     test_images, test_labels = colour_images(60, seed=1)
     assert (np.argmax(model(test_images.astype("float32")), -1) == test_labels).all()
-    return Toy(model, images[:100], test_images, test_labels)
+    return Toy(model, images[:100], test_images, test_labels, dict(formats.FORMATS), once)
 
 
 @pytest.fixture(scope="session")
 def toy_bundle(toy, once):
-    return once("toy", lambda folder: toy.export(folder / "bundle")) / "bundle"
+    return once("toy", lambda folder: toy.republish(folder / "bundle")) / "bundle"
 
 
 @dataclass(frozen=True)

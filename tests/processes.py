@@ -1,7 +1,7 @@
 """Run Python and the command line in processes of their own.
 
-Importing TensorFlow takes some 4 seconds of CPU time. A command that needs it is therefore forked from a server that has
-imported it once, before any of its threads were started.
+Importing TensorFlow takes some 4 seconds of CPU time. A command is therefore forked from a server that has imported it
+once and has started none of its threads.
 """
 
 import atexit
@@ -21,8 +21,11 @@ SERVER.set_forkserver_preload(
         *("keras_convmixer.training.loop", "keras_convmixer.training.run", "keras_convmixer.training.figures"),
     ]
 )
-READ_AT_IMPORT = ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS")
-"""Environment variables that TensorFlow and Keras read when they are imported: other values need a new process."""
+READ_AT_IMPORT = (
+    *("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS"),
+    *("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+)
+"""Environment variables that packages read when they are imported: other values need a new process."""
 STARTED_WITH = {name: os.environ.get(name) for name in READ_AT_IMPORT}
 
 
@@ -36,7 +39,7 @@ def run_python(code: str, *arguments, check=True, timeout=None) -> subprocess.Co
 def convmixer(*arguments, cwd=None, blocked=(), new=False) -> subprocess.CompletedProcess:
     """Run the command line in a process in which importing a `blocked` module fails.
 
-    It is a new process, which imports everything itself, if a module is blocked or `new` asks for it; else a forked one.
+    The process is a forked one, or one that imports everything itself where a module is blocked or `new` asks for it.
     """
     if not (new or blocked or any(os.environ.get(name) != STARTED_WITH[name] for name in READ_AT_IMPORT)):
         return Forked(*arguments, cwd=cwd).finished()
@@ -48,14 +51,15 @@ def convmixer(*arguments, cwd=None, blocked=(), new=False) -> subprocess.Complet
 
 
 class Forked:
-    """The command line in a process forked from the server; it writes into files, which `output()` reads."""
+    """A function, or the command line, in a process forked from the server; `output()` reads what it writes."""
 
-    def __init__(self, *arguments, cwd=None, environment=None):
+    def __init__(self, *arguments, cwd=None, environment=None, function=None):
         self._folder = tempfile.TemporaryDirectory(prefix="convmixer_")
-        self.arguments = [str(argument) for argument in arguments]
+        self.arguments = list(arguments) if function else [str(argument) for argument in arguments]
         variables = {**os.environ, **(environment or {})}
         self.process = SERVER.Process(
-            target=_main, args=(self.arguments, str(cwd or Path.cwd()), variables, self._folder.name)
+            target=_in_child,
+            args=(function or _command_line, self.arguments, str(cwd or Path.cwd()), variables, self._folder.name),
         )
         self.process.start()
 
@@ -80,8 +84,15 @@ class Forked:
         return subprocess.CompletedProcess(self.arguments, code, self.output(), self.output("stderr"))
 
 
-def _main(arguments, cwd, variables, folder):
-    """Be `convmixer` in the forked process."""
+def _command_line(*arguments):
+    from keras_convmixer.__main__ import main
+
+    sys.argv = ["convmixer", *arguments]
+    main()
+
+
+def _in_child(function, arguments, cwd, variables, folder):
+    """Call a function in the forked process as if a new process did, but for the imports."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
@@ -89,12 +100,9 @@ def _main(arguments, cwd, variables, folder):
         file = os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, number)
         os.close(file)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
-    sys.argv = ["convmixer", *arguments]
-    from keras_convmixer.__main__ import main
-
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     try:
-        main()
+        function(*arguments)
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out

@@ -66,7 +66,7 @@ def interrupted_at(step, folder, monkeypatch, recipe=SHORT):
             train(recipe, folder, checkpoint_minutes=0, verbose=False)
 
 
-@pytest.mark.parametrize("step", [3, 19, 30])
+@pytest.mark.parametrize("step", [19, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 30))])
 def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step):
     interrupted_at(step, tmp_path / "run", monkeypatch)
     assert not (tmp_path / "run/model.keras").exists()
@@ -75,6 +75,7 @@ def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tmp_path, monkeypatch):
     def stop(*arguments):
         raise Stop
@@ -87,6 +88,7 @@ def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tm
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_again(
     uninterrupted, tmp_path, monkeypatch
 ):
@@ -98,6 +100,7 @@ def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_ag
     assert_same(tmp_path / "run", tmp_path / "quiet")
 
 
+@pytest.mark.slow
 def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
     """Validation accuracy rises and falls again, as it is made to here; the run stops before it falls."""
     weights = []
@@ -117,6 +120,7 @@ def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, monkeypatch, caplog):
     interrupted_at(30, tmp_path / "run", monkeypatch)
     (tmp_path / "run/checkpoints/ckpt-31_temp").mkdir()  # as a killed process leaves it
@@ -133,6 +137,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, m
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
     interrupted_at(3, tmp_path / "run", monkeypatch)
     for file in (tmp_path / "run/checkpoints").glob("*.index"):
@@ -141,6 +146,7 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
         train(SHORT, tmp_path / "run", verbose=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", bytes(64)])
 def test_a_damaged_list_of_checkpoints_loses_none(uninterrupted, tmp_path, monkeypatch, capfd, content):
     interrupted_at(30, tmp_path / "run", monkeypatch)
@@ -155,6 +161,7 @@ def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
         train(SHORT, tmp_path / "run", overwrite=True, verbose=False)
 
 
+@pytest.mark.slow
 def test_another_recipe_does_not_go_on(tmp_path, monkeypatch):
     interrupted_at(3, tmp_path / "run", monkeypatch)
     with pytest.raises(FileExistsError, match=r"was begun with epochs=2: pass --overwrite to begin again"):
