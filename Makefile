@@ -4,16 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-peers benchmark gpu-wheels lint clean
+.PHONY: quickstart test test-slow test-peers benchmark gpu-wheels lint clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
 
-test: $(VENV)/.dev  ## every test, the slow ones too
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/.dev  ## the tests for every change: a few minutes
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not peer"
+
+test-slow: $(VENV)/.dev  ## the others: whole trainings, exports and real models
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not peer"
 
 test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX, which it installs
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m peer
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m peer
 
 benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py

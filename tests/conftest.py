@@ -1,18 +1,50 @@
-"""What several tests need: a toy classifier that trains in a second, and one quickstart for the whole session."""
+"""What several tests need: a toy classifier that trains in a second, and one quickstart for the whole session.
 
+A session's fixtures are made once by each of pytest-xdist's workers; those that cost most, once for all of them.
+"""
+
+import dataclasses
+import json
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import convmixer
+from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
 
+from processes import convmixer  # it remembers the environment
+
 COLOURS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A function that returns a folder, which `fill(folder)` fills, once for all of pytest-xdist's workers.
+
+    Tests share it, so they leave it as it is.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # each worker has a folder of its own in it
+
+    def make(name, fill):
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @dataclass(frozen=True)
@@ -23,6 +55,42 @@ class Toy:
     train_images: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    formats: dict
+    """`export.formats.FORMATS` before any test patched it."""
+    once: Callable[[str, Callable[[Path], None]], Path]
+
+    def republish(self, out, **changes):
+        """Export with the SavedModel and files of the session's first conversion; do everything else anew.
+
+        For tests of what follows the conversion, which takes most of an export's time. What a change or a patch of
+        the test's concerns is converted, as in `export`.
+        """
+        from keras_convmixer.export import bundle, formats, serving
+
+        write_serving_model = bundle.write_serving_model
+
+        def saved_model(model, path, *arguments):
+            made = self.once("toy_saved_model", lambda folder: write_serving_model(model, folder / "1", *arguments))
+            shutil.copytree(made / "1", path)
+
+        def file(name, convert):
+            def converted(*arguments):
+                made = self.once(f"toy_{name}", lambda folder: (folder / "file").write_bytes(convert(*arguments)))
+                return (made / "file").read_bytes()
+
+            return converted
+
+        assert "model" not in changes, "another model has to be converted"
+        other_signatures = {"class_names", "crop_fraction"} & set(changes)
+        with pytest.MonkeyPatch.context() as patched:
+            if write_serving_model is serving.write_serving_model and not other_signatures:
+                patched.setattr(bundle, "write_serving_model", saved_model)
+            for name, format in formats.FORMATS.items():
+                calibrated_anew = format.calibrated and "calibration_images" in changes
+                if format is self.formats.get(name) and format.convert and not calibrated_anew:
+                    shared = dataclasses.replace(format, convert=file(name, format.convert))
+                    patched.setitem(formats.FORMATS, name, shared)
+            return self.export(out, **changes)
 
     def export(self, out, **changes):
         from keras_convmixer.export import export_bundle
@@ -48,8 +116,7 @@ def colour_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.uint8), labels
 
 
-@pytest.fixture(scope="session")
-def toy():
+def train_toy(folder):
     import keras
 
     from keras_convmixer import ConvMixer
@@ -60,16 +127,25 @@ def toy():
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     model.optimizer.learning_rate = 0.02
     model.fit(images, labels, epochs=5, verbose=0)
-    test_images, test_labels = colour_images(60, seed=1)
-    assert (np.argmax(model(test_images.astype("float32")), -1) == test_labels).all()
-    return Toy(keras.Model(model.input, model.output), images[:100], test_images, test_labels)
+    keras.Model(model.input, model.output).save(folder / "model.keras")
 
 
 @pytest.fixture(scope="session")
-def toy_bundle(toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("toy") / "bundle"
-    toy.export(out)
-    return out
+def toy(once):
+    import keras
+
+    from keras_convmixer.export import formats
+
+    model = keras.saving.load_model(once("toy_model", train_toy) / "model.keras")
+    images, _ = colour_images(192, seed=0)
+    test_images, test_labels = colour_images(60, seed=1)
+    assert (np.argmax(model(test_images.astype("float32")), -1) == test_labels).all()
+    return Toy(model, images[:100], test_images, test_labels, dict(formats.FORMATS), once)
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(toy, once):
+    return once("toy", lambda folder: toy.republish(folder / "bundle")) / "bundle"
 
 
 @dataclass(frozen=True)
@@ -89,9 +165,13 @@ class Quickstart:
 
 
 @pytest.fixture(scope="session")
-def quickstart(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("quickstart")
-    return Quickstart(folder, convmixer("quickstart", cwd=folder))
+def quickstart(once):
+    def fill(folder):
+        process = convmixer("quickstart", cwd=folder, new=True)
+        (folder / "process.json").write_text(json.dumps(vars(process)))
+
+    folder = once("quickstart", fill)
+    return Quickstart(folder, subprocess.CompletedProcess(**json.loads((folder / "process.json").read_text())))
 
 
 @pytest.fixture

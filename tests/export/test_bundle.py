@@ -90,22 +90,22 @@ def test_float_forms_equal_the_keras_model(toy, toy_bundle):
         np.testing.assert_allclose(actual[0], probabilities, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_logits_are_exported_as_probabilities(toy, tmp_path):
     head = toy.model.layers[-1]
     logits = keras.layers.Dense(3, name="logits")
     model = keras.Model(toy.model.input, logits(toy.model.layers[-2].output))
     logits.set_weights(head.get_weights())
-    toy.export(tmp_path / "bundle", model=model)
+    toy.export(tmp_path / "bundle", model=model, formats=("float32",))
     classify = tf.saved_model.load(str(tmp_path / "bundle/saved_model/1")).signatures["serving_default"]
     actual = classify(images=tf.constant(toy.test_images))["probabilities"]
     np.testing.assert_allclose(actual, toy.model(toy.test_images.astype("float32"), training=False), atol=1e-5)
 
 
 @pytest.fixture
-def former(toy, tmp_path):
+def former(toy_bundle, tmp_path):
     """A bundle that is there before; whatever fails must leave it, and nothing else beside it."""
-    out = tmp_path / "bundle"
-    toy.export(out, class_names=("former 1", "former 2", "former 3"))
+    out = shutil.copytree(toy_bundle, tmp_path / "bundle")
     before = files_of(out)
     yield out
     assert files_of(out) == before
@@ -213,7 +213,7 @@ def test_disagreement_rejects_a_format(toy, tmp_path, monkeypatch):
     original = formats.FORMATS["int8"].convert
     other = with_weights(toy.model, swap_classes)
     monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", lambda model, images: original(other, images)))
-    entry = rejection(toy.export(tmp_path / "bundle", formats=("int8",)), "int8")
+    entry = rejection(toy.republish(tmp_path / "bundle", formats=("int8",)), "int8")
     assert entry["error"] == "ValidationError"
     assert entry["reason"].startswith("int8 agrees with the Keras model on 33.33% of 60 images")
 
@@ -222,7 +222,7 @@ def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, mon
     original = formats.FORMATS["int8"].convert
     other = with_weights(toy.model, swap_classes)
     monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", lambda model, images: original(other, images)))
-    manifest = toy.export(tmp_path / "bundle", formats=("int8", "dynamic"))
+    manifest = toy.republish(tmp_path / "bundle", formats=("int8", "dynamic"))
     assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "dynamic"]
     assert [path.name for path in (tmp_path / "bundle/litert").iterdir()] == ["dynamic.tflite"]
     (rejected,) = manifest["rejected"]
@@ -236,7 +236,7 @@ def test_a_small_difference_rejects_a_float_form(toy, tmp_path, monkeypatch):
     original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-2], 0.5 * weights[-2], 0.5 * weights[-1]])
     monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
-    entry = rejection(toy.export(tmp_path / "bundle", formats=("float32",)), "float32")
+    entry = rejection(toy.republish(tmp_path / "bundle", formats=("float32",)), "float32")
     assert entry["reason"].startswith("float32 differs from the Keras model by up to")
 
 
@@ -261,15 +261,16 @@ def test_a_saved_model_with_another_input_fails_the_export(toy, no_former, monke
         toy.export(no_former)
 
 
+@pytest.mark.slow
 def test_crop_accuracy_and_formats_are_what_was_asked(toy, tmp_path):
     wrong = np.where(np.arange(60) < 15, (toy.test_labels + 1) % 3, toy.test_labels)
-    manifest = toy.export(tmp_path / "b", crop_fraction=0.5, formats=("float32",), validation_labels=wrong)
+    manifest = toy.republish(tmp_path / "b", crop_fraction=0.5, formats=("float32",), validation_labels=wrong)
     assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "float32"]
     assert manifest["reference_accuracy"] == 0.75
     assert {artifact["validation"]["accuracy"] for artifact in manifest["artifacts"]} == {0.75}
     assert {artifact["preprocessing"]["crop_fraction"] for artifact in manifest["artifacts"]} == {0.5}
     assert Classifier.load(tmp_path / "b").preprocessing.crop_fraction == 0.5
-    manifest = toy.export(tmp_path / "b", validation_labels=None, formats=())
+    manifest = toy.republish(tmp_path / "b", validation_labels=None, formats=())
     assert manifest["reference_accuracy"] is manifest["artifacts"][0]["validation"]["accuracy"] is None
 
 
@@ -285,13 +286,13 @@ def test_nan_rejects_a_format(toy, tmp_path, monkeypatch):
     original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-1], weights[-1] * np.nan])
     monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
-    entry = rejection(toy.export(tmp_path / "bundle", formats=("float32",)), "float32")
+    entry = rejection(toy.republish(tmp_path / "bundle", formats=("float32",)), "float32")
     assert entry["reason"].startswith("float32 returns NaN")
 
 
 def test_a_float_file_in_int8s_place_is_rejected(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", conversions.convert_float32))
-    entry = rejection(toy.export(tmp_path / "bundle", formats=("int8",)), "int8")
+    entry = rejection(toy.republish(tmp_path / "bundle", formats=("int8",)), "int8")
     assert entry["reason"] == "int8's input is float32, and must be uint8"
 
 
@@ -335,14 +336,15 @@ def test_a_model_that_overflows_is_named(toy, no_former):
 
 def test_images_that_do_not_span_the_pixels_are_named(toy, tmp_path):
     dim = np.minimum(toy.train_images, 100)
-    entry = rejection(toy.export(tmp_path / "bundle", formats=("int8",), calibration_images=dim), "int8")
+    entry = rejection(toy.republish(tmp_path / "bundle", formats=("int8",), calibration_images=dim), "int8")
     assert "pixels 0..100 instead of 0..255: calibrate with images" in entry["reason"]
 
 
+@pytest.mark.slow
 def test_calibration_images_unlike_those_to_come_are_named(toy, tmp_path):
     dark = np.zeros_like(toy.train_images)
     dark[:, 0, 0] = 255  # so that the pixels' own range is right
-    entry = rejection(toy.export(tmp_path / "bundle", formats=("float32", "int8"), calibration_images=dark), "int8")
+    entry = rejection(toy.republish(tmp_path / "bundle", formats=("float32", "int8"), calibration_images=dark), "int8")
     assert re.match(r"int8 cuts off .*% of the values in layer .*: the calibration", entry["reason"])
     assert entry["validation"]["images"] == 60
 

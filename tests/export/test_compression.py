@@ -34,6 +34,7 @@ def pruned(toy):
     return model
 
 
+@pytest.mark.slow
 def test_pruning_leaves_the_zeros_that_were_asked_for_and_what_was_learned(toy, pruned):
     for name, kernel in kernels_of(pruned).items():
         assert np.mean(kernel == 0) == pytest.approx(0.6, abs=0.6 / kernel.size + 0.01), name
@@ -42,6 +43,7 @@ def test_pruning_leaves_the_zeros_that_were_asked_for_and_what_was_learned(toy, 
     assert (predict(as_classifier(pruned), toy.test_images).argmax(-1) == toy.test_labels).all()
 
 
+@pytest.mark.slow
 def test_zeros_survive_into_the_files_and_gzip_finds_them(toy, pruned, tmp_path):
     names = ("float32", "dynamic", "int8")
     manifest = toy.export(tmp_path / "bundle", model=pruned, formats=names)
@@ -60,6 +62,7 @@ def test_zeros_survive_into_the_files_and_gzip_finds_them(toy, pruned, tmp_path)
     assert pruned_zipped < pruned_size
 
 
+@pytest.mark.slow
 def test_clustered_layers_have_so_many_values(toy):
     model = cluster(toy.model, batches_of(toy.train_images), 20, 8, verbose=False)
     for name, kernel in kernels_of(model).items():

@@ -7,7 +7,7 @@ from keras_convmixer.export import formats, read_manifest
 @pytest.fixture(scope="module")
 def all_formats(toy, tmp_path_factory):
     out = tmp_path_factory.mktemp("all") / "bundle"
-    toy.export(out, formats=tuple(name for name, format in formats.FORMATS.items() if format.convert))
+    toy.republish(out, formats=tuple(name for name, format in formats.FORMATS.items() if format.convert))
     return out
 
 

@@ -1,12 +1,12 @@
 """An export that is killed, or for which the disk is too small, leaves the former bundle or the new one, whole."""
 
-import multiprocessing
 import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
+from processes import SERVER
 
 from keras_convmixer.atomic import atomic_folder
 from keras_convmixer.export import verify_bundle
@@ -16,7 +16,9 @@ MOMENTS = 20
 PAGE = 4096
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.8, 0.97])
+@pytest.mark.parametrize(
+    "share", [0.05, 0.3, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.6, 0.8, 0.97))]
+)
 def test_a_full_disk_leaves_the_former_bundle(toy, toy_bundle, small_disk, share):
     whole = sum(-(-path.stat().st_size // PAGE) * PAGE for path in toy_bundle.rglob("*") if path.is_file())
     disk = small_disk(str(int(share * whole)))
@@ -56,12 +58,10 @@ def test_killed_at_twenty_moments_there_is_the_former_bundle_or_the_new(toy, tmp
     np.save(tmp_path / "images.npy", toy.train_images)
     former, out = tmp_path / "former", tmp_path / "out" / "bundle"
     toy.export(former, class_names=("former 1", "former 2", "former 3"))
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tensorflow", "keras_convmixer.export.bundle"])  # once, not twenty times
 
     def start():
-        listening, told = server.Pipe(duplex=False)
-        process = server.Process(target=export, args=(tmp_path / "model.keras", tmp_path / "images.npy", out, told))
+        listening, told = SERVER.Pipe(duplex=False)
+        process = SERVER.Process(target=export, args=(tmp_path / "model.keras", tmp_path / "images.npy", out, told))
         process.start()
         told.close()  # so that a process that dies is noticed, not waited for
         assert listening.recv() == "ready"

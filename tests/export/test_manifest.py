@@ -47,6 +47,7 @@ def test_the_schema_sees_what_is_wrong(manifest, break_it):
         check(content)
 
 
+@pytest.mark.slow
 def test_two_exports_of_the_same_differ_in_what_is_named_alone(toy, toy_bundle, manifest, tmp_path):
     again = toy.export(tmp_path / "again")
     assert set(manifest["files"]) == set(again["files"])
@@ -65,7 +66,7 @@ def test_the_seed_and_the_source_of_calibration_are_kept(toy, tmp_path):
         "calibration_seed": 3,
         "calibration_skipped": ("a", "b"),
     }
-    content = toy.export(tmp_path / "bundle", formats=("float32",), **given)
+    content = toy.republish(tmp_path / "bundle", formats=("float32",), **given)
     assert content["calibration"] == {
         "images": 100,
         "source": "training images of digits",

@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -30,6 +31,7 @@ def file(toy):
     return quantization_aware(toy.model, batches_of(toy.train_images, labels), 20, verbose=False)
 
 
+@pytest.mark.slow
 def test_it_is_integer_throughout_and_right(toy, file):
     operators = read_operators(file)
     assert operators.dtypes == {"INT8", "UINT8", "INT32"}
@@ -40,6 +42,7 @@ def test_it_is_integer_throughout_and_right(toy, file):
     assert (model(toy.test_images).argmax(-1) == toy.test_labels).all()
 
 
+@pytest.mark.slow
 def test_every_depthwise_channel_has_its_scale(toy, file):
     interpreter = Interpreter(model_content=file, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
@@ -53,6 +56,7 @@ def test_every_depthwise_channel_has_its_scale(toy, file):
         assert len(set(kernel["quantization_parameters"]["scales"].tolist())) == kernel["shape"][-1] == 8
 
 
+@pytest.mark.slow
 def test_ranges_begin_with_the_first_batch(toy):
     trained = trainable(toy.model)
     labels = np.arange(len(toy.train_images)) % 3
@@ -67,6 +71,7 @@ def test_ranges_begin_with_the_first_batch(toy):
     assert found["min"] == pytest.approx(seen.min(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_model(toy):
     before = [weight.copy() for weight in toy.model.get_weights()]
     trained = trainable(toy.model)
@@ -77,6 +82,7 @@ def test_training_lowers_the_loss_and_leaves_the_model(toy):
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 def test_the_process_stays_keras_3(tmp_path):
     code = (
         "import os, json\n"
@@ -93,6 +99,7 @@ def test_the_process_stays_keras_3(tmp_path):
     assert os.environ.get("TF_USE_LEGACY_KERAS") is None
 
 
+@pytest.mark.slow
 def test_the_twin_computes_the_same():
     keras.utils.set_random_seed(0)
     model = ConvMixer(8, 2, kernel_size=9, patch_size=2, input_shape=(16, 16, 3), classes=3)
@@ -109,8 +116,9 @@ def test_an_unknown_layer_is_named():
         twin(model)
 
 
+@pytest.mark.slow
 def test_the_bundle_checks_it(toy, file, tmp_path):
-    manifest = toy.export(tmp_path / "bundle", formats=("int8", "qat_int8"), qat_int8=file)
+    manifest = toy.republish(tmp_path / "bundle", formats=("int8", "qat_int8"), qat_int8=file)
     assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "int8", "qat_int8"]
     published = LiteRTModel((tmp_path / "bundle/litert/qat_int8.tflite").read_bytes(), "published")
     np.testing.assert_array_equal(published(toy.test_images), LiteRTModel(file, "qat")(toy.test_images))
@@ -120,12 +128,13 @@ def test_the_bundle_checks_it(toy, file, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_trains_what_export_takes(quickstart, tmp_path):
-    process = convmixer("export", quickstart.run, "--out", tmp_path / "b", "--formats", "qat_int8")
+    run = shutil.copytree(quickstart.run, tmp_path / "run")
+    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "qat_int8")
     assert process.returncode == 2
     assert "make it with convmixer qat" in process.stderr
-    process = convmixer("qat", quickstart.run, "--steps", "20")
+    process = convmixer("qat", run, "--steps", "20")
     assert "Trained for int8" in process.stdout
-    process = convmixer("export", quickstart.run, "--out", tmp_path / "b", "--formats", "int8", "qat_int8")
+    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "int8", "qat_int8")
     assert process.returncode == 0, process.stderr
     artifacts = {artifact["name"]: artifact for artifact in read_manifest(tmp_path / "b")["artifacts"]}
     assert artifacts["qat_int8"]["validation"]["accuracy"] > 0.97

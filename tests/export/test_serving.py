@@ -113,6 +113,7 @@ def test_features_are_what_the_dense_layer_sees(toy, served):
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_grey_models_take_files_too(tmp_path):
     keras.utils.set_random_seed(0)
     model = ConvMixer(4, 1, kernel_size=3, patch_size=2, input_shape=(8, 8, 1), classes=2)
@@ -154,10 +155,11 @@ def test_names_fit_into_an_address(name, served):
     assert served_name(name) == served
 
 
+@pytest.mark.slow
 def test_the_next_export_is_the_next_version_and_old_ones_stay(toy, tmp_path):
     out = tmp_path / "bundle"
     for version in (1, 2):
-        manifest = toy.export(out, formats=("float32",), class_names=tuple(f"{version} {c}" for c in "abc"))
+        manifest = toy.republish(out, formats=("float32",), class_names=tuple(f"{version} {c}" for c in "abc"))
         assert manifest["artifacts"][0]["path"] == f"saved_model/{version}"
     verify_bundle(out)
     for version in (1, 2):
@@ -165,6 +167,6 @@ def test_the_next_export_is_the_next_version_and_old_ones_stay(toy, tmp_path):
         names = loaded.signatures["serving_default"](images=tf.constant(toy.test_images[:1]))["names"].numpy()
         assert {name[:2] for name in names[0]} == {f"{version} ".encode()}
     shutil.rmtree(out / "saved_model/1")  # old versions are their users' to delete
-    assert toy.export(out, formats=("float32",))["artifacts"][0]["version"] == 3
+    assert toy.republish(out, formats=("float32",))["artifacts"][0]["version"] == 3
     assert {path.name for path in (out / "saved_model").iterdir()} == {"2", "3"}
     assert read_manifest(out)["artifacts"][0]["signatures"]["features"]["outputs"][0]["name"] == "features"

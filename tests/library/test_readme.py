@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import frozen
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from safetensors.numpy import save_file
 
@@ -32,6 +33,7 @@ def colours(count, seed):
     return tf.data.Dataset.from_tensor_slices((pixels.astype("uint8"), labels)).batch(8)
 
 
+@pytest.mark.slow
 def test_fine_tuning(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     save_file(frozen.tensors("odd_relu"), "published.safetensors")

@@ -63,6 +63,7 @@ def test_a_stream_is_what_memory_would_give(tmp_path, monkeypatch):
             np.testing.assert_array_equal(expected, found)
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_where_it_stopped(tmp_path):
     split = load_dataset(save(tmp_path, size=(20, 31)), NATIVE, crops=True).train
     assert isinstance(split.images, pictures.Pictures)
@@ -129,6 +130,7 @@ def test_the_systems_errors_are_not_damage(tmp_path, monkeypatch):
         load_dataset(folder, NATIVE)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
     folder = save(tmp_path / "pictures")
     recipe = dataclasses.replace(RECIPE, dataset=folder)
@@ -146,6 +148,7 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
     assert train(recipe, tmp_path / "run", overwrite=True, verbose=False)["training_images"] == 56
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, in_memory):
     folder = save(tmp_path / "pictures", count=75)
@@ -173,6 +176,7 @@ def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, i
         load_dataset(folder, NATIVE)
 
 
+@pytest.mark.slow
 def test_a_streamed_run_ends_as_one_in_memory(tmp_path, monkeypatch):
     folder = save(tmp_path / "pictures")
     recipe = dataclasses.replace(RECIPE, dataset=folder)
@@ -199,6 +203,7 @@ def test_evaluation_keeps_the_order(tmp_path, beyond_memory):
     np.testing.assert_array_equal(streamed.probabilities, held.probabilities)
 
 
+@pytest.mark.slow
 def test_a_picture_that_vanishes_is_named_and_the_process_ends(tmp_path):
     folder = save(tmp_path / "pictures", 20, (16, 16))
     code = """

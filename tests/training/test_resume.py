@@ -5,14 +5,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from processes import convmixer
+from processes import Forked, convmixer
 
 from keras_convmixer.training import RECIPES, load_run, loop, run_folder, train
 
@@ -68,7 +66,7 @@ def interrupted_at(step, folder, monkeypatch, recipe=SHORT):
             train(recipe, folder, checkpoint_minutes=0, verbose=False)
 
 
-@pytest.mark.parametrize("step", [3, 19, 30])
+@pytest.mark.parametrize("step", [19, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 30))])
 def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step):
     interrupted_at(step, tmp_path / "run", monkeypatch)
     assert not (tmp_path / "run/model.keras").exists()
@@ -77,6 +75,7 @@ def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tmp_path, monkeypatch):
     def stop(*arguments):
         raise Stop
@@ -89,6 +88,7 @@ def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tm
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_again(
     uninterrupted, tmp_path, monkeypatch
 ):
@@ -100,6 +100,7 @@ def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_ag
     assert_same(tmp_path / "run", tmp_path / "quiet")
 
 
+@pytest.mark.slow
 def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
     """Validation accuracy rises and falls again, as it is made to here; the run stops before it falls."""
     weights = []
@@ -119,6 +120,7 @@ def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, monkeypatch, caplog):
     interrupted_at(30, tmp_path / "run", monkeypatch)
     (tmp_path / "run/checkpoints/ckpt-31_temp").mkdir()  # as a killed process leaves it
@@ -135,6 +137,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, m
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
     interrupted_at(3, tmp_path / "run", monkeypatch)
     for file in (tmp_path / "run/checkpoints").glob("*.index"):
@@ -143,6 +146,7 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
         train(SHORT, tmp_path / "run", verbose=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", bytes(64)])
 def test_a_damaged_list_of_checkpoints_loses_none(uninterrupted, tmp_path, monkeypatch, capfd, content):
     interrupted_at(30, tmp_path / "run", monkeypatch)
@@ -157,6 +161,7 @@ def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
         train(SHORT, tmp_path / "run", overwrite=True, verbose=False)
 
 
+@pytest.mark.slow
 def test_another_recipe_does_not_go_on(tmp_path, monkeypatch):
     interrupted_at(3, tmp_path / "run", monkeypatch)
     with pytest.raises(FileExistsError, match=r"was begun with epochs=2: pass --overwrite to begin again"):
@@ -166,8 +171,7 @@ def test_another_recipe_does_not_go_on(tmp_path, monkeypatch):
 
 
 def start(folder):
-    command = [sys.executable, "-m", "keras_convmixer", "train", *OPTIONS, "--runs", str(folder)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+    return Forked("train", *OPTIONS, "--runs", folder, environment={"COLUMNS": "200"})
 
 
 def wait_for_checkpoint(folder, seconds=120):
@@ -179,20 +183,22 @@ def wait_for_checkpoint(folder, seconds=120):
 
 @pytest.mark.slow
 def test_sigkill_then_sigterm_then_to_the_end(uninterrupted, tmp_path):
-    process = start(tmp_path)
+    killed = start(tmp_path)
     wait_for_checkpoint(tmp_path)
     time.sleep(random.uniform(0, 0.5))
-    process.kill()
-    process.communicate()
+    killed.process.kill()
+    assert killed.finished().returncode == -signal.SIGKILL
 
-    process = start(tmp_path)
-    assert "one_device" in process.stderr.readline()
-    assert "10 labels" in process.stderr.readline()
-    assert "resuming at step" in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
-    assert "the same command goes on" in errors
+    asked = start(tmp_path)
+    asked.wait_for("resuming at step")
+    lines = asked.output("stderr").splitlines()
+    assert "one_device" in lines[0]
+    assert "10 labels" in lines[1]
+    assert "resuming at step" in lines[2]
+    os.kill(asked.process.pid, signal.SIGTERM)
+    stopped = asked.finished(seconds=60)
+    assert stopped.returncode == 75, stopped.stderr
+    assert "the same command goes on" in stopped.stderr
 
     again = convmixer("train", *OPTIONS, "--runs", tmp_path)
     assert again.returncode == 0, again.stderr
