@@ -2,27 +2,16 @@
 
 import dataclasses
 import json
+import os
 import socket
-import subprocess
-import sys
 from contextlib import ExitStack
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import Forked
 
-from keras_convmixer.training import RECIPES
-from keras_convmixer.training.layers import trainable
-from keras_convmixer.training.model import build_model
-from keras_convmixer.training.step import Step
-from keras_convmixer.training.strategy import choose
-
-STEPS = 20
-TRAIN = """
-import dataclasses, json, os, sys
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import keras, numpy, tensorflow as tf
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.data import Split
 from keras_convmixer.training.input import distributed_batches
@@ -31,48 +20,61 @@ from keras_convmixer.training.model import build_model
 from keras_convmixer.training.step import Step
 from keras_convmixer.training.strategy import Replicas, choose
 
-out, counts, precision = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(counts)
-)
-tf.config.set_soft_device_placement(True)
-recipe = dataclasses.replace(
-    RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3, batch_size=48, accumulation=2, average_decay=0.9,
-    clip_norm=0.2, learning_rate=0.05, mixup=0.5, cutmix=0.5, flip=True, rand_augment="timm", erasing=0.25,
-)
-random = numpy.random.default_rng(0)
-split = Split(random.integers(0, 256, (200, 8, 8, 3)).astype("uint8"), random.integers(0, 10, 200))
-for count in counts:
-    if os.environ.get("TF_CONFIG"):
-        replicas = choose("auto")
-    elif count == 1:
-        replicas = choose("one_device")
-    else:
-        devices = [f"CPU:{index}" for index in range(count)]
-        reduction = tf.distribute.HierarchicalCopyAllReduce()
-        replicas = Replicas(tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction), "mirrored")
-    keras.utils.set_random_seed(0)
-    with replicas.strategy.scope():
-        model = trainable(build_model(recipe, 10, precision, classifier_activation=None), replicas.count)
-    chiefs = replicas.chiefs(numpy.full((2, 3), 0.1 + replicas.worker, "float32"))
-    numpy.testing.assert_array_equal(chiefs, numpy.full((2, 3), 0.1, "float32"))
-    replicas.require_same("all", "a wrong alarm")
-    if replicas.workers > 1:
-        try:
-            replicas.require_same(19 * (1 + replicas.worker), "different")  # the middle one of three is their mean
-            raise AssertionError("nothing was found to be different")
-        except ValueError:
-            pass
-    step = Step(model, recipe, replicas, STEPS)
-    batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
-    step.run_several(batches, tf.constant(5))
-    results = [step.run(next(batches)).numpy().tolist() for _ in range(STEPS - 5)]
-    assert step.number == STEPS
-    if replicas.is_chief:
-        name = f"{replicas.name}_{replicas.count}"
-        arrays = [keras.ops.convert_to_numpy(v) for v in model.variables] + step.weights()
-        numpy.savez(os.path.join(out, name), *arrays, results=numpy.array(results))
-""".replace("STEPS", str(STEPS))
+STEPS = 20
+
+
+def train_everywhere(out, counts, precision):
+    """Train in this process on each count of devices, or as one of TF_CONFIG's workers; the chief keeps the results."""
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(counts)
+    )
+    tf.config.set_soft_device_placement(True)
+    recipe = dataclasses.replace(
+        RECIPES["digits"],
+        image_size=8,
+        dim=8,
+        depth=1,
+        kernel_size=3,
+        batch_size=48,
+        accumulation=2,
+        average_decay=0.9,
+        clip_norm=0.2,
+        learning_rate=0.05,
+        mixup=0.5,
+        cutmix=0.5,
+        flip=True,
+        rand_augment="timm",
+        erasing=0.25,
+    )
+    random = np.random.default_rng(0)
+    split = Split(random.integers(0, 256, (200, 8, 8, 3)).astype("uint8"), random.integers(0, 10, 200))
+    for count in counts:
+        if os.environ.get("TF_CONFIG"):
+            replicas = choose("auto")
+        elif count == 1:
+            replicas = choose("one_device")
+        else:
+            devices = [f"CPU:{index}" for index in range(count)]
+            reduction = tf.distribute.HierarchicalCopyAllReduce()
+            replicas = Replicas(tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction), "mirrored")
+        keras.utils.set_random_seed(0)
+        with replicas.strategy.scope():
+            model = trainable(build_model(recipe, 10, precision, classifier_activation=None), replicas.count)
+        chiefs = replicas.chiefs(np.full((2, 3), 0.1 + replicas.worker, "float32"))
+        np.testing.assert_array_equal(chiefs, np.full((2, 3), 0.1, "float32"))
+        replicas.require_same("all", "a wrong alarm")
+        if replicas.workers > 1:
+            with pytest.raises(ValueError, match="different"):
+                replicas.require_same(19 * (1 + replicas.worker), "different")  # the middle one of three is their mean
+        step = Step(model, recipe, replicas, STEPS)
+        batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
+        step.run_several(batches, tf.constant(5))
+        results = [step.run(next(batches)).numpy().tolist() for _ in range(STEPS - 5)]
+        assert step.number == STEPS
+        if replicas.is_chief:
+            name = f"{replicas.name}_{replicas.count}"
+            arrays = [keras.ops.convert_to_numpy(v) for v in model.variables] + step.weights()
+            np.savez(out / name, *arrays, results=np.array(results))
 
 
 def run(out, counts, precision="float32", workers=1):
@@ -81,14 +83,13 @@ def run(out, counts, precision="float32", workers=1):
         for one in sockets:
             one.bind(("localhost", 0))
         addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
-    command = [sys.executable, "-c", TRAIN, str(out), json.dumps(counts), precision]
     processes = []
     for worker in range(workers):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
-        environment = {**__import__("os").environ, **({"TF_CONFIG": json.dumps(config)} if workers > 1 else {})}
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(error[-2000:] for error in errors)
+        environment = {"TF_CONFIG": json.dumps(config)} if workers > 1 else {}
+        processes.append(Forked(out, counts, precision, function=train_everywhere, environment=environment))
+    ended = [process.finished(seconds=300) for process in processes]
+    assert all(process.returncode == 0 for process in ended), "\n".join(process.stderr[-2000:] for process in ended)
 
 
 @pytest.fixture(scope="module")
