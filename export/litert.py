@@ -99,5 +99,5 @@ def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverte
             f"the model cannot be converted: {reason}; build it of layers that LiteRT has operators for"
         ) from error
     take_batches(model)
-    set_versions(model)
+    set_versions(model, as_converted=True)
     return write_model(model)

@@ -152,7 +152,7 @@ KERNELS = {("GELU", "INT16"): "2.20.0"}
 """TensorFlow version of a kernel that came without an operator version: older runtimes load it and fail in invoke."""
 
 
-def set_versions(model: schema.ModelT) -> None:
+def set_versions(model: schema.ModelT, *, as_converted: bool = False) -> None:
     """Raise operator versions to what a model's operators use, and `min_runtime_version` to the runtime that has them.
 
     Converters write versions before a quantizer changes the tensors. A runtime that lacks a kernel then runs another
@@ -164,13 +164,18 @@ def set_versions(model: schema.ModelT) -> None:
         set_versions(model)
         content = write_model(model)
 
+    Args:
+        model: is changed in place.
+        as_converted: TensorFlow's converter wrote the file and nothing quantized it since, so that what it wrote of
+            operators beyond this table, and of the runtime that they need, is right.
+
     Raises:
-        ValueError: an operator's version for its tensors' dtypes is not known.
+        ValueError: an operator's version for its tensors' dtypes is not known, of a file that was quantized since.
     """
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
-            code.version = max(code.version, _version(operator_name(code), _use(graph, operator)))
+            code.version = max(code.version, _version(operator_name(code), _use(graph, operator), as_converted))
     required = min_runtime_version(model)
     entry = next((entry for entry in model.metadata or () if entry.name == METADATA), None)
     if entry is None:
@@ -212,10 +217,12 @@ def _numbers(version):
     return tuple(map(int, version.split(".")))
 
 
-def _version(name, use):
+def _version(name, use, as_converted):
     if not QUANTIZED & {*use.inputs, *use.outputs}:
         return 1
     version = VERSIONS[name](use) if name in VERSIONS else None
+    if version is None and as_converted:
+        return 1  # or what the converter wrote, which is higher
     if version is None:
         raise ValueError(
             f"{name} of {', '.join(use.inputs)} to {', '.join(use.outputs)} is not among the operators whose oldest "

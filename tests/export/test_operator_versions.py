@@ -51,6 +51,9 @@ def test_an_operator_on_integers_whose_version_is_not_known(dynamic):
     code.builtinCode, code.deprecatedBuiltinCode = schema.BuiltinOperator.CUMSUM, 127
     with pytest.raises(ValueError, match=r"^CUMSUM of FLOAT32, INT8, FLOAT32 to FLOAT32 is not among the operators"):
         set_versions(dynamic)
+    code.version = 2
+    set_versions(dynamic, as_converted=True)
+    assert code.version == 2
 
 
 def test_a_file_that_needs_more_than_the_known_runtimes(dynamic):

@@ -144,7 +144,7 @@ def test_quickstart_shows_accuracy_agreement_and_sizes(quickstart):
             for artifact in json.loads((quickstart.bundle / "manifest.json").read_text())["artifacts"]
             if artifact["path"] == name
         )
-        assert float(size) == pytest.approx(facts["size"] / 1000, abs=0.05)
+        assert float(size.replace(",", "")) == pytest.approx(facts["size"] / 1000, abs=0.05)
         assert float(agreement) >= 99
     for step in ("convmixer train digits", "convmixer export", "convmixer predict"):
         assert step in quickstart.process.stderr

@@ -154,4 +154,4 @@ def test_commands_say_what_they_left_out(folder, quickstart, tmp_path):
         assert "damaged.avif is damaged" in said
         assert "1 picture is damaged and left out" in said
         assert "30 files of" in said
-        assert "10 .heic, 10 .txt" in said
+        assert "10 .heic, 10 without an ending, 10 .txt" in said
