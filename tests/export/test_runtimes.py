@@ -1,24 +1,18 @@
 """Every format on old and new runtimes: what runs answers as the installed one, what does not says so."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from runtimes import INSTALLED, python_of, run
 
 from keras_convmixer import ConvMixer, deploy
 from keras_convmixer.export.formats import FORMATS
 from keras_convmixer.export.operator_versions import RUNTIMES, oldest_runtime
 
 CONVERTED = tuple(name for name, format in FORMATS.items() if format.convert)
-INSTALLED = "installed"
 TOLERANCE = {"int8": 2.5 / 256, "dynamic": 0.02, "int16x8": 1e-3}
 """Largest difference of a probability between runtimes: roundings of integer kernels; 1e-5 of the float formats."""
 MODELS = {
@@ -33,36 +27,6 @@ MODELS = {
         "litert_int8",
     ),
 }
-RUN = """
-import json, sys
-import numpy as np
-try:
-    from tflite_runtime.interpreter import Interpreter
-except ImportError:
-    from ai_edge_litert.interpreter import Interpreter
-
-images = np.load(sys.argv[1])
-found = {}
-for path in sys.argv[2:]:
-    found[path] = []
-    for batch in (1, 4):
-        try:
-            interpreter = Interpreter(model_path=path, num_threads=1)
-            (tensor,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-            if batch > 1:
-                interpreter.resize_tensor_input(tensor["index"], [batch, *images.shape[1:]])
-            interpreter.allocate_tensors()
-            answers = []
-            for start in range(0, len(images), batch):
-                interpreter.set_tensor(tensor["index"], images[start : start + batch].astype(tensor["dtype"]))
-                interpreter.invoke()
-                answers.extend(interpreter.get_tensor(output["index"]).astype(float))
-            scale, zero_point = output["quantization"]
-            found[path].append(((np.array(answers) - zero_point) * (scale or 1)).tolist())
-        except (RuntimeError, ValueError) as error:
-            found[path].append(str(error))
-print(json.dumps(found))
-"""
 
 
 @dataclass(frozen=True)
@@ -103,47 +67,11 @@ def files(request, tmp_path_factory):
     return Files(paths, images[:4], np.asarray(model(images[:4].astype(np.float32), training=False)))
 
 
-@pytest.fixture(scope="session")
-def python_with():
-    """A function that returns a Python with a runtime, in an environment that is kept between runs."""
-
-    def python(runtime):
-        if runtime == INSTALLED:
-            return Path(sys.executable)
-        package, version = runtime.split()
-        tag = f"{package}-{version}-python{sys.version_info[0]}.{sys.version_info[1]}"
-        folder = Path(tempfile.gettempdir()) / "keras_convmixer_runtimes" / tag
-        found = folder / "bin/python"
-        if not (folder / "complete").exists():
-            venv.create(folder, with_pip=True, clear=True)
-            command = [found, "-m", "pip", "install", "--quiet", f"{package}=={version}", "numpy<2"]
-            installed = subprocess.run(command, capture_output=True, text=True)
-            if installed.returncode:
-                reason = installed.stderr.strip().splitlines()[-1]
-                no_wheel = "No matching distribution" in installed.stderr and sys.version_info >= (3, 12)
-                if os.environ.get("CI") and not no_wheel:
-                    pytest.fail(f"{runtime} cannot be installed: {reason}")
-                pytest.skip(f"{runtime} cannot be installed on this Python: {reason}")
-            (folder / "complete").touch()
-        return found
-
-    return python
-
-
-def run(python, files, tmp_path):
-    np.save(tmp_path / "images.npy", files.images)
-    command = [python, "-c", RUN, tmp_path / "images.npy", *files.paths.values()]
-    process = subprocess.run(command, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    found = json.loads(process.stdout.splitlines()[-1])
-    return {format: found[str(path)] for format, path in files.paths.items()}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", [*RUNTIMES, INSTALLED])
-def test_a_file_runs_from_its_oldest_runtime_on_and_is_refused_before(files, python_with, runtime, tmp_path):
+def test_a_file_runs_from_its_oldest_runtime_on_and_is_refused_before(files, runtime, tmp_path):
     order = [*RUNTIMES, INSTALLED]
-    installed, found = (run(python_with(name), files, tmp_path) for name in (INSTALLED, runtime))
+    installed, found = (run(python_of(name), files.paths, files.images, tmp_path) for name in (INSTALLED, runtime))
     for format, (alone, together) in found.items():
         oldest = oldest_runtime(files.paths[format].read_bytes())
         if order.index(runtime) < order.index(oldest if oldest in order else INSTALLED):
