@@ -43,11 +43,14 @@ def test_dry_run_measures_every_form_and_they_agree(gpu, tmp_path):
     compared = [r["difference"] for r in layers if r["form"] != "keras"]
     assert max(compared) < 1e-5
     models = [r for r in results if r["kind"] == "model" and "form" in r]
-    assert len(models) == 2 * 2 * 3
     for name in gpu.TINY["cases"]:
         for direction in ("inference", "training step"):
-            outputs = [r["outputs"] for r in models if (r["name"], r["direction"]) == (name, direction)]
-            np.testing.assert_allclose(outputs, [outputs[0]] * 3, rtol=1e-4, atol=1e-5)
+            of_direction = [r for r in models if (r["name"], r["direction"]) == (name, direction)]
+            assert "keras" in [r["form"] for r in of_direction]
+            # The two best forms of the layers measured so far, which may be others when the run continues.
+            assert len({r["form"] for r in of_direction}) == len(of_direction) >= 3
+            outputs = [r["outputs"] for r in of_direction]
+            np.testing.assert_allclose(outputs, [outputs[0]] * len(outputs), rtol=1e-4, atol=1e-5)
             assert len(set(outputs[0])) > 1
     table = (tmp_path / "gpu.md").read_text()
     assert all(f"| {form} |" in table for form in gpu.FORMS)
