@@ -1,5 +1,6 @@
 """The export pipeline: check the model, write every artifact, validate each, publish all at once."""
 
+import contextlib
 import datetime
 import errno
 import functools
@@ -29,6 +30,7 @@ from .decision import BINARY, SINGLE, Decision, checked_labels, stated_kind
 from .formats import FORMATS, gzip_size
 from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
+from .litert import Conversion
 from .manifest import NAME, read_manifest, sha256, write_manifest
 from .metadata import LABELS, add_metadata
 from .model_card import NAME as CARD
@@ -163,7 +165,7 @@ def export_bundle(
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
 
-    with progress_bar(verbose) as progress, atomic_folder(out) as folder:
+    with progress_bar(verbose) as progress, atomic_folder(out) as folder, contextlib.ExitStack() as conversions:
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts, rejected, files = [], [], {}
 
@@ -177,6 +179,10 @@ def export_bundle(
             # Not verified here, as every file is compared with the model itself.
             return deploy(with_features(model) if target == "tensorflow" else model, target, verified=False)
 
+        @functools.cache
+        def conversion_for(target):
+            return conversions.enter_context(Conversion(deployed_for(target)))
+
         progress.update(task, description="exporting saved_model")
         version = max(_keep_versions(out, folder), default=0) + 1
         add("saved_model", _write_saved_model, deployed_for("tensorflow"), name, version, class_names, seen, decision)
@@ -187,7 +193,7 @@ def export_bundle(
             progress.update(task, description=f"exporting {format}")
             try:
                 made_for = target if FORMATS[format].in_8_bits else "litert"
-                files[format] = file = _make(format, deployed_for(made_for), qat_int8, calibration_images)
+                files[format] = file = _make(format, conversion_for(made_for), qat_int8, calibration_images)
                 if FORMATS[format].calibrated:
                     layers = layer_errors(file.deployed, file.content, validation_images)
                     files[format] = file = replace(file, layers=layers)
@@ -232,9 +238,9 @@ def export_bundle(
     return read_manifest(out)
 
 
-def _make(format, deployed, qat_int8, calibration_images):
+def _make(format, conversion, qat_int8, calibration_images):
     convert = FORMATS[format].convert
-    return _File(convert(deployed, calibration_images) if convert else qat_int8, deployed, None)
+    return _File(convert(conversion, calibration_images) if convert else qat_int8, conversion.model, None)
 
 
 def _rejection(format, error):

@@ -20,6 +20,7 @@ from keras_convmixer.classifier import as_classifier, require_single_label
 from keras_convmixer.deployment import deploy
 
 from .formats import FORMATS, gzip_size
+from .litert import Conversion
 from .qat import fit
 
 Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
@@ -132,7 +133,8 @@ def _trained(model, steps, wrap: Callable, train: Callable, strip: Callable) -> 
 def file_sizes(model: keras.Model) -> tuple[int, int]:
     """Return the bytes of a classifier as a .tflite file with int8 weights, and of that under gzip."""
     deployed = deploy(as_classifier(model), "litert", verified=False)
-    content = FORMATS["weight_int8"].convert(deployed, np.zeros((0, *model.input_shape[1:]), np.uint8))
+    with Conversion(deployed) as conversion:
+        content = FORMATS["weight_int8"].convert(conversion, np.zeros((0, *model.input_shape[1:]), np.uint8))
     return len(content), gzip_size(content)
 
 

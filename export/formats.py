@@ -6,10 +6,9 @@ import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
-from .litert import convert_float16, convert_float32, convert_int8, convert_int16x8
+from .litert import Conversion, convert_float16, convert_float32, convert_int8, convert_int16x8
 from .quantize import convert_dynamic, convert_weight_int4, convert_weight_int8
 
 
@@ -19,9 +18,9 @@ class Format:
 
     scheme: str
     """What is in it, for whoever reads a manifest."""
-    convert: Callable[[keras.Model, np.ndarray], bytes] | None
-    """From a deployed model and calibration images, uint8 `[count, height, width, channels]`, to the file; None where
-    the file comes from training, see `qat`."""
+    convert: Callable[[Conversion, np.ndarray], bytes] | None
+    """From a deployed model's conversion and calibration images, uint8 `[count, height, width, channels]`, to the file;
+    None where the file comes from training, see `qat`."""
     calibrated: bool = False
     """Whether the calibration images make a difference."""
     in_8_bits: bool = False

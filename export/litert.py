@@ -1,5 +1,6 @@
 """Convert a Keras classifier to .tflite files with TensorFlow's converter."""
 
+import functools
 import re
 import tempfile
 from collections.abc import Callable
@@ -18,12 +19,51 @@ from .operator_versions import set_versions
 from .saved_model import write_saved_model
 
 
-def convert_float32(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+class Conversion:
+    """A deployed model that is being converted: what several formats start from is made once.
+
+    >>> with Conversion(deploy(model, "litert")) as conversion:
+    ...     small, fast = convert_float16(conversion, images), convert_int8(conversion, images)
+
+    A SavedModel of the model lies in a temporary folder until the block ends. Of a large model, writing it and
+    tracing the model for it takes longer than a conversion.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __enter__(self) -> "Conversion":
+        self._folder = tempfile.TemporaryDirectory()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._folder.cleanup()
+
+    @functools.cached_property
+    def float32(self) -> bytes:
+        """The model as a .tflite file, float32 throughout."""
+        return self.run(lambda converter: None)
+
+    def run(self, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
+        """Convert the model as `configure` sets TensorFlow's converter; raises as `convert_saved_model`."""
+        return convert_saved_model(self._saved_model, configure)
+
+    @functools.cached_property
+    def _saved_model(self):
+        # Through a SavedModel: from_concrete_functions converts a Keras 3 model silently into a file that returns
+        # NaN, and from_keras_model leaves the signature's names to chance.
+        with explaining_full_disk(Path(tempfile.gettempdir())):
+            path = tempfile.mkdtemp(dir=self._folder.name)  # a new one each time, as one attempt may have failed
+            write_saved_model(self.model, Path(path), batch=1, dtype="float32")
+        return path
+
+
+def convert_float32(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
     """Float32 throughout; takes and returns float32. Needs no calibration."""
-    return _convert(model, lambda converter: None)
+    return conversion.float32
 
 
-def convert_float16(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+def convert_float16(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
     """Float16 weights, made float32 to compute, or left float16 on GPUs; takes and returns float32.
 
     Needs no calibration.
@@ -33,10 +73,10 @@ def convert_float16(model: keras.Model, calibration_images: np.ndarray) -> bytes
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
 
-    return _convert(model, configure)
+    return conversion.run(configure)
 
 
-def convert_int8(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+def convert_int8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
     """Int8 weights and activations, integer operators only; takes and returns uint8.
 
     Ranges are those of the calibration images, uint8 `[count, height, width, channels]`. uint8 outside,
@@ -49,10 +89,10 @@ def convert_int8(model: keras.Model, calibration_images: np.ndarray) -> bytes:
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
 
-    return _convert(model, configure)
+    return conversion.run(configure)
 
 
-def convert_int16x8(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+def convert_int16x8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
     """Int8 weights and int16 activations, for accuracy near float32's in integers; takes and returns float32.
 
     Ranges are those of the calibration images, as in int8. XNNPACK has no kernels for it: LiteRT's own run, slowly.
@@ -64,20 +104,12 @@ def convert_int16x8(model: keras.Model, calibration_images: np.ndarray) -> bytes
             tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         ]
 
-    return _convert(model, configure)
+    return conversion.run(configure)
 
 
 def _calibrate(converter, images):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in images)
-
-
-def _convert(model, configure):
-    # Through a SavedModel: from_concrete_functions converts a Keras 3 model silently into a file that returns
-    # NaN, and from_keras_model leaves the signature's names to chance.
-    with explaining_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
-        write_saved_model(model, Path(folder), batch=1, dtype="float32")
-        return convert_saved_model(folder, configure)
 
 
 def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:

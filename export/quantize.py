@@ -5,45 +5,44 @@ from __future__ import annotations
 import contextlib
 import io
 
-import keras
 import numpy as np
 from litert_quantizer.qtyping import TFLOperationName as Operation
 from litert_quantizer.quantizer import Quantizer
 
 from .dense_scales import scale_behind_dense_layers
 from .flatbuffer import read_model, write_model
-from .litert import convert_float32
+from .litert import Conversion
 from .operator_versions import set_versions
 
 WEIGHTED = (Operation.CONV_2D, Operation.DEPTHWISE_CONV_2D, Operation.FULLY_CONNECTED)
 
 
-def convert_dynamic(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+def convert_dynamic(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
     """Int8 weights in convolutions and dense layers, their inputs quantized as they come; the rest float32.
 
     Depthwise convolutions stay in float32, in which XNNPACK runs them as fast as in int8: TensorFlow's own dynamic
     quantization makes them int8 without a kernel for it. Takes and returns float32. Needs no calibration.
     """
-    quantizer = Quantizer(convert_float32(model, calibration_images))
+    quantizer = Quantizer(conversion.float32)
     for operation in (Operation.CONV_2D, Operation.FULLY_CONNECTED):
         quantizer.add_dynamic_config(".*", operation, num_bits=8)
     return _quantized(quantizer)
 
 
-def convert_weight_int8(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+def convert_weight_int8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
     """Int8 weights, each channel with its scale, made float32 again to compute: for small files.
 
     Takes and returns float32. Needs no calibration.
     """
-    return _weights_only(convert_float32(model, calibration_images), 8)
+    return _weights_only(conversion.float32, 8)
 
 
-def convert_weight_int4(model: keras.Model, calibration_images: np.ndarray) -> bytes:
+def convert_weight_int4(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
     """Int4 weights of convolutions and dense layers, int8 ones of depthwise convolutions; for the smallest files.
 
     Made float32 again to compute. Takes and returns float32. Needs no calibration.
     """
-    return _weights_only(convert_float32(model, calibration_images), 4)
+    return _weights_only(conversion.float32, 4)
 
 
 def _weights_only(content, bits):

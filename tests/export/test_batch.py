@@ -11,6 +11,7 @@ from keras_convmixer.export.batch import take_batches
 from keras_convmixer.export.flatbuffer import read_model, write_model
 from keras_convmixer.export.formats import FORMATS
 from keras_convmixer.export.inspection import inspect
+from keras_convmixer.export.litert import Conversion
 from keras_convmixer.export.operators import operator_name
 
 CONVERTED = tuple(name for name, format in FORMATS.items() if format.convert)
@@ -33,7 +34,8 @@ def converted(request):
     images = (random.uniform(0, 1, (5, *model.input_shape[1:])) * brightest).astype(np.uint8)
     images[:, 0, 0], images[:, -1, -1] = 0, 255
     deployed = deploy(model, target, verified=False)
-    return {format: FORMATS[format].convert(deployed, images) for format in CONVERTED}, images
+    with Conversion(deployed) as conversion:
+        return {format: FORMATS[format].convert(conversion, images) for format in CONVERTED}, images
 
 
 def run(content, images, batch):

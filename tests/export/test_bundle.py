@@ -21,6 +21,17 @@ def files_of(bundle):
     return {path.relative_to(bundle).as_posix(): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
+def convert_another(monkeypatch, name, model):
+    """Make a format of another model than the one that is exported."""
+    convert = formats.FORMATS[name].convert
+
+    def convert_it(_, images):
+        with conversions.Conversion(model) as conversion:
+            return convert(conversion, images)
+
+    monkeypatch.setitem(formats.FORMATS, name, formats.Format("", convert_it))
+
+
 def test_the_manifest_says_what_is_there(toy, toy_bundle):
     manifest = json.loads((toy_bundle / "manifest.json").read_text())
     assert manifest["schema"] == 1
@@ -210,18 +221,16 @@ def test_the_target_decides_how_files_of_8_bits_are_deployed(toy, tmp_path):
 
 
 def test_disagreement_rejects_a_format(toy, tmp_path, monkeypatch):
-    original = formats.FORMATS["int8"].convert
     other = with_weights(toy.model, swap_classes)
-    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", lambda model, images: original(other, images)))
+    convert_another(monkeypatch, "int8", other)
     entry = rejection(toy.republish(tmp_path / "bundle", formats=("int8",)), "int8")
     assert entry["error"] == "ValidationError"
     assert entry["reason"].startswith("int8 agrees with the Keras model on 33.33% of 60 images")
 
 
 def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, monkeypatch):
-    original = formats.FORMATS["int8"].convert
     other = with_weights(toy.model, swap_classes)
-    monkeypatch.setitem(formats.FORMATS, "int8", formats.Format("", lambda model, images: original(other, images)))
+    convert_another(monkeypatch, "int8", other)
     manifest = toy.republish(tmp_path / "bundle", formats=("int8", "dynamic"))
     assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "dynamic"]
     assert [path.name for path in (tmp_path / "bundle/litert").iterdir()] == ["dynamic.tflite"]
@@ -233,9 +242,8 @@ def test_a_file_that_falls_short_is_left_out_with_its_numbers(toy, tmp_path, mon
 
 
 def test_a_small_difference_rejects_a_float_form(toy, tmp_path, monkeypatch):
-    original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-2], 0.5 * weights[-2], 0.5 * weights[-1]])
-    monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
+    convert_another(monkeypatch, "float32", other)
     entry = rejection(toy.republish(tmp_path / "bundle", formats=("float32",)), "float32")
     assert entry["reason"].startswith("float32 differs from the Keras model by up to")
 
@@ -278,14 +286,14 @@ def test_every_calibration_image_counts(toy, tmp_path):
     images = np.minimum(toy.train_images, 100)
     images[-1] = toy.train_images[-1]  # the only one that spans the pixels
     name, convert = "int8", conversions.convert_int8
-    (tensor,) = Interpreter(model_content=convert(toy.model, images)).get_input_details()
+    with conversions.Conversion(toy.model) as conversion:
+        (tensor,) = Interpreter(model_content=convert(conversion, images)).get_input_details()
     assert tensor["quantization"] == pytest.approx((1.0, 0)), name
 
 
 def test_nan_rejects_a_format(toy, tmp_path, monkeypatch):
-    original = formats.FORMATS["float32"].convert
     other = with_weights(toy.model, lambda weights: [*weights[:-1], weights[-1] * np.nan])
-    monkeypatch.setitem(formats.FORMATS, "float32", formats.Format("", lambda model, images: original(other, images)))
+    convert_another(monkeypatch, "float32", other)
     entry = rejection(toy.republish(tmp_path / "bundle", formats=("float32",)), "float32")
     assert entry["reason"].startswith("float32 returns NaN")
 
@@ -297,13 +305,13 @@ def test_a_float_file_in_int8s_place_is_rejected(toy, tmp_path, monkeypatch):
 
 
 def test_float_operators_between_integer_ends_are_rejected(toy, tmp_path, monkeypatch):
-    def convert(model, images):
+    def convert(conversion, images):
         def configure(converter):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ([image[None].astype("float32")] for image in images)
             converter.inference_input_type = converter.inference_output_type = tf.uint8
 
-        return conversions._convert(model, configure)
+        return conversion.run(configure)
 
     pixels = toy.model.input
     strange = keras.Model(pixels, toy.model(pixels + 1e-3 * keras.ops.sin(pixels)))  # LiteRT's SIN is float only

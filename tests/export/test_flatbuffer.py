@@ -7,6 +7,7 @@ from keras_convmixer import ConvMixer
 from keras_convmixer.export import flatbuffer, quantize
 from keras_convmixer.export.flatbuffer import read_model, write_model
 from keras_convmixer.export.formats import FORMATS
+from keras_convmixer.export.litert import Conversion
 from keras_convmixer.export.metadata import add_metadata
 from keras_convmixer.export.operators import read_operators
 
@@ -112,7 +113,8 @@ def test_metadata_of_quantized_files_of_real_width(name, monkeypatch):
         return read_model(content)
 
     monkeypatch.setattr(quantize, "read_model", read)
-    FORMATS[name].convert(model, None)
+    with Conversion(model) as conversion:
+        FORMATS[name].convert(conversion, images)
     (content,) = quantized  # as litert-quantizer returns it
     assert any(buffer.offset > 1 for buffer in schema.ModelT.InitFromPackedBuf(content, 0).buffers)
     again = add_metadata(content, "wide", "", tuple("abcdefghi"), True, (32, 32, 3))

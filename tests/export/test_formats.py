@@ -1,7 +1,7 @@
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_convmixer.export import formats, read_manifest
+from keras_convmixer.export import formats, litert, read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +57,26 @@ def test_every_format_is_right_and_smaller_ones_are_smaller(all_formats):
     artifacts = {artifact["name"]: artifact for artifact in manifest["artifacts"]}
     assert set(artifacts) == {"saved_model", *formats.FORMATS} - {"qat_int8"}
     assert all(artifact["validation"]["accuracy"] == 1.0 for artifact in artifacts.values())
+
+
+def test_formats_share_the_saved_model_and_the_float32_file(toy, monkeypatch):
+    written, converted = [], []
+    write, convert = litert.write_saved_model, litert.convert_saved_model
+
+    def write_once(model, path, **arguments):
+        written.append(path)
+        if len(written) == 1:
+            path.joinpath("half").touch()
+            raise OSError("a disk that failed once")
+        write(model, path, **arguments)
+
+    monkeypatch.setattr(litert, "write_saved_model", write_once)
+    monkeypatch.setattr(litert, "convert_saved_model", lambda *a: converted.append(a) or convert(*a))
+    with litert.Conversion(toy.model) as conversion:
+        with pytest.raises(OSError, match="a disk that failed once"):
+            formats.FORMATS["float32"].convert(conversion, toy.train_images)
+        for name in ("float32", "float16", "dynamic", "weight_int8", "weight_int4"):
+            formats.FORMATS[name].convert(conversion, toy.train_images)
+    assert len(written) == 2  # the one that failed, and the one that every format starts from
+    assert len(converted) == 2  # float32 and float16; litert-quantizer starts from float32
+    assert not any(path.exists() for path in written)

@@ -56,7 +56,8 @@ def test_a_file_that_takes_int8_is_refused(toy, tmp_path):
         converter.representative_dataset = lambda: ([image[None].astype("float32")] for image in toy.train_images)
         converter.inference_input_type = converter.inference_output_type = tf.int8
 
-    (tmp_path / "int8.tflite").write_bytes(litert._convert(toy.model, configure))
+    with litert.Conversion(toy.model) as conversion:
+        (tmp_path / "int8.tflite").write_bytes(conversion.run(configure))
     with pytest.raises(ValueError, match="does not take and return float32 or uint8"):
         Classifier.load(tmp_path / "int8.tflite")
 

@@ -10,6 +10,7 @@ from runtimes import INSTALLED, python_of, run
 
 from keras_convmixer import ConvMixer, deploy
 from keras_convmixer.export.formats import FORMATS
+from keras_convmixer.export.litert import Conversion
 from keras_convmixer.export.operator_versions import RUNTIMES, oldest_runtime
 
 CONVERTED = tuple(name for name, format in FORMATS.items() if format.convert)
@@ -59,11 +60,10 @@ def files(request, tmp_path_factory):
     images = (images * np.linspace(60, 255, 48).reshape(16, 1, 1, 3)).astype(np.uint8)
     images[:, 0, 0], images[:, -1, -1] = 0, 255
     folder = tmp_path_factory.mktemp("files")
-    deployed = deploy(model, target, verified=False)
-    paths = {}
-    for format in CONVERTED:
-        paths[format] = folder / f"{format}.tflite"
-        paths[format].write_bytes(FORMATS[format].convert(deployed, images))
+    paths = {format: folder / f"{format}.tflite" for format in CONVERTED}
+    with Conversion(deploy(model, target, verified=False)) as conversion:
+        for format, path in paths.items():
+            path.write_bytes(FORMATS[format].convert(conversion, images))
     return Files(paths, images[:4], np.asarray(model(images[:4].astype(np.float32), training=False)))
 
 
