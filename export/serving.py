@@ -12,7 +12,7 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from keras_convmixer.images import MAX_RATIO, MIN_SIDE, Preprocessing
+from keras_convmixer.images import MAX_PIXELS, MAX_RATIO, MIN_SIDE, Preprocessing
 
 from .decision import BINARY, SINGLE, Decision
 from .picture_files import prepare_files, resize, resized_and_corner
@@ -116,9 +116,10 @@ def _prepared(images, preprocessing):
     height, width = preprocessing.height, preprocessing.width
     found = tf.shape(images)[1:3]
     short, long = tf.reduce_min(found), tf.reduce_max(found)
-    allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short)
+    # Divided rather than multiplied: the product of two sides may exceed int32.
+    allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short) & (long <= MAX_PIXELS // tf.maximum(short, 1))
     with tf.control_dependencies(
-        [tf.debugging.Assert(allowed, ["too small or too thin to show anything: pictures of (height, width)", found])]
+        [tf.debugging.Assert(allowed, ["too small, too thin or too large: pictures of (height, width)", found])]
     ):
         size, top, left = resized_and_corner(found, preprocessing)
 

@@ -104,10 +104,10 @@ def test_serving_default_sees_the_same_of_a_decoded_picture(served, preprocessin
         assert np.abs(answer.numpy()[0] - expected).max() <= 1, name
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 60_000), (20_000, 2), (4, 401)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 60_000), (20_000, 2), (4, 401), (7_072, 7_072)])
 def test_serving_default_refuses_what_is_refused_elsewhere(served, size):
     images = tf.zeros((1, *size, 3), tf.uint8)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="too small or too thin"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too small, too thin or too large"):
         served[COLOR].signatures["serving_default"](images=images)
 
 
