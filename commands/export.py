@@ -14,7 +14,7 @@ from .options import CropOption, DataFolderOption, DataOption, ModelArgument, da
 
 SPLITS = ("train", "validation", "test")
 SEED = 0
-"""Of which images are chosen."""
+"""Seed for sampling images."""
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
     calibration_images: int = 500,
     validation_images: int = 2000,
     output_kind: argument(
-        Literal["single-label", "multi-label", "binary"] | None, "KIND", "what the model's end says"
+        Literal["single-label", "multi-label", "binary"] | None, "KIND", "from the model's end"
     ) = None,
     threshold: float = 0.5,
     verbose: bool = False,
@@ -63,9 +63,9 @@ def export(
             file of uint8 images, or a name of tensorflow-datasets with train, which is the default, validation or test.
         calibration_images: how many images int8 and int16x8 take their ranges from; all where there are fewer.
         validation_images: how many test images each file is compared with the model on, likewise.
-        output_kind: what a model of logits tells: single-label, one of its classes; multi-label, each label for itself;
-            binary, yes or no by one output. A softmax or sigmoid at its end says it already.
-        threshold: least probability with which a label is given, by multi-label and binary models.
+        output_kind: the kind of a model that ends in logits: single-label, one of its classes; multi-label, each label
+            by itself; binary, one output that decides between two. Not needed after a softmax or sigmoid.
+        threshold: probability from which on multi-label and binary models give a label.
         verbose: show tracebacks and TensorFlow's own log.
     """
     for option, count in (("calibration", calibration_images), ("validation", validation_images)):
@@ -102,7 +102,7 @@ def export(
         crop_fraction=preprocessing.crop_fraction,
         output_kind=output_kind,
         threshold=threshold,
-        # Other pictures than the run's own may be harder.
+        # Pictures that are not the run's own may be harder.
         expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.dataset) else None,
     )
     tables.print_bundle(out, manifest)
@@ -135,7 +135,7 @@ def _calibration(given, dataset, data, run, count, data_dir, progress):
     if not same:
         dataset = load_dataset(name, run.preprocessing, None, progress, data_dir_of(run, data_dir))
     images = sample(getattr(dataset, split), count).images[:]
-    # Of the data that is validated on, it is reported already.
+    # The data that is validated on is reported already.
     left = () if same else dataset.left_out
     return f"{split} images of {name}", Calibration(images, () if same else dataset.damaged, left)
 

@@ -241,7 +241,7 @@ def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pict
 def print_predictions(answers: list[tuple[Path, tuple]]) -> None:
     """Print each picture's labels; `answers` are pictures with what a `Classifier` returned.
 
-    Where labels have to be over a threshold, a column says which are.
+    For multi-label and binary models a column says which labels reach the threshold.
     """
     present = {True: "yes", False: "no", None: ""}
     rows = []

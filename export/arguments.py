@@ -1,4 +1,4 @@
-"""Checks of what export_bundle is given, before anything is written."""
+"""Check the arguments of export_bundle before anything is written."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def exportable_classifier(
 ) -> keras.Model:
     """Return the model with probabilities as output; raises ValueError where it cannot be exported.
 
-    `kind` and `images` are what `as_classifier` takes; images of another shape than the model's are not looked at.
+    `kind` and `images` are passed to `as_classifier`; images of another shape than the model's are ignored.
     """
     fitting = np.ndim(images) == 4 and np.shape(images)[1:] == tuple(getattr(model, "input_shape", ())[1:])
     classifier = as_classifier(model, kind, images if fitting else None)

@@ -16,15 +16,15 @@ BATCH_LEADS = {
     "SOFTMAX", "QUANTIZE", "DEQUANTIZE", "CAST", "PAD", "PADV2", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
     "RESHAPE", "SLICE", "STRIDED_SLICE", "TRANSPOSE", "CONCATENATION", "SPLIT", "MEAN", "SUM", "REDUCE_MAX",
 }  # fmt: skip
-"""Operators that keep images apart, PAD, PADV2 and the last eight only where their constants leave the first axis."""
+"""Operators that treat each image by itself; PAD, PADV2 and the last eight only if they leave the first axis alone."""
 ONE = 1
 
 
 def take_batches(model: schema.ModelT) -> None:
     """Rewrite a model of input `[1, height, width, channels]` so that the interpreter may resize it to any batch.
 
-    The converter writes the batch of 1 into the shapes of RESHAPE and SLICE; here they get -1, which takes whatever
-    there is. As -1 would also take one image of twice the height for two images, two additions of zeros of shapes
+    The converter writes the batch of 1 into the shapes of RESHAPE and SLICE; here it becomes -1, which fits any
+    length. As -1 would also take one image of twice the height for two images, two additions of zeros of shapes
     `[1, height, 1, 1]` and `[1, 1, width, channels]` come first: LiteRT refuses other sizes there. They change no
     value. A model that mixes images, or moves the batch, stays as it is.
 
@@ -55,7 +55,7 @@ class _Editor:
         self._model, self._graph = model, graph
 
     def keeps_images_apart(self, operator):
-        """Tell whether each image, or each of its parts, in the first axis gets what it would get alone."""
+        """Tell whether the operator treats each image, or each part of one, in the first axis by itself."""
         name = self._name(operator)
         if name not in BATCH_LEADS:
             return False
@@ -78,6 +78,7 @@ class _Editor:
         return True
 
     def free_batch(self, operator):
+        """Replace the first length in the operator's constants by one that fits any batch."""
         name = self._name(operator)
         shape = [int(side) for side in self._graph.tensors[operator.outputs[0]].shape]
         if name == "RESHAPE" and shape:
@@ -140,7 +141,7 @@ class _Editor:
         held, tensor = schema.BufferT(), schema.TensorT()
         held.data = np.frombuffer(values.tobytes(), np.uint8)
         self._model.buffers.append(held)
-        # litert-quantizer wants names that no other tensor has.
+        # litert-quantizer requires unique names.
         tensor.name, tensor.type, tensor.shape = f"{name}_{len(self._graph.tensors)}", dtype, list(values.shape)
         tensor.buffer, tensor.quantization = len(self._model.buffers) - 1, quantization
         self._graph.tensors.append(tensor)

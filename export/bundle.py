@@ -51,7 +51,7 @@ SAVED_MODEL_CHANGES = ("fingerprint.pb", "saved_model.pb", "variables/")
 ENCODED = 8
 """Validation images that are sent to the SavedModel as PNG files too."""
 ENCODED_DIFFERENCE = 0.02
-"""Largest difference of a probability then: where pictures are resized, a pixel may be rounded otherwise."""
+"""Largest difference of a probability then: where pictures are resized, a pixel may be rounded differently."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,11 @@ def export_bundle(
     lists it under "rejected" with the reason, and the others are published. Where the model or its SavedModel is at
     fault, or when the process is killed, nothing is published and a former bundle stays as it was.
 
-    Logits are turned into probabilities, and what is probabilities already stays as it is: see `outputs.outputs_of`,
-    whose decision the manifest has under "outputs". A softmax gives one label of several ("single-label"), sigmoids
-    give each label that is over the threshold ("multi-label"), a single sigmoid says yes or no ("binary"). Where the
-    Keras model does not know the validation images the export stops: see `reference.check_reference`.
+    Logits are turned into probabilities, and probabilities stay as they are; `outputs.outputs_of` decides, and the
+    manifest has its decision under "outputs". A softmax gives one label of several ("single-label"), sigmoids give
+    each label whose probability reaches the threshold ("multi-label"), a single sigmoid decides between two
+    ("binary"). Export stops where the Keras model itself fails on the validation images, see
+    `reference.check_reference`.
 
     Args:
         model: one image input `[batch, height, width, channels]` of fixed size, one output
@@ -123,20 +124,20 @@ def export_bundle(
         target: how the model is deployed for dynamic and int8, whose matrix products run in 8 bits: "litert", or
             "litert_int8", which is faster at kernels of over 25 taps and two to three times as large. The other
             formats are always deployed for "litert".
-        qat_int8: what `quantization_aware` made of this model; for format qat_int8.
+        qat_int8: the file that `quantization_aware` returned for this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
-        output_kind: "single-label", "multi-label" or "binary", for a model of logits, which look the same. None takes
-            what the end of the model says, else the compiled loss (BinaryCrossentropy(from_logits=True)), else labels
-            `[count, labels]` with none or several in a row, else "single-label".
-        threshold: least probability, 0..1, with which a multi-label or binary model gives a label.
-        expected_accuracy: what the model reached when it was trained, 0..1; export stops where it is far below.
+        output_kind: "single-label", "multi-label" or "binary", for a model that ends in logits, which look alike. None
+            takes the kind from the end of the model, or from validation_labels `[count, labels]` with none or several
+            in a row, or from the compiled loss (BinaryCrossentropy(from_logits=True)); else it is "single-label".
+        threshold: probability, 0..1, from which on a multi-label or binary model gives a label.
+        expected_accuracy: the accuracy that training measured, 0..1; export stops where the model is far below it.
         verbose: show progress on stderr.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
-        FileExistsError: `out` is a file, or a folder that is no bundle.
-        ValidationError: the Keras model does not know the validation images, or the SavedModel does not compute what
-            it does.
+        FileExistsError: `out` is a file, or a folder that is not a bundle.
+        ValidationError: the Keras model fails on the validation images, or the SavedModel computes something else than
+            the Keras model.
         ValueError: the model or the images do not fit.
         OSError: the disk is full.
     """
@@ -308,7 +309,9 @@ def _check_encoded(written, preprocessing, images):
         prepared.append(preprocessing.apply(image))
     *answered, damaged = written.encoded([*files, files[0][:20]])
     if np.abs(answered - written(np.stack(prepared))).max() > ENCODED_DIFFERENCE or damaged.any():
-        raise ValidationError("saved_model answers signature encoded otherwise than serving_default")
+        raise ValidationError(
+            "saved_model's signatures encoded and serving_default answer the same pictures differently"
+        )
 
 
 def _write_litert(content, folder, name, target, model_name, class_names, images):

@@ -26,7 +26,7 @@ class Calibration:
     images: np.ndarray
     skipped: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    """A sentence that counts the files that were left out by their ending, where there are any."""
+    """A sentence that counts the files that were left out because of their ending, if there are any."""
 
 
 def read_calibration(
@@ -81,7 +81,7 @@ def read_calibration(
             progress.advance(task)
         if len(images) == count:
             break
-    if len(skipped) > DAMAGED * tried:  # among a few by chance: the share of all decides, as in training
+    if len(skipped) > DAMAGED * tried:  # may be chance in a sample: as in training, the share of all decides
         for place in order[tried:]:
             try:
                 read_image(paths[place])

@@ -1,4 +1,4 @@
-"""Which labels a classifier's probabilities say: the most probable one, or those over a threshold. No TensorFlow."""
+"""Turn probabilities into labels: the most probable one, or those that reach a threshold. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 SINGLE, MULTI, BINARY = "single-label", "multi-label", "binary"
-"""As `keras_convmixer.outputs.KINDS`, without Keras."""
+"""The values of `keras_convmixer.outputs.KINDS`, for programs without Keras."""
 
 
 @dataclass(frozen=True)
@@ -19,27 +19,27 @@ class Decision:
 
     kind: str = SINGLE
     threshold: float | None = None
-    """Least probability, 0..1, with which a label is given; None of a single-label model."""
+    """Probability, 0..1, from which on a label is given; None for a single-label model."""
 
     def __post_init__(self):
         if self.kind != SINGLE and not 0 < (self.threshold or 0) < 1:
             raise ValueError(f"threshold={self.threshold}: give more than 0 and less than 1, such as 0.5")
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the labels: int `[images]` of a single-label model, else bool `[images, classes]`."""
+        """Return the labels: int `[images]` for a single-label model, else bool `[images, classes]`."""
         probabilities = np.asarray(probabilities)
         return probabilities.argmax(-1) if self.kind == SINGLE else probabilities >= self.threshold
 
     def same(self, probabilities: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Tell of each image whether both say the same class or the same set of labels, bool `[images]`."""
+        """Compare the class, or the set of labels, of each image: bool `[images]`, true where both agree."""
         same = self(probabilities) == self(others)
         return same if self.kind == SINGLE else same.all(-1)
 
     def right(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Tell of each image whether its labels are said, bool `[images]`.
+        """Compare each image's labels with the true ones: bool `[images]`, true where they are right.
 
-        `labels` are as `checked_labels` returns them. Of a multi-label model with one label for each image that label
-        has to be the most probable.
+        `labels` are as `checked_labels` returns them. Where a multi-label model has one true label for each image, that
+        label has to be the most probable.
         """
         labels = np.asarray(labels)
         if labels.ndim == 1 and self.kind != BINARY:
@@ -47,21 +47,21 @@ class Decision:
         return (self(probabilities) == labels.reshape(len(labels), -1).astype(bool)).all(-1)
 
     def facts(self) -> dict:
-        """Return it as JSON, for a manifest."""
+        """Return kind and threshold, for a manifest."""
         return asdict(self)
 
 
 def stated_kind(labels: np.ndarray | None) -> str | None:
-    """Return the kind that the shape of labels states: `[images, labels]` with none or several in a row, or None."""
+    """Return "multi-label" for labels `[images, labels]` with none or several in a row; None for others."""
     labels = np.asarray(labels) if labels is not None else np.zeros(0)
     several = labels.ndim == 2 and labels.shape[1] > 1 and (labels.sum(-1) != 1).any()
     return MULTI if several else None
 
 
 def checked_labels(kind: str, labels: np.ndarray, images: int, classes: int) -> np.ndarray:
-    """Return validation labels once they fit the kind: see `export_bundle`.
+    """Check that validation labels fit the kind, see `export_bundle`; return them.
 
-    Raises ValueError: another shape, or other values than 0 and 1 where these are meant.
+    Raises ValueError: they have another shape, or other values than 0 and 1 where these are required.
     """
     labels = np.asarray(labels)
     if kind == BINARY and labels.shape == (images, 1):

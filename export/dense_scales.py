@@ -1,4 +1,4 @@
-"""Take the scales of int8 dense layers out of them, for runtimes that know one scale for a dense layer only."""
+"""Move the scales of int8 dense layers into a multiplication, for runtimes that read only one scale of such a layer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def scale_behind_dense_layers(model: schema.ModelT) -> None:
     """Give int8 weights of dense layers that take float32 the scale 1, and multiply the results by each row's scale.
 
     `y = s * (q @ x) + b` becomes `s * (q @ x + b / s)`: the same to float32's rounding. A FULLY_CONNECTED with a scale
-    for each row is version 12, which runtimes have since TensorFlow 2.17; with one scale it is version 3. One MUL of
-    as many values as the layer returns is what it costs. Weights with one scale stay as they are.
+    for each row is version 12, which runtimes have since TensorFlow 2.17; with one scale it is version 3. The cost is
+    one MUL of the layer's output. Weights with one scale stay as they are.
 
     Example:
         model = read_model(content)
@@ -42,7 +42,7 @@ def scale_behind_dense_layers(model: schema.ModelT) -> None:
 
 
 def _multiplication(model, graph, dense, scale):
-    """Let a dense layer return what has no scale yet, and return the operator that multiplies it."""
+    """Make a dense layer return values without their scale; return the MUL that applies it."""
     if len(dense.inputs) > 2 and dense.inputs[2] >= 0:
         bias = model.buffers[graph.tensors[dense.inputs[2]].buffer].data
         bias = _constant(model, graph, "bias_without_scale", np.frombuffer(bytes(bias), np.float32) / scale)

@@ -15,9 +15,9 @@ ALIGNMENT = 16
 def read_model(content: bytes) -> schema.ModelT:
     """Read a .tflite file's bytes, with what large files keep behind the flatbuffer.
 
-    Converters and litert-quantizer write constants behind the flatbuffer, and in it their offset and size only, once
-    there are many bytes of them. The generated classes do not read these. Here they become data like any other, a view
-    into `content`, so that whoever packs the model again has them at hand.
+    In large files, converters and litert-quantizer write constants behind the flatbuffer, and in it only their offset
+    and size. The generated classes do not read these. Here they become data like any other, a view into `content`, so
+    that packing the model again keeps them.
 
     Example:
         model = read_model(path.read_bytes())
@@ -79,7 +79,7 @@ def write_model(model: schema.ModelT) -> bytes:
 
 
 def check_size(size: int) -> None:
-    """Raise ValueError where a .tflite file of `size` bytes, or one with constants of so many, cannot be."""
+    """Raise ValueError if a .tflite file cannot hold `size` bytes."""
     if size > LARGEST:
         raise ValueError(
             f"a .tflite file holds at most {LARGEST / 1e6:,.0f} MB, and this one would need {size / 1e6:,.0f}: take a "

@@ -29,7 +29,7 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
         interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     (image_tensor,) = interpreter.get_input_details()
-    # A model inside the model, which a graph calls twice, has no one output in it.
+    # Nested models, and layers that are called twice, do not have a single output.
     layers = {
         layer.name: layer
         for layer in deployed.layers[1:-1]

@@ -67,7 +67,7 @@ on them is {percent(manifest["reference_accuracy"])}:
 
 
 def title(manifest: dict) -> str:
-    """Return what kind of classifier a bundle holds, the subject of a sentence."""
+    """Name the kind of classifier in a bundle, as "A binary image classifier"."""
     kind = manifest["outputs"]["kind"]
     return {"single-label": "An image classifier", "multi-label": "A multi-label image classifier"}.get(
         kind, "A binary image classifier"
@@ -75,7 +75,7 @@ def title(manifest: dict) -> str:
 
 
 def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
-    """Say what the numbers that the files return are."""
+    """Explain the numbers that the files return, in a sentence."""
     kind, threshold = manifest["outputs"]["kind"], manifest["outputs"]["threshold"]
     if kind == "single-label":
         return "It returns a probability for each label; they sum to 1."
@@ -88,7 +88,7 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
 
 
 def agreement(manifest: dict) -> str:
-    """Name what is compared with the Keras model, the head of a column."""
+    """Return the heading of the column of agreement with the Keras model."""
     return (
         "the Keras model's class"
         if manifest["outputs"]["kind"] == "single-label"

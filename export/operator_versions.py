@@ -1,4 +1,4 @@
-"""Write into a .tflite file the operator versions that it uses, and the oldest runtime that has them all."""
+"""Write into a .tflite file the operator versions that it uses, and find the oldest runtime that has them all."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ whose operators it has."""
 
 @dataclass(frozen=True)
 class Use:
-    """One operator of a file as its version depends on it: the names of its tensors' dtypes, and what they are."""
+    """What an operator's version depends on: the dtypes of its tensors, by name, and some of their properties."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     rank: int
-    """Of the first input."""
+    """Number of dimensions of the first input."""
     per_channel: bool
     """A constant with a scale for each channel is among the inputs or outputs."""
     grouped: bool
@@ -42,7 +42,7 @@ class Use:
 
 
 def _by_dtype(int8: int, int16: int | None = None, deep: int = 1) -> Callable[[Use], int | None]:
-    """A version that depends on the first input's dtype; `deep` where it has more than 4 dimensions."""
+    """Return a rule by the dtype of the first input; at least version `deep` where that has over 4 dimensions."""
 
     def version(use):
         found = {"INT8": int8, "UINT8": 1, "INT16": int16}.get(
@@ -54,6 +54,8 @@ def _by_dtype(int8: int, int16: int | None = None, deep: int = 1) -> Callable[[U
 
 
 def _convolution(hybrid, per_channel, int8, int4, int16):
+    """Return a rule by the dtypes of input and weights; hybrid is float32 input with int8 weights."""
+
     def version(use):
         found = {
             ("FLOAT32", "INT8"): per_channel if use.per_channel else hybrid,
@@ -123,8 +125,8 @@ VERSIONS: dict[str, Callable[[Use], int | None]] = {
     "SQUEEZE": _by_dtype(1, 1),
     "EXPAND_DIMS": _by_dtype(1, 1),
 }
-"""Version of each operator on quantized tensors. Source: TensorFlow's op_version.cc, and its kernels where that says 1
-of what the first kernels refuse (int16 activations with int8 weights)."""
+"""Version of each operator on quantized tensors. Source: TensorFlow's op_version.cc; where that gives version 1 to what
+the first kernels refuse (int16 activations with int8 weights), the history of the kernels."""
 
 SINCE = {
     "2.3.0": "AVERAGE_POOL_2D 3, MAX_POOL_2D 3, CONV_2D 4, DEPTHWISE_CONV_2D 5 6, CONCATENATION 3, FULLY_CONNECTED 7 "
@@ -149,7 +151,8 @@ _SINCE = {
     for version in versions
 }
 KERNELS = {("GELU", "INT16"): "2.20.0"}
-"""TensorFlow version of a kernel that came without an operator version: older runtimes load it and fail in invoke."""
+"""TensorFlow version of kernels that were added without a new operator version: older runtimes load the file, and fail
+in invoke."""
 
 
 def set_versions(model: schema.ModelT, *, as_converted: bool = False) -> None:
@@ -166,11 +169,11 @@ def set_versions(model: schema.ModelT, *, as_converted: bool = False) -> None:
 
     Args:
         model: is changed in place.
-        as_converted: TensorFlow's converter wrote the file and nothing quantized it since, so that what it wrote of
-            operators beyond this table, and of the runtime that they need, is right.
+        as_converted: TensorFlow's converter wrote the file, and nothing has quantized it since, so that its versions of
+            operators that are not in `VERSIONS` are right.
 
     Raises:
-        ValueError: an operator's version for its tensors' dtypes is not known, of a file that was quantized since.
+        ValueError: `VERSIONS` lacks an operator, or its dtypes, in a file that was quantized after conversion.
     """
     for graph in model.subgraphs:
         for operator in graph.operators:
@@ -206,7 +209,7 @@ def min_runtime_version(model: schema.ModelT) -> str:
 def oldest_runtime(content: bytes) -> str:
     """Return the oldest of `RUNTIMES` that runs a .tflite file, as "tflite-runtime 2.14.0".
 
-    A file that none of these runs needs the ai-edge-litert that is installed here, on which it was validated.
+    Where none of these runs it, return the installed ai-edge-litert, on which the file was validated.
     """
     required = _numbers(min_runtime_version(read_model(content)))
     fitting = (name for name, version in RUNTIMES.items() if _numbers(version) >= required)
@@ -225,8 +228,8 @@ def _version(name, use, as_converted):
         return 1  # or what the converter wrote, which is higher
     if version is None:
         raise ValueError(
-            f"{name} of {', '.join(use.inputs)} to {', '.join(use.outputs)} is not among the operators whose oldest "
-            "runtime is known: leave this format out, or build the model of other layers"
+            f"{name} of {', '.join(use.inputs)} to {', '.join(use.outputs)} is a quantized operator whose "
+            "oldest runtime is not known: leave this format out, or build the model of other layers"
         )
     return version
 
@@ -242,7 +245,7 @@ def _use(graph, operator):
         inputs=names(operator.inputs),
         outputs=names(operator.outputs),
         rank=len(shapes[0]) if shapes else 0,
-        # A bias has one too, beside weights that have.
+        # Not the bias, which has a scale for each channel whenever the weights do.
         per_channel=any(_scales(tensor) > 1 for tensor in (*inputs[:2], *outputs)),
         grouped=len(shapes) > 1 and [len(shape) for shape in shapes[:2]] == [4, 4] and shapes[0][3] != shapes[1][3],
         asymmetric=bool(getattr(operator.builtinOptions, "asymmetricQuantizeInputs", False)),

@@ -25,14 +25,15 @@ def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Te
         preprocessing: how pictures become the model's images.
 
     Returns: float32 `[batch, height, width, channels]`, whole numbers in 0..255 that differ from what
-        `Preprocessing.load` returns by at most 1, and 0 for files that cannot be read; and bool `[batch]`, which can.
+        `Preprocessing.load` returns by at most 1, and 0 for files that cannot be read; and bool `[batch]`, whether
+        each file can be read.
     """
     shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
 
     def one(file):
         header = read_header(file)
         image = _decode(file, header)
-        # What is decoded and what the header promised are the same but for files made to mislead.
+        # The decoded picture differs from its header only in files that are made to mislead.
         as_promised = tf.reduce_all(tf.shape(image)[:2] == tf.stack([header.height, header.width]))
         readable = (header.kind > 0) & (tf.size(image) > 0) & as_promised
         prepared = tf.cond(
@@ -46,8 +47,8 @@ def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Te
 def _decode(file, header: Header):
     """Return uint8 `[height, width, 3 or 4]` as stored, of no pixels where the file cannot be decoded.
 
-    A data set is the one thing in a graph that can leave out what fails. With a second element to fall back on it costs
-    0.2 ms; `reduce` in its place costs 17, for the function that it calls.
+    Only a data set can skip an error inside a graph. A second element to fall back on makes that cost 0.2 ms; with
+    `reduce` instead it would be 17, as that calls a function.
     """
 
     def decode(file, kind, transparent):

@@ -54,8 +54,8 @@ def read_header(file: tf.Tensor) -> Header:
 
     Returns: a `Header`. Never fails: what cannot be read or is refused has kind UNREADABLE, namely other formats than
         JPEG and PNG; pictures under 2 pixels high or wide, over 50 million, or a hundred times longer than wide;
-        JPEGs that are neither baseline nor progressive, or of 12 bits; CMYK without Adobe's marker, of which nobody
-        knows whether it is inverted; 16-bit RGB PNGs with a transparent color, which Pillow cannot compare exactly;
+        JPEGs that are neither baseline nor progressive, or of 12 bits; CMYK without Adobe's marker, which may be
+        inverted or not; 16-bit RGB PNGs with a transparent color, which Pillow cannot compare exactly;
         and PNGs whose orientation may be in compressed text.
 
     Source: ITU T.81, annex B; PNG specification, third edition; EXIF 2.3, section 4.6.
@@ -182,7 +182,7 @@ def _read_png(file):
 
 
 ABSENT, UNKNOWN = -1, -2
-"""No orientation is given; one is given as a number of a kind that nobody uses for it."""
+"""No orientation is given; one is given in a type that is not used for orientations, such as a fraction."""
 
 
 def _orientation(exif, xmp):
@@ -216,7 +216,7 @@ def _exif_orientation(tiff):
     of_16_bits = (kind == 3) | (kind == 8)
     of_32_bits = (kind == 4) | (kind == 9) | (kind == 13)
     found = tf.where(of_16_bits, number(entries[:, 8:10]), number(entries[:, 8:12]))
-    # Bytes, text and several values are none of 1 to 8 to Pillow; fractions may be.
+    # Pillow takes bytes, text and several values for no orientation; a fraction may be one to it.
     nothing = (values != 1) | (kind == 1) | (kind == 2) | (kind == 7)
     found = tf.where(of_16_bits | of_32_bits, tf.clip_by_value(found, 0, 9), UNKNOWN)
     found = tf.where(nothing, 1, found)
@@ -232,11 +232,11 @@ def _text(file, start, length):
 
 def _bytes(file, start, length):
     """Return `length` bytes from `start` as int32 `[length]`, 0 after the file's end."""
-    # The operator asks for one byte or more.
+    # decode_raw requires one byte or more.
     padded = tf.io.decode_raw(_text(file, start, length), tf.uint8, fixed_length=tf.maximum(length, 1))
     return tf.cast(padded[:length], tf.int32)
 
 
 def _big_endian(values):
-    """Return what four bytes stand for; negative where that exceeds int32."""
+    """Return four bytes as a big-endian number; negative where it exceeds int32."""
     return tf.reduce_sum(values * [1 << 24, 1 << 16, 1 << 8, 1])

@@ -19,10 +19,10 @@ class Prediction:
     label: str
     probability: float
     present: bool | None = field(default=None, repr=False)
-    """Whether the model says that the picture has it; None of a single-label model, whose first one it is."""
+    """Whether the probability reaches the threshold; None for single-label models, which give the first one."""
 
     def facts(self) -> dict:
-        """Return it as JSON; without `present` of a single-label model."""
+        """Return the fields as JSON, without `present` for a single-label model."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -92,8 +92,8 @@ class Classifier:
     def __call__(self, picture: Path, top: int = 5) -> list[Prediction]:
         """Classify a picture file: the `top` most probable classes, best first.
 
-        Of a multi-label model, all labels over the threshold, or, where none is, the `top` best below, not `present`.
-        Of a binary one with two names, both, the one that it decides for first.
+        A multi-label model gives all labels that reach the threshold or, if there are none, the `top` best, which are
+        not `present`. A binary model with two names gives both, first the one that it decides for.
 
         Raises:
             FileNotFoundError: there is no such file.

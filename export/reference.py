@@ -1,4 +1,4 @@
-"""Check the Keras model itself on labelled images, before files are compared with it: does it take pixels 0..255?"""
+"""Check the Keras model itself on labeled images, before files are compared with it: does it take pixels 0..255?"""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from .decision import Decision
 from .validate import ValidationError
 
 IMAGES = 64
-"""On how many images the other ranges are tried."""
+"""Number of images on which other ranges of pixels are tried."""
 GOOD = 0.9
-"""Accuracy from which on a model plainly sees what it was trained on."""
+"""From this accuracy on no other range is tried: the model plainly sees what it was trained on."""
 SIGNIFICANCE = 1e-3
-"""Probability, at most, of stopping the export of a model that is as good as is assumed."""
+"""Significance level of the tests: the probability of stopping the export of a model without a fault."""
 GUESSING = 0.1
-"""Probability from which on a model that guesses does as well."""
+"""A model is guessing if labels dealt out at random are right as often with more than this probability."""
 KNOWING = 0.01
-"""Probability up to which a model that is right so often is not guessing."""
+"""A model is not guessing if labels dealt out at random are right as often with less than this probability."""
 USABLE = 0.4
-"""How far a usable model's accuracy is from chance, 0, to perfection, 1."""
+"""Lowest accuracy of a usable model, on a scale from chance, 0, to perfection, 1."""
 PERMUTATIONS = 1000
+"""Of the labels, to find out how often a model is right by chance."""
 SHOWN = 8
-"""Images from which on it says something that all get the same class."""
+"""Fewest images for the warning that all of them get the same class."""
 QUESTION = "does it take pixels 0..255?"
 REMEDY = (
     "If not, build it with include_preprocessing=True, or put a layer such as keras.layers.Rescaling(1 / 255) in front"
@@ -37,7 +38,7 @@ RANGES = {
     "0..1": (lambda pixels: pixels / 255, "keras.layers.Rescaling(1 / 255)"),
     "-1..1": (lambda pixels: pixels / 127.5 - 1, "keras.layers.Rescaling(1 / 127.5, offset=-1)"),
 }
-"""The usual ranges of models without preprocessing, and the layer that makes them of pixels 0..255."""
+"""Usual ranges of models without preprocessing: a function from pixels 0..255, and the layer that does the same."""
 
 
 def check_reference(
@@ -48,29 +49,30 @@ def check_reference(
     labels: np.ndarray | None = None,
     expected_accuracy: float | None = None,
 ) -> list[str]:
-    """Check that a Keras classifier knows the validation images; return warnings, a sentence each.
+    """Check that a Keras classifier recognizes the validation images; return warnings, one sentence each.
 
     The export stops where the model
 
-    - is right on far more of the images scaled to 0..1, -1..1 or as ImageNet's, by a sign test on up to 64 images;
+    - is right on far more of the images when they are scaled to 0..1, -1..1 or by ImageNet's mean and deviation, by a
+      sign test on up to 64 images;
     - is right no more often than labels dealt out at random would make it, by a permutation test, which accounts for
-      how common each class is, and is significantly worse than a usable model, by a binomial test: few images, or many
-      classes, stop nothing;
-    - has lost over half of what `expected_accuracy` is above chance, by a binomial test.
+      how common each class is, and is significantly worse than a usable model, by a binomial test; with few images or
+      many classes that stops nothing;
+    - has lost more than half of the distance from chance to `expected_accuracy`, by a binomial test.
 
     For example: a model of 10 classes that was trained on pixels 0..1 is right on 17 % of pixels 0..255 and on 97 % of
-    pixels 0..1, and is stopped by the first.
+    pixels 0..1; the first test stops its export.
 
     Args:
         classifier: a view of `as_classifier`.
         decision: how its probabilities become labels.
         images: uint8 `[count, height, width, channels]`.
         reference: its probabilities for them, `[count, classes]`.
-        labels: as `checked_labels` returns them; without, there is nothing but warnings.
-        expected_accuracy: 0..1, what was measured when the model was trained.
+        labels: as `checked_labels` returns them; without labels there are only warnings.
+        expected_accuracy: the accuracy that training measured, 0..1.
 
     Raises:
-        ValidationError: the export has to stop, with the question whether the model takes pixels 0..255.
+        ValidationError: the export has to stop; the message asks whether the model takes pixels 0..255.
     """
     same = len(reference) >= SHOWN and len(np.unique(decision(reference), axis=0)) == 1
     if labels is None or len(np.unique(labels, axis=0)) == 1:
@@ -132,7 +134,7 @@ def _run(classifier, pixels):
 
 
 def _in_other_ranges(classifier, decision, images, labels, right):
-    """Return the accuracy of each other range, and the remedy for one that is far better, None where none is."""
+    """Return the accuracy in each other range, and the layer that makes the best far better one; None without one."""
     some, of_some, right = (spread(array, IMAGES) for array in (images, labels, right))
     found, best, winner = {}, 0.0, None
     for name, (scale, layer) in _ranges(images).items():
@@ -141,7 +143,7 @@ def _in_other_ranges(classifier, decision, images, labels, right):
         found[name] = float(now.mean())
         gained, lost = int((now & ~right).sum()), int((right & ~now).sum())
         sure = _at_most(lost, gained + lost, 0.5) < SIGNIFICANCE / 3
-        # Guessing is far better too than labels in another order.
+        # Where the labels are in another order, mere guessing may be far better, too.
         knows = _chance(decision, probabilities, of_some, int(now.sum()))[1] < KNOWING
         if sure and knows and found[name] >= right.mean() + 0.2 and found[name] > best:
             best, winner = found[name], layer
@@ -151,14 +153,14 @@ def _in_other_ranges(classifier, decision, images, labels, right):
 
 
 def _chance(decision, reference, labels, right):
-    """Return the accuracy that labels dealt out at random give, and how likely they give as many right or more."""
+    """Return the accuracy with labels dealt out at random, and the probability that it reaches `right` images."""
     random = np.random.default_rng(0)
     counts = np.array([decision.right(reference, random.permutation(labels)).sum() for _ in range(PERMUTATIONS)])
     return float(counts.mean() / len(labels)), float((1 + (counts >= right).sum()) / (1 + PERMUTATIONS))
 
 
 def _at_most(count, trials, share):
-    """Return the binomial probability of `count` or fewer of so many trials that each succeed with a share, 0..1."""
+    """Return the binomial probability of at most `count` successes in `trials` of success probability `share`."""
     if not 0 < share < 1:
         return 1.0 if count >= trials or share <= 0 else 0.0
     logs = [

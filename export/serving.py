@@ -39,15 +39,15 @@ def write_serving_model(
     - serving_default: `images` uint8 `[batch, height, width, channels]`, pixels 0..255: prepared ones of the model's
       size, or whole pictures of any other size, which are prepared as `Preprocessing` does it, to one level of 255.
       Shapes that `read_image` refuses, as 1x60000, are an error (INVALID_ARGUMENT).
-    - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files, which are seen as by `read_image`: upright, on
-      white where transparent, of an animated PNG the first frame. Files of other formats, and what
+    - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files, which are read as by `read_image`: upright, on
+      white where transparent, the first frame of an animated PNG. Files of other formats, and those that
       `prepare_files` cannot read, get probabilities of 0, classes of -1 and empty names; the others are answered.
     - features: `images` as serving_default; `features` float32 `[batch, channels]`. Only of a model `with_features`.
 
     The first two return `probabilities` float32 `[batch, classes]`, and of the most probable five `classes` int32
-    `[batch, 5]` and `names` string `[batch, 5]`. Where there may be several labels, `present` bool `[batch, classes]`
-    tells which are over the threshold, none in a file that cannot be decoded. A binary model with two names returns
-    `classes` and `names` `[batch, 1]`: the second over the threshold, else the first.
+    `[batch, 5]` and `names` string `[batch, 5]`. For multi-label models, and binary ones with one name, `present` bool
+    `[batch, classes]` is true where a label reaches the threshold, never for a file that cannot be read. A binary model
+    with two names returns `classes` and `names` `[batch, 1]`: the second at the threshold or above, else the first.
     """
     two = decision.kind == BINARY and len(class_names) == 2
     # Held by the archive: a table outside it would not be saved.

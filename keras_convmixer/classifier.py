@@ -13,8 +13,8 @@ class NotFinite(ValueError):
 def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarray | None = None) -> keras.Model:
     """Return a view of a functional or Sequential classifier that returns probabilities `[batch, classes]`.
 
-    It shares the model's layers and leaves its compilation alone. Logits get a softmax, or sigmoids where several
-    labels or one are meant; what is probabilities already stays as it is. A view is returned as it is. For example:
+    It shares the model's layers and leaves its compilation alone. Logits get a softmax or, for multi-label and binary
+    models, sigmoids; probabilities stay as they are. A view is returned unchanged. For example:
 
         view = as_classifier(keras.applications.MobileNetV3Small(weights=None, classifier_activation=None))
         view.returns  # Outputs(kind="single-label", added="softmax", reason="it returns logits, predictions")
@@ -23,12 +23,12 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
 
     Args:
         model: float32 or integers in, float32 out.
-        kind: "single-label", "multi-label" or "binary", where the caller knows it; see `outputs.outputs_of`.
-        images: what the model will see, `[count, height, width, channels]`, so that its values can be looked at.
+        kind: "single-label", "multi-label" or "binary", if the caller knows it; see `outputs.outputs_of`.
+        images: images as the model will see them, `[count, height, width, channels]`, on which its values are examined.
 
     Raises:
-        ValueError: the model is of another kind, has other inputs or outputs, or its outputs are neither
-            probabilities nor logits, or could be either.
+        ValueError: the model is neither functional nor Sequential, has other inputs or outputs, or its outputs are
+            neither probabilities nor logits, or could be either.
     """
     if getattr(model, "is_classifier_view", False):
         return model
@@ -53,7 +53,7 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
     if integers:
         view = _on_floats(view, images)
     if returns.added:
-        # Not of a global policy, under which it would compute in 16 bits.
+        # float32 explicitly: a global policy could make it compute in 16 bits.
         probabilities = keras.layers.Activation(returns.added, name="probabilities", dtype="float32")(view.outputs[0])
         view = keras.Model(view.inputs[0], probabilities, name="classifier")
     view.is_classifier_view, view.returns = True, returns
@@ -61,7 +61,7 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
 
 
 def require_single_label(classifier: keras.Model, work: str) -> None:
-    """Check that a view of `as_classifier` gives one label of several; raise ValueError where it does not.
+    """Check that a view of `as_classifier` is single-label; raise ValueError otherwise.
 
     `work` is the subject of the sentence, such as "pruning".
     """
@@ -87,7 +87,7 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.
 
 
 def _on_floats(model, images):
-    """Return a model of integer pixels as one of float32 pixels, its layers shared, without casts in between."""
+    """Return a model that takes integer pixels as one that takes float32; it shares the layers and has no casts."""
     given = model.inputs[0]
     pixels = keras.Input(batch_shape=given.shape, name=given.name)
     try:
@@ -99,7 +99,7 @@ def _on_floats(model, images):
             np.allclose(*(_run(each, batch) for each in (model, view)), rtol=1e-4, atol=1e-4, equal_nan=True)
             for batch in batches
         )
-    except Exception as error:  # of the backend's own types, where an operation takes no floats
+    except Exception as error:  # backends raise their own types where an operation takes no floats
         raise ValueError(
             f"the model's layers take {given.dtype} only ({str(error).splitlines()[0]}): let its input be float32, or "
             "cast it to float32 first"

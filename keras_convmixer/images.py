@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats that are read. Of all others it has decoders for, some start other programs."""
+"""Formats that are read, by Pillow's names. Among the other formats that Pillow opens, some start other programs."""
 MIN_SIDE, MAX_RATIO, MAX_PIXELS = 2, 100, 50_000_000
-"""A picture with a shorter side, or longer relative to its shorter side, or larger, is refused."""
+"""Pictures are refused below this shorter side, above this ratio of the sides, and above this number of pixels."""
 
 
 def _suffixes():
-    """Import Pillow's plugins of the formats, which takes a tenth of `Image.init`, and ask it for their endings."""
+    """Return the endings of the formats; import only their plugins, in a tenth of the time of `Image.init`."""
     for name in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
         with contextlib.suppress(ImportError):  # AVIF came with Pillow 11.3
             importlib.import_module(f"PIL.{name}ImagePlugin")
@@ -119,7 +119,7 @@ def read_image(file: Path | bytes) -> Image.Image:
             image.load()
             if image.mode == "F" or (image.mode == "I" and kind not in ("PNG", "PPM")):
                 raise Refused(
-                    f"{path} has 32-bit pixels, whose black and white nobody knows: save it with 8 or 16 bits"
+                    f"{path} has 32-bit pixels, whose values for black and white are unknown: save it with 8 or 16 bits"
                 )
             return _to_rgb(_upright(image), kind, depth)
     except FileNotFoundError:
@@ -132,14 +132,14 @@ def read_image(file: Path | bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large ({error}): make it smaller") from None
-    except Exception as error:  # whatever a decoder raises is this file's failure: AVIF's raises RuntimeError
+    except Exception as error:  # decoders raise errors of any type, AVIF's RuntimeError
         if getattr(error, "errno", None):  # the system's: the file may be whole
             raise
         raise ValueError(f"{path} is damaged ({error}): get the file again") from None
 
 
 class Refused(ValueError):
-    """A picture is whole, but of a kind that nothing can be seen on or that cannot be shown."""
+    """A picture is not damaged, but refused: for its size, its shape, or pixels of 32 bits."""
 
 
 def _check_size(path, width, height):
@@ -166,7 +166,7 @@ def _png_depth(image):
 def _upright(image):
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the metadata is damaged, not the picture
+    except Exception:  # only the metadata is damaged
         return image
 
 

@@ -1,4 +1,4 @@
-"""What a classifier returns, probabilities or logits, of one label or of several: by its layers and by its values."""
+"""Decide by a classifier's layers and values whether it returns probabilities or logits, of one label or several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGES, UNKNOWN_SIDE = 16, 64
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a classifier returns, and how that was found.
+    """What a classifier returns, and the reason for that decision.
 
     For example: `Outputs("single-label", "softmax", "its last layer, dense, has no activation")`.
     """
@@ -37,7 +37,7 @@ def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray |
     The layers decide where they prove it: a softmax or sigmoid at the end, found by trying the operation on numbers,
     so that its name does not matter, and operations that keep probabilities (reshape, cast, average). Otherwise the
     model is run on varied images. Rows that sum to 1 with none negative are probabilities of one label; values in
-    0..1 that come from sigmoids are probabilities of several, also where their rows sum to 1.
+    0..1 that come from sigmoids are probabilities of several labels, even if their rows sum to 1.
 
     For example:
 
@@ -45,8 +45,8 @@ def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray |
 
     Args:
         model: functional or Sequential, one image in, one `[batch, classes]` out.
-        kind: what the caller knows, one of KINDS; None takes it from the compiled loss or the model.
-        images: what the model will see, `[count, height, width, channels]` of pixels 0..255; some are used.
+        kind: one of KINDS, if the caller knows it; None takes it from the compiled loss or the model.
+        images: images as the model will see them, `[count, height, width, channels]`, pixels 0..255; some are used.
 
     Raises:
         ValueError: the values are neither probabilities nor logits, or could be either.
@@ -75,16 +75,18 @@ def _several_outputs(model, source, values, kind):
         return Outputs(SINGLE, None, f"it ends in a softmax{what}")
     if source.kinds == {"sigmoid"} and (source.certain or within_0_and_1(values)):
         return Outputs(MULTI, None, f"it ends in sigmoids{what}")
-    # One row for all images says nothing: a bias may look like probabilities. The layers decide then.
+    # The same row for all images proves nothing, as a bias may look like probabilities: then the layers decide.
     constant = values is not None and np.ptp(values, axis=0).max(initial=0) < CLOSE
     if values is not None and not (constant and source.certain):
         tolerance = HALF_TOLERANCE if source.half else SUM_TOLERANCE
         if are_distributions(values, tolerance):
             return Outputs(SINGLE, None, f"the rows that it returns for {len(values)} images sum to 1, none negative")
         if values.max() <= CLOSE and are_distributions(np.exp(values), tolerance):
-            return Outputs(SINGLE, "softmax", "it returns logarithms of probabilities, whose softmax these are")
+            return Outputs(
+                SINGLE, "softmax", "it returns logarithms of probabilities, and their softmax is the probabilities"
+            )
     if source.kinds == {"log-softmax"}:
-        return Outputs(SINGLE, "softmax", f"it returns logarithms of probabilities{what}, whose softmax these are")
+        return Outputs(SINGLE, "softmax", f"it returns logarithms of probabilities{what}")
     if source.kinds <= {"softmax", "sigmoid"}:
         sums = values.sum(-1)
         raise ValueError(
@@ -96,7 +98,7 @@ def _several_outputs(model, source, values, kind):
     if strange:
         raise ValueError(
             f"the model ends in {strange[0].removeprefix('other ')}: end it in softmax, in sigmoid, or in logits with "
-            "no activation, which get one here"
+            "no activation"
         )
     stated = kind or _kind_by_loss(model, width=2)
     if source.kinds != {"logits"} and values is not None and within_0_and_1(values):
@@ -141,7 +143,7 @@ def _described(source):
 
 
 def _kind_by_loss(model, width):
-    """Return the kind that a compiled loss of logits states; None where it states none."""
+    """Return the kind that a compiled loss on logits implies, or None."""
     loss = getattr(model, "loss", None)
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     if "binary" not in name.lower() and name.lower() != "bce":
@@ -155,7 +157,7 @@ def _kind_by_loss(model, width):
 
 
 def _values(model, images):
-    """Run the model on noise and on some images: its finite rows, float64 `[images, classes]`; None where none is."""
+    """Run the model on noise and some images; return the finite rows, float64 `[images, classes]`, None without any."""
     given = model.inputs[0]
     batches = [varied_images(given)]
     if images is not None and len(images):
@@ -163,7 +165,7 @@ def _values(model, images):
     rows = []
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32
         for batch in batches:
-            count = given.shape[0] or len(batch)  # a model of a fixed batch takes so many
+            count = given.shape[0] or len(batch)  # a model with a fixed batch size takes just so many
             for start in range(0, len(batch) - count + 1, count):
                 values = model(keras.ops.convert_to_tensor(batch[start : start + count].astype(given.dtype)))
                 rows.append(np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(values, "float32")), "float64"))
@@ -173,7 +175,7 @@ def _values(model, images):
 
 
 def spread(images: np.ndarray, count: int = IMAGES) -> np.ndarray:
-    """Return up to so many images from all over an array, as those of one label may lie together."""
+    """Return up to `count` images, evenly spaced in the array, as images of one label may lie together."""
     return np.asarray(images)[np.unique(np.linspace(0, len(images) - 1, count).astype(int))]
 
 

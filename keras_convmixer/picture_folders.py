@@ -1,4 +1,4 @@
-"""Which files of a folder are read as pictures, and what is said of the others: the same in every command."""
+"""Find the pictures in a folder, and report files that are left out: the same in every command."""
 
 import sys
 from collections import Counter
@@ -9,9 +9,9 @@ from pathlib import Path
 from .images import SUFFIXES
 
 DAMAGED = 0.01
-"""Share of pictures that may be damaged, and are then left out."""
+"""Share of pictures that may be damaged; they are left out."""
 NAMED = 10
-"""Damaged pictures that are named on the terminal."""
+"""Number of damaged pictures that are named on the terminal."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PictureFiles:
     others: Counter
 
     def described_others(self) -> str:
-        """Return "3 .heic, 1 .txt", the most frequent first; empty where there are none."""
+        """Return "3 .heic, 1 .txt", the most frequent first; an empty string without other files."""
         return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in self.others.most_common())
 
 
@@ -44,12 +44,12 @@ def picture_files(folder: Path) -> PictureFiles:
 
 
 def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:
-    """Return a sentence that says how many files were left out by their ending, none where there are no such files."""
+    """Return one sentence that counts the files that were left out because of their ending; none without such files."""
     if not others:
         return ()
     count, described = sum(others.values()), PictureFiles([], others).described_others()
-    which = "1 file" if count == 1 else f"{count} files"
-    return (f"{which} of {folder} left out by their ending ({described}): read are {', '.join(SUFFIXES)}",)
+    which = f"1 file of {folder} is" if count == 1 else f"{count} files of {folder} are"
+    return (f"{which} left out, by ending ({described}); endings that are read: {', '.join(SUFFIXES)}",)
 
 
 def require_few_damaged(damaged: Sequence[str], count: int) -> None:
@@ -62,12 +62,12 @@ def require_few_damaged(damaged: Sequence[str], count: int) -> None:
 
 
 def report_left_out(damaged: Sequence[str], others: Sequence[str] = (), listed: Path | None = None) -> None:
-    """Name on stderr the damaged pictures that were left out, and say what was left out by its ending.
+    """Report on stderr the damaged pictures, and the files of other endings, that were left out.
 
     Args:
         damaged: a sentence for each damaged picture.
-        others: what `sentence_of_others` returned.
-        listed: the file that names all of the damaged ones, where there is one.
+        others: the sentences of `sentence_of_others`.
+        listed: the file that names all damaged pictures, if there is one.
     """
     for sentence in damaged[:NAMED]:
         print(f"convmixer: left out: {sentence}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Where a model's outputs come from: a walk back to the last activations, each of which is tried on numbers."""
+"""Find the activations that a model's outputs come from: walk back from the outputs and try each on numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
 
 HALF_TOLERANCE = 5e-3
-"""How far from 1 a row of probabilities may sum that were rounded to 16 bits on the way."""
+"""How far from 1 the sum of a row may be where probabilities were rounded to 16 bits on the way."""
 CLOSE = 1e-4
+"""Tolerance of float32 values."""
 STEEPEST = 1e6
-"""An activation that makes more than this of 60 is an exponential, not a scale."""
+"""An activation whose value at 60 exceeds this is an exponential, not a scale."""
 HALF = ("float16", "bfloat16")
 
 
@@ -25,9 +26,9 @@ class Source:
     kinds: frozenset[str]
     """Of "softmax", "sigmoid", "log-softmax", "logits", "other NAME", "unknown"."""
     certain: bool
-    """Whether the tensor holds values of that kind whatever the images are."""
+    """Whether the tensor holds values of that kind for all images."""
     name: str = ""
-    """The operation that says so."""
+    """The operation that the kind was found at."""
     half: bool = False
     """Whether values were rounded to 16 bits after that."""
 
@@ -52,7 +53,7 @@ def source_of(tensor: keras.KerasTensor) -> Source:
 
 
 def _is_graph(operation):
-    """Tell whether an operation is a model that is the graph of its layers' calls, and no more."""
+    """Tell whether an operation is a model without code of its own: just the graph of its layers."""
     if isinstance(operation, keras.Sequential):
         return type(operation).call is keras.Sequential.call and bool(operation.outputs)
     return isinstance(operation, Functional) and type(operation).call is Functional.call
@@ -62,7 +63,7 @@ def _source_of_layer(layer, tensor):
     """Return the source of a dense layer or convolution with its activation."""
     behavior = _behavior(layer.activation, tensor.shape)
     if behavior == "identity" or behavior == "logits":
-        # Only weights that keep distributions, such as those that merge classes, can make rows that sum to 1.
+        # Rows can sum to 1 for all images only if the weights keep distributions, as those that merge classes do.
         return _leaf("logits", layer.name, certain=not _keeps_distributions(layer))
     if behavior == "other":
         return _leaf(f"other {_name_of(layer.activation)}", layer.name, certain=False)
@@ -72,14 +73,14 @@ def _source_of_layer(layer, tensor):
 def _keeps_distributions(layer):
     kernel, bias = getattr(layer, "kernel", None), getattr(layer, "bias", None)
     if kernel is None:
-        return True  # not known
+        return True  # cannot be excluded
     kernel = keras.ops.convert_to_numpy(kernel)
     shifts = bias is not None and np.abs(keras.ops.convert_to_numpy(bias)).max() > CLOSE
     return not shifts and are_distributions(kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _source_of_operation(operation, node, tensor):
-    """Return the source of what an operation without weights makes of its inputs' values."""
+    """Return the source of an operation's output, by trying the operation on numbers."""
     inputs = [source_of(given) for given in node.input_tensors]
     if getattr(operation, "weights", None):
         affine = isinstance(operation, keras.layers.BatchNormalization | keras.layers.Normalization)
@@ -119,7 +120,7 @@ def _source_of_operation(operation, node, tensor):
 
 
 def _keeps(run, tensors, distributions):
-    """Tell whether an operation returns distributions of distributions, or else values in 0..1 of such."""
+    """Tell whether an operation maps distributions to distributions or, without `distributions`, 0..1 into 0..1."""
     random = np.random.default_rng(0)
     for sharpness in (0.1, 5.0, 60.0):
         values = []
@@ -129,7 +130,7 @@ def _keeps(run, tensors, distributions):
             values.append(value / value.sum(-1, keepdims=True) if distributions else value)
         try:
             result = run(*values)
-        except Exception:  # of a layer's own function, which may raise anything: it is then no proof
+        except Exception:  # a user's function may raise anything; then nothing is proven
             return False
         if not (are_distributions(result) if distributions else within_0_and_1(result)):
             return False
@@ -137,11 +138,11 @@ def _keeps(run, tensors, distributions):
 
 
 def _behavior(function: Callable, shape) -> str:
-    """Say what an activation does, by its values on rows of numbers of that shape.
+    """Classify an activation by its values on rows of numbers of that shape.
 
     Returns:
         identity; softmax, rows that sum to 1; log-softmax; sigmoid, each number by itself into 0..1; logits, each
-        number by itself, rising without a bound near, as ReLU or a scale; other, each number by itself; unknown.
+        number by itself, rising beyond 1, as ReLU or a scale; other, each number by itself; unknown.
     """
     random = np.random.default_rng(0)
     width = shape[-1]
@@ -164,7 +165,7 @@ def _behavior(function: Callable, shape) -> str:
             )
             numbers = np.linspace(-60, 60, 241).astype("float32")
             curve = apply(np.repeat(numbers[:, None], width, axis=1))[:, 0]
-    except Exception:  # of a function of somebody's, which may raise anything
+    except Exception:  # a user's function may raise anything
         return "unknown"
     if np.allclose(result, row, rtol=1e-3, atol=1e-4):
         return "identity"

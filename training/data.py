@@ -52,9 +52,9 @@ class LabeledImages(NamedTuple):
     class_names: tuple[str, ...]
     split: Split
     damaged: tuple[str, ...] = ()
-    """A sentence for each picture that was left out as it cannot be read."""
+    """A sentence for each picture that was left out because it cannot be read."""
     left_out: tuple[str, ...] = ()
-    """A sentence that counts the files that were left out by their ending, where there are any."""
+    """A sentence that counts the files that were left out because of their ending, if there are any."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Dataset:
     validation: Split
     test: Split
     damaged: tuple[str, ...] = ()
-    """A sentence for each picture that was left out as it cannot be read."""
+    """A sentence for each picture that was left out because it cannot be read."""
     names: int = 0
     """A checksum of the pictures' names."""
     left_out: tuple[str, ...] = ()
-    """A sentence for each folder that counts the files that were left out by their ending."""
+    """A sentence that counts the files that were left out because of their ending, if there are any."""
 
     @property
     def fingerprint(self) -> int:

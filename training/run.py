@@ -22,7 +22,7 @@ class Run:
     crop_fraction: float | None = None
     """Instead of the recipe's, which a model from elsewhere has none of."""
     accuracy: float | None = None
-    """Of its test images, 0..1, as its summary.json says; None where that is not there."""
+    """Accuracy on the test images, 0..1, from summary.json; None without that file."""
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -95,7 +95,7 @@ def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool) -> None:
 
 
 def name_damaged(dataset: Dataset, file: Path, verbose: bool) -> None:
-    """Write to a file what is wrong with the pictures that were left out, a line for each, and report them."""
+    """List the damaged pictures that were left out in a file, one line each, and report them."""
     damaged = dataset.damaged
     file.unlink(missing_ok=True)
     if damaged:

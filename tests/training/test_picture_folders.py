@@ -38,7 +38,8 @@ def folder(tmp_path):
 
 
 LEFT_OUT = (
-    r"4 files of .*pictures left out by their ending \(2 \.heic, 1 without an ending, 1 \.txt\): read are .*\.webp"
+    r"4 files of .*pictures are left out, by ending \(2 \.heic, 1 without an ending, 1 \.txt\); "
+    r"endings that are read: .*\.webp"
 )
 
 
