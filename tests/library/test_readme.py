@@ -12,6 +12,7 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 import keras_convmixer as kc
+from keras_convmixer.export.interpreter import LiteRTModel
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -97,3 +98,16 @@ def test_the_published_weights_example(tmp_path, monkeypatch):
     names = {"kc": SimpleNamespace(ConvMixer768_32=small, **library)}
     exec(compile(code("Published weights"), "README.md", "exec"), names)
     assert names["probabilities"].shape == (1, 1000)
+
+
+def test_the_example_of_a_larger_batch(toy, toy_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").symlink_to(toy_bundle)
+    (example,) = re.findall(r"```python\n(from ai_edge_litert.*?)```", section("Export"), re.DOTALL)
+    *lines, answer = example.strip().split("\n")
+    names = {"four_images": toy.test_images[:4].astype("float32")}
+    exec(compile("\n".join(lines), "README.md", "exec"), names)
+    together = eval(compile(answer, "README.md", "eval"), names)
+    alone = LiteRTModel((toy_bundle / "litert/float32.tflite").read_bytes(), "float32")(toy.test_images[:4])
+    assert np.ptp(alone, axis=0).max() > 0.1  # the images' answers differ
+    np.testing.assert_allclose(together, alone, atol=1e-6)
