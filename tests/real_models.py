@@ -89,24 +89,29 @@ def real_model(name: str) -> RealModel:
     random = np.random.default_rng(0)
     side = model.input_shape[1]
     images, labels = textures(96, side, seed=0)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # Near the statistics of these images, as training leaves them, with variances that are larger, as else each
-            # layer would amplify noise.
-            inner = keras.Model(model.input, layer.input)
-            values = keras.ops.convert_to_numpy(inner(images[:16].astype("float32"), training=False))
-            mean, variance = values.mean((0, 1, 2)), values.var((0, 1, 2)) + 1e-3
-            gamma, beta = (random.uniform(0.5, 1.5, mean.shape), random.normal(0, 0.3, mean.shape))
-            layer.set_weights(
-                [
-                    *([gamma] if layer.scale else []),
-                    *([beta] if layer.center else []),
-                    mean + 0.1 * np.sqrt(variance) * random.normal(size=mean.shape),
-                    variance * random.uniform(4, 9, mean.shape),
-                ]
-            )
+
+    def called(layer):
+        def call(*arguments, **keywords):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                _draw_statistics(layer, keras.ops.convert_to_numpy(arguments[0]), random)
+            return layer(*arguments, **keywords)
+
+        return call
+
+    model._run_through_graph(keras.ops.convert_to_tensor(images[:16], "float32"), called)
     calibration_images, _ = textures(32, side, seed=2)
     return RealModel(_with_solved_head(model, images, labels), calibration_images, *textures(24, side, seed=1))
+
+
+def _draw_statistics(layer, values, random):
+    """Set a normalization near the statistics of its input, as training leaves them.
+
+    Variances are larger, as else each layer would amplify noise.
+    """
+    mean, variance = values.mean((0, 1, 2)), values.var((0, 1, 2)) + 1e-3
+    gamma, beta = random.uniform(0.5, 1.5, mean.shape), random.normal(0, 0.3, mean.shape)
+    drawn = mean + 0.1 * np.sqrt(variance) * random.normal(size=mean.shape), variance * random.uniform(4, 9, mean.shape)
+    layer.set_weights([*([gamma] if layer.scale else []), *([beta] if layer.center else []), *drawn])
 
 
 def _with_solved_head(model, images, labels):

@@ -5,6 +5,8 @@ import pytest
 from keras_convmixer import deploy
 from keras_convmixer.export import read_manifest
 from keras_convmixer.export.layer_errors import layer_errors
+from keras_convmixer.export.litert import Conversion, convert_int8
+from keras_convmixer.export.validate import CLIPPED
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,18 @@ def test_the_layer_that_hurts_is_seen(deployed, toy, toy_bundle):
     names = list(found)
     assert max(found[name] for name in names[: names.index("block_1_depthwise_conv")]) < 1e-5
     assert found["block_1_depthwise_conv"] == pytest.approx(1 / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("unlike", "counts"), [(1, False), (3, False), (6, True)])
+def test_values_beyond_the_range_count_where_half_of_the_images_have_any(deployed, toy, unlike, counts):
+    """A range covers the calibration images; each other one may exceed it, in a layer of few values by a percent."""
+    dark = toy.train_images.copy()
+    dark[:, 1:-1] = np.minimum(dark[:, 1:-1], 20)
+    with Conversion(deployed) as conversion:
+        content = convert_int8(conversion, dark)
+    images = np.concatenate([dark[: 8 - unlike], toy.test_images[:unlike]])
+    clipped = [layer["clipped"] for layer in layer_errors(deployed, content, images)]
+    assert (max(clipped) > CLIPPED) == counts
 
 
 def test_the_manifest_has_those_of_the_worst_file(toy_bundle):
