@@ -66,7 +66,8 @@ def interrupted_at(step, folder, monkeypatch, recipe=SHORT):
             train(recipe, folder, checkpoint_minutes=0, verbose=False)
 
 
-@pytest.mark.parametrize("step", [19, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 30))])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 19, 30])
 def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step):
     interrupted_at(step, tmp_path / "run", monkeypatch)
     assert not (tmp_path / "run/model.keras").exists()

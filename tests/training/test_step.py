@@ -135,6 +135,7 @@ def _batch(seed=0):
     return images, np.eye(10, dtype="float32")[random.integers(0, 10, 16)]
 
 
+@pytest.mark.slow
 def test_it_is_kerass_own_step():
     step = _step(learning_rate=0.03, clip_norm=0.5)
     images, labels = _batch()
