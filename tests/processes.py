@@ -21,11 +21,10 @@ SERVER.set_forkserver_preload(
         *("keras_convmixer.training.loop", "keras_convmixer.training.run", "keras_convmixer.training.figures"),
     ]
 )
-READ_AT_IMPORT = (
-    *("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS"),
-    *("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
-)
+READ_AT_IMPORT = ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS")
 """Environment variables that packages read when they are imported: other values need a new process."""
+IMPORTED_AGAIN = ("huggingface_hub",)
+"""Packages that read the environment as well, and are quickly imported anew in a forked process."""
 STARTED_WITH = {name: os.environ.get(name) for name in READ_AT_IMPORT}
 
 
@@ -34,6 +33,11 @@ def run_python(code: str, *arguments, check=True, timeout=None) -> subprocess.Co
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=check, timeout=timeout
     )
+
+
+def run_forked(code: str, *arguments, blocked=()) -> subprocess.CompletedProcess:
+    """Run Python code in a forked process in which importing a `blocked` package fails, as if it never had been."""
+    return Forked(code, blocked, *map(str, arguments), function=_run_code).finished()
 
 
 def convmixer(*arguments, cwd=None, blocked=(), new=False) -> subprocess.CompletedProcess:
@@ -91,11 +95,24 @@ def _command_line(*arguments):
     main()
 
 
+def _run_code(code, blocked, *arguments):
+    _forget(blocked)
+    sys.modules.update(dict.fromkeys(blocked))
+    sys.argv = ["-c", *arguments]
+    exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})
+
+
+def _forget(packages):
+    for name in [name for name in sys.modules if name.split(".")[0] in packages]:
+        del sys.modules[name]
+
+
 def _in_child(function, arguments, cwd, variables, folder):
     """Call a function in the forked process as if a new process did, but for the imports."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
+    _forget(IMPORTED_AGAIN)
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, number)

@@ -1,5 +1,7 @@
 """The question whether a model takes pixels 0..255, asked where it does not know the validation images."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from keras_convmixer.export.decision import MULTI, Decision
 from keras_convmixer.export.reference import _at_most, check_reference
 
 RANDOM = np.random.default_rng(0)
+classifier_of = functools.cache(as_classifier)  # once for each model: Keras traces every one anew
 
 
+@functools.cache
 def brightness(*layers, classes=4, activation="softmax"):
     """A model that tells bands of brightness apart, after these layers; it takes 0..1, or what they turn into it."""
     images = keras.Input((4, 4, 3))
@@ -35,7 +39,7 @@ def banded(count, classes=4, seed=0):
 
 
 def check(model, images, labels, expected=None):
-    classifier = as_classifier(model)
+    classifier = classifier_of(model)
     return check_reference(classifier, Decision(), images, predict(classifier, images), labels, expected)
 
 
@@ -69,6 +73,7 @@ def test_another_range_is_named_though_the_model_is_better_than_guessing():
         check(brightness(classes=10), images, labels)
 
 
+@functools.cache
 def guessing(classes=4):
     """A model that knows nothing: noise in, noise out."""
     keras.utils.set_random_seed(1)
@@ -112,7 +117,7 @@ def test_weak_models_that_know_something_pass(share, classes, count, seed):
     """Far from good, and still no reason to stop."""
     labels = np.random.default_rng(seed).integers(0, classes, count)
     images = np.zeros((count, 4, 4, 3), np.uint8)
-    classifier = as_classifier(guessing(classes))
+    classifier = classifier_of(guessing(classes))
     assert check_reference(classifier, Decision(), images, Noisy(labels, share, classes, seed), labels) == []
 
 
@@ -120,7 +125,7 @@ def test_the_majority_is_not_knowledge_and_less_than_it_may_be():
     """95 % of one class: who says it always guesses; who is right on 85 %, of both classes alike, knows something."""
     labels = (np.arange(2000) % 20 == 0).astype(int)
     images = np.zeros((2000, 4, 4, 3), np.uint8)
-    classifier = as_classifier(guessing(2))
+    classifier = classifier_of(guessing(2))
     said = np.where(np.arange(2000) % 20 == 1, 1 - labels, labels)
     said[np.arange(2000) % 7 == 3] ^= 1
     assert (said == labels).mean() < 0.9
@@ -133,7 +138,7 @@ def test_the_majority_is_not_knowledge_and_less_than_it_may_be():
 def test_far_below_what_the_run_reached():
     labels = np.arange(300) % 10
     images = np.zeros((300, 4, 4, 3), np.uint8)
-    classifier = as_classifier(guessing(10))
+    classifier = classifier_of(guessing(10))
     answers = Noisy(labels, 0.3, 10)
     assert check_reference(classifier, Decision(), images, answers, labels) == []
     with pytest.raises(ValidationError, match=r"validation images, and was on 98.0% when it was trained: does it take"):
@@ -145,7 +150,7 @@ def test_several_labels():
     images, labels = banded(80, 3)
     several = np.stack([labels == 0, labels >= 1, labels == 2], -1).astype(int)
     right = 0.1 + 0.8 * several.astype("float32")
-    classifier = as_classifier(guessing(3))
+    classifier = classifier_of(guessing(3))
     decision = Decision(MULTI, 0.5)
     assert check_reference(classifier, decision, images, right, several) == []
     with pytest.raises(ValidationError, match="no better than guessing"):

@@ -1,3 +1,4 @@
+import functools
 import io
 import shutil
 
@@ -49,6 +50,7 @@ def photograph(height, width, seed=0):
 def seen_by(tmp_path_factory):
     """A function that writes a model whose features are the pixels that it sees, and returns its signature."""
 
+    @functools.cache
     def load(preprocessing):
         path = tmp_path_factory.mktemp("seen") / "1"
         images = keras.Input((preprocessing.height, preprocessing.width, preprocessing.channels))
@@ -64,7 +66,7 @@ def seen_by(tmp_path_factory):
 
 def test_images_of_the_models_size_are_taken_as_prepared(seen_by):
     image = photograph(32, 32)
-    np.testing.assert_array_equal(seen_by(Preprocessing(32, 32, crop_fraction=0.5))(image), image)
+    np.testing.assert_array_equal(seen_by(Preprocessing(32, 32, crop_fraction=0.9))(image), image)
 
 
 @pytest.mark.parametrize("crop_fraction", [1.0, 0.9])

@@ -109,11 +109,13 @@ def test_failures_exit_with_1_and_one_sentence(tmp_path, arguments, words):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_the_users_other_backend_is_no_hindrance(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert "no such run folder" in convmixer("evaluate", "nowhere", blocked=("jax",)).stderr
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_the_remedy(tmp_path):
     process = convmixer("train", "digits", cwd=tmp_path, blocked=("sklearn",))
     assert process.returncode == 1

@@ -92,6 +92,7 @@ def flat(dim, depth, kernel_size, patch_size, classes=1000):
     return tensors
 
 
+@pytest.mark.slow
 def test_the_activation_is_the_published_variants_the_files_or_the_one_given(tmp_path, file, caplog):
     def activation(*arguments):
         return convert(*arguments).get_layer("stem_activation").activation.__name__

@@ -81,6 +81,7 @@ def test_importing_imports_no_framework(statement):
     assert modules_after(statement) & heavy == set()
 
 
+@pytest.mark.slow
 def test_the_model_imports_nothing_of_the_other_floors():
     heavy = {"sklearn", "matplotlib", "tensorflow_datasets", "tensorflow_model_optimization", "ai_edge_litert"}
     of_keras = modules_after("import keras")  # takes some of these along where they are installed
@@ -89,6 +90,7 @@ def test_the_model_imports_nothing_of_the_other_floors():
     assert modules & heavy <= of_keras
 
 
+@pytest.mark.slow
 def test_public_names_exist():
     run_python(
         "import keras_convmixer, keras_convmixer.training, keras_convmixer.export\n"

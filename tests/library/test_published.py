@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import peers
 import pytest
-from processes import convmixer, run_python
+from processes import convmixer, run_forked
 from safetensors.numpy import save_file
 
 import keras_convmixer as kc
@@ -81,7 +81,7 @@ print(json.dumps([weights, model.output_shape]))
 
 
 def load(name=NAME, **arguments):
-    return run_python(LOAD, name, json.dumps(arguments), check=False)
+    return run_forked(LOAD, name, json.dumps(arguments))
 
 
 def test_imagenet_means_the_published_file_in_the_hubs_cache(from_cache):

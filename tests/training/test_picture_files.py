@@ -44,6 +44,7 @@ def batches(split, start=0, **changes):
     return [[tensor.numpy() for tensor in batch] for batch in distributed_batches(split, 2, recipe, ONE, start, 6)]
 
 
+@pytest.mark.slow
 def test_a_stream_is_what_memory_would_give(tmp_path, monkeypatch):
     folder = save(tmp_path)
     held = load_dataset(folder, NATIVE)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from types import SimpleNamespace
@@ -12,18 +13,28 @@ import numpy as np
 import pytest
 from processes import Forked, convmixer
 
-from keras_convmixer.training import RECIPES, load_run, loop, run_folder, train
+from keras_convmixer.training import RECIPES, figures, load_run, loop, run_folder, train
 
 SHORT = dataclasses.replace(
     RECIPES["digits"],
     **{"name": "short", "image_size": 8, "dim": 16, "depth": 1, "epochs": 2, "average_decay": 0.9, "flip": True},
-    **{"rand_augment": "timm", "erasing": 0.25, "mixup": 0.3, "cutmix": 0.3},
+    **{"rand_augment": "timm", "rand_augment_layers": 1, "erasing": 0.25, "mixup": 0.3, "cutmix": 0.3},
 )
 OPTIONS = (
     *("digits", "--name", "short", "--image-size", "8", "--dim", "16", "--depth", "1", "--epochs", "2", "--flip"),
-    *("--average-decay", "0.9", "--rand-augment", "timm", "--erasing", "0.25", "--mixup", "0.3", "--cutmix", "0.3"),
+    *("--average-decay", "0.9", "--rand-augment", "timm", "--rand-augment-layers", "1"),
+    *("--erasing", "0.25", "--mixup", "0.3", "--cutmix", "0.3"),
     *("--checkpoint-minutes", "0"),
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_figures():
+    """Leave out the pictures that a run ends with: they take as long as its steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("draw_curves", "draw_confusion", "draw_predictions"):
+            patched.setattr(figures, name, lambda *arguments: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +56,7 @@ class Stop(Exception):
     pass
 
 
-def interrupted_at(step, folder, monkeypatch, recipe=SHORT):
+def interrupted_at(step, folder, recipe=SHORT):
     """Train until a step, and raise there."""
 
     class Stopping(loop.Step):
@@ -60,15 +71,29 @@ def interrupted_at(step, folder, monkeypatch, recipe=SHORT):
 
             self.run = run
 
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "Step", Stopping)
         with pytest.raises(Stop):
             train(recipe, folder, checkpoint_minutes=0, verbose=False)
 
 
-@pytest.mark.parametrize("step", [19, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 30))])
-def test_it_goes_on_bit_by_bit(uninterrupted, tmp_path, monkeypatch, capfd, step):
-    interrupted_at(step, tmp_path / "run", monkeypatch)
+@pytest.fixture(scope="module")
+def stopped_at(tmp_path_factory):
+    """A function that copies the run of SHORT that stopped at a step; each is trained once."""
+    folder = tmp_path_factory.mktemp("stopped")
+
+    def copy(step, run):
+        if not (folder / str(step)).exists():
+            interrupted_at(step, folder / str(step))
+        shutil.copytree(folder / str(step), run)
+
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 19, 30])
+def test_it_goes_on_bit_by_bit(uninterrupted, stopped_at, tmp_path, capfd, step):
+    stopped_at(step, tmp_path / "run")
     assert not (tmp_path / "run/model.keras").exists()
     train(SHORT, tmp_path / "run")
     assert f"resuming at step {step} of 38" in capfd.readouterr().err
@@ -89,12 +114,10 @@ def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tm
 
 
 @pytest.mark.slow
-def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_again(
-    uninterrupted, tmp_path, monkeypatch
-):
+def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_again(uninterrupted, tmp_path):
     recipe = dataclasses.replace(SHORT, weights=str(uninterrupted / "model.keras"), epochs=1)
     train(recipe, tmp_path / "quiet", verbose=False)
-    interrupted_at(0, tmp_path / "run", monkeypatch, recipe)
+    interrupted_at(0, tmp_path / "run", recipe)
     assert (tmp_path / "run/checkpoints/recipe.json").exists()
     train(recipe, tmp_path / "run", verbose=False)
     assert_same(tmp_path / "run", tmp_path / "quiet")
@@ -110,9 +133,10 @@ def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
         return SimpleNamespace(accuracy=(0.75, 0.5)[len(weights) - 1], loss=1.0)
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
-    interrupted_at(30, tmp_path / "run", monkeypatch)
+    recipe = dataclasses.replace(SHORT, rand_augment="none")
+    interrupted_at(30, tmp_path / "run", recipe)
     assert len(weights) == 1
-    summary = train(SHORT, tmp_path / "run", verbose=False)
+    summary = train(recipe, tmp_path / "run", verbose=False)
     assert (summary["best_epoch"], summary["best_validation_accuracy"]) == (0, 0.75)
     assert summary["validation_accuracy"] == 0.5
     for name, expected in (("best.keras", weights[0]), ("model.keras", weights[1])):
@@ -121,8 +145,8 @@ def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, monkeypatch, caplog):
-    interrupted_at(30, tmp_path / "run", monkeypatch)
+def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, stopped_at, tmp_path, caplog):
+    stopped_at(30, tmp_path / "run")
     (tmp_path / "run/checkpoints/ckpt-31_temp").mkdir()  # as a killed process leaves it
     (tmp_path / "run/checkpoints/checkpoint.tmp12").touch()
     data = sorted((tmp_path / "run/checkpoints").glob("*.data-*"))
@@ -138,8 +162,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(uninterrupted, tmp_path, m
 
 
 @pytest.mark.slow
-def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
-    interrupted_at(3, tmp_path / "run", monkeypatch)
+def test_only_damaged_checkpoints_are_an_error(stopped_at, tmp_path):
+    stopped_at(3, tmp_path / "run")
     for file in (tmp_path / "run/checkpoints").glob("*.index"):
         file.write_bytes(b"")
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged, or of .*: .* remove the folder"):
@@ -148,8 +172,8 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", bytes(64)])
-def test_a_damaged_list_of_checkpoints_loses_none(uninterrupted, tmp_path, monkeypatch, capfd, content):
-    interrupted_at(30, tmp_path / "run", monkeypatch)
+def test_a_damaged_list_of_checkpoints_loses_none(uninterrupted, stopped_at, tmp_path, capfd, content):
+    stopped_at(30, tmp_path / "run")
     (tmp_path / "run/checkpoints/checkpoint").write_bytes(content)
     train(SHORT, tmp_path / "run")
     assert "resuming at step 30 of 38" in capfd.readouterr().err
@@ -162,8 +186,8 @@ def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_recipe_does_not_go_on(tmp_path, monkeypatch):
-    interrupted_at(3, tmp_path / "run", monkeypatch)
+def test_another_recipe_does_not_go_on(stopped_at, tmp_path):
+    stopped_at(3, tmp_path / "run")
     with pytest.raises(FileExistsError, match=r"was begun with epochs=2: pass --overwrite to begin again"):
         train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", verbose=False)
     train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", overwrite=True, verbose=False)

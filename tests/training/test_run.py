@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from processes import run_python
+from processes import run_forked
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.classifier import NotFinite
@@ -72,16 +72,18 @@ def test_the_model_loads_and_predicts_the_same_without_this_package(short, tmp_p
     images = load_dataset("digits", load_run(folder).preprocessing).test.images
     np.save(tmp_path / "images.npy", images)
     code = (
-        "import sys; sys.modules['keras_convmixer'] = None\n"
-        "import keras, numpy\n"
+        "import sys, keras, numpy\n"
         "model = keras.saving.load_model(sys.argv[1])\n"
         "numpy.save(sys.argv[3], model(numpy.load(sys.argv[2]).astype('float32'), training=False).numpy())"
     )
-    run_python(code, folder / "model.keras", tmp_path / "images.npy", tmp_path / "probabilities.npy")
+    files = (folder / "model.keras", tmp_path / "images.npy", tmp_path / "probabilities.npy")
+    process = run_forked(code, *files, blocked=("keras_convmixer",))
+    assert process.returncode == 0, process.stderr
     ours = load_run(folder).model(images.astype("float32"), training=False)
     np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), ours, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_model_again(short, tmp_path):
     folder, _ = short
     train(SHORT, tmp_path / "again", verbose=False)
@@ -108,6 +110,7 @@ def test_a_diverging_run_stops_and_leaves_what_was_there(short):
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_a_validation_loss_that_is_no_number_goes_back_too(tmp_path, monkeypatch, capfd):
     """As of a run that diverges in the last step of an epoch."""
     evaluate, first = loop.evaluate, []
@@ -126,6 +129,7 @@ def test_a_validation_loss_that_is_no_number_goes_back_too(tmp_path, monkeypatch
     assert "going back to step 0, on at half the learning rate" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_grows_stops_each_time(tmp_path):
     recipe = dataclasses.replace(SHORT, learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
     for _ in range(2):  # the second time from the first one's checkpoint
@@ -134,6 +138,7 @@ def test_a_run_whose_loss_grows_stops_each_time(tmp_path):
     assert not (tmp_path / "run/model.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_diverging_run_rolls_back_if_asked(tmp_path, capfd):
     recipe = dataclasses.replace(SHORT, learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
     with pytest.raises(FloatingPointError):
@@ -208,6 +213,7 @@ def test_a_saved_recipes_crop_is_used_again(short, tmp_path):
     assert load_run(tmp_path / "run").preprocessing.crop_fraction == 0.5
 
 
+@pytest.mark.slow
 def test_overwriting_leaves_what_is_not_of_the_run(short, tmp_path):
     folder, _ = short
     shutil.copytree(folder, tmp_path / "run")
