@@ -85,14 +85,14 @@ def commands():
 
 TINY = "--epochs 1 --dim 8 --depth 1 --kernel-size 3 --batch-size 16"
 SMALL = {
-    "convmixer train digits": "--epochs 4",
+    "convmixer train digits": "--epochs 4 --dim 32 --depth 2 --batch-size 32",
     "convmixer train digits --dataset FOLDER --image-size 64 --name mine": TINY,
     "convmixer train cifar10 --data-dir FOLDER": TINY,
     "convmixer train cifar10 --dim 128 --data-dir FOLDER": "--epochs 1 --depth 1 --batch-size 16 --name cifar10_128",
     "convmixer train finetune --dataset FOLDER": f"{TINY} --patch-size 4 --image-size 16 --weights mine.keras",
     "convmixer launch --workers 2 cifar10 --data-dir FOLDER": f"{TINY} --name launched",
-    "convmixer qat runs/digits": "--steps 5",
-    "convmixer compress runs/digits --out runs/digits_pruned --sparsity 0.5": "--steps 60",
+    "convmixer qat runs/digits": "--steps 20",
+    "convmixer compress runs/digits --out runs/digits_pruned --sparsity 0.5": "--steps 20",
     "convmixer benchmark BUNDLE --picture speed.png": "--seconds 0.03",
 }
 """Options that are added to a command."""
@@ -100,7 +100,7 @@ NAMES = {
     "RUN": "runs/digits",
     "BUNDLE": "digits_bundle",
     "FILE.tflite": "digits_bundle/litert/int8.tflite",
-    "250": "5",
+    "250": "20",
 }
 FOLDERS = {"--data-dir": "prepared", "--dataset": "pictures", "--data": "imagenet"}
 """What FOLDER is, by the option before it."""
