@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
+from keras_convmixer.export import read_manifest
 from keras_convmixer.training import load_dataset, load_run
 
 COMMANDS = (
@@ -234,7 +235,18 @@ def test_a_bare_model_needs_data_and_takes_a_folder(quickstart, tmp_path):
     wrong = convmixer(*("evaluate", tmp_path / "bare.keras", "--data", tmp_path / "data"), "--crop-fraction", "0")
     assert wrong.returncode == 1
     assert "crop_fraction=0" in wrong.stderr
-    process = convmixer("export", tmp_path / "bare.keras", "--data", tmp_path / "data", "--out", tmp_path / "bundle")
+    out = tmp_path / "bundle"
+    options = ("--out", out, "--target", "litert_int8", "--output-kind", "single-label")
+    process = convmixer("export", tmp_path / "bare.keras", "--data", tmp_path / "data", *options)
     assert process.returncode == 0, process.stderr
     assert "litert/int8.tflite" in process.stdout
-    assert (tmp_path / "bundle" / "labels.txt").read_text().split() == list("0123456789")
+    assert (out / "labels.txt").read_text().split() == list("0123456789")
+    targets = {artifact["name"]: artifact.get("target") for artifact in read_manifest(out)["artifacts"]}
+    in_8_bits, floats = {"dynamic": "litert_int8", "int8": "litert_int8"}, {"float32": "litert", "float16": "litert"}
+    assert targets == {"saved_model": None, **floats, **in_8_bits}
+    wrong = convmixer(
+        *("export", tmp_path / "bare.keras", "--data", tmp_path / "data", *options[:2]), "--output-kind", "binary"
+    )
+    assert wrong.returncode == 1
+    assert "binary" in wrong.stderr
+    assert read_manifest(out)["model"]  # the former bundle is still whole
