@@ -234,7 +234,16 @@ def test_a_bare_model_needs_data_and_takes_a_folder(quickstart, tmp_path):
     wrong = convmixer(*("evaluate", tmp_path / "bare.keras", "--data", tmp_path / "data"), "--crop-fraction", "0")
     assert wrong.returncode == 1
     assert "crop_fraction=0" in wrong.stderr
-    process = convmixer("export", tmp_path / "bare.keras", "--data", tmp_path / "data", "--out", tmp_path / "bundle")
+    process = convmixer(
+        "export",
+        tmp_path / "bare.keras",
+        "--data",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "bundle",
+        "--formats",
+        "int8",
+    )
     assert process.returncode == 0, process.stderr
     assert "litert/int8.tflite" in process.stdout
     assert (tmp_path / "bundle" / "labels.txt").read_text().split() == list("0123456789")
