@@ -12,7 +12,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_convmixer import ConvMixer
-from keras_convmixer.export import export_bundle, read_manifest, verify_bundle
+from keras_convmixer.export import export_bundle, read_manifest, serving, verify_bundle
 from keras_convmixer.export.serving import with_features, write_serving_model
 from keras_convmixer.export.serving_files import served_name
 from keras_convmixer.images import Preprocessing
@@ -113,6 +113,14 @@ def test_features_are_what_the_dense_layer_sees(toy, served):
     logits = features @ head.kernel + head.bias
     expected = toy.model(toy.test_images.astype("float32"), training=False)
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
+
+
+def test_each_signature_is_traced_once(toy, tmp_path, monkeypatch):
+    traced = []
+    prepare = serving.prepare_files
+    monkeypatch.setattr(serving, "prepare_files", lambda *arguments: traced.append(1) or prepare(*arguments))
+    write_serving_model(toy.model, tmp_path / "1", "toy", ("a", "b", "c"), Preprocessing(8, 8))
+    assert len(traced) == 1
 
 
 @pytest.mark.slow
