@@ -16,7 +16,7 @@ from keras_convmixer.images import MAX_PIXELS, MAX_RATIO, MIN_SIDE, Preprocessin
 
 from .decision import BINARY, SINGLE, Decision
 from .picture_files import prepare_files, resize, resized_and_corner
-from .saved_model import INPUT, OUTPUT, SIGNATURE
+from .saved_model import INPUT, OUTPUT, SIGNATURE, write_signatures
 
 TOP = 5
 """Classes that are named for each image, most probable first; all where there are fewer."""
@@ -50,7 +50,7 @@ def write_serving_model(
     with two names returns `classes` and `names` `[batch, 1]`: the second at the threshold or above, else the first.
     """
     two = decision.kind == BINARY and len(class_names) == 2
-    # Held by the archive: a table outside it would not be saved.
+    # A constant in the graph: a lookup table would have to be saved beside it.
     names = tf.constant(class_names)
     count = min(TOP, len(class_names))
 
@@ -85,16 +85,11 @@ def write_serving_model(
 
     pixels = tf.TensorSpec((None, None, None, preprocessing.channels), tf.uint8, name=INPUT)
     files = tf.TensorSpec((None,), tf.string, name=INPUT)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(SIGNATURE, classify, input_signature=[pixels])
-    archive.add_endpoint("encoded", classify_encoded, input_signature=[files])
+    signatures = {SIGNATURE: (classify, pixels), "encoded": (classify_encoded, files)}
     others = ["features"] if len(model.outputs) == 2 else []
     if others:
-        archive.add_endpoint(
-            "features", lambda images: {"features": run(pixels_of(images))[0]}, input_signature=[pixels]
-        )
-    archive.write_out(str(path), verbose=False)
+        signatures["features"] = (lambda images: {"features": run(pixels_of(images))[0]}, pixels)
+    write_signatures(path, signatures)
     _write_warm_up(path, name, preprocessing, others)
 
 

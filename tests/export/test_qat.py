@@ -134,7 +134,7 @@ def test_the_command_trains_what_export_takes(quickstart, tmp_path):
     assert "make it with convmixer qat" in process.stderr
     process = convmixer("qat", run, "--steps", "20")
     assert "Trained for int8" in process.stdout
-    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "int8", "qat_int8")
+    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "qat_int8")
     assert process.returncode == 0, process.stderr
     artifacts = {artifact["name"]: artifact for artifact in read_manifest(tmp_path / "b")["artifacts"]}
     assert artifacts["qat_int8"]["validation"]["accuracy"] > 0.97

@@ -12,7 +12,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_convmixer import ConvMixer
-from keras_convmixer.export import export_bundle, read_manifest, verify_bundle
+from keras_convmixer.export import export_bundle, read_manifest, serving, verify_bundle
 from keras_convmixer.export.serving import with_features, write_serving_model
 from keras_convmixer.export.serving_files import served_name
 from keras_convmixer.images import Preprocessing
@@ -115,6 +115,14 @@ def test_features_are_what_the_dense_layer_sees(toy, served):
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
 
 
+def test_each_signature_is_traced_once(toy, tmp_path, monkeypatch):
+    traced = []
+    prepare = serving.prepare_files
+    monkeypatch.setattr(serving, "prepare_files", lambda *arguments: traced.append(1) or prepare(*arguments))
+    write_serving_model(toy.model, tmp_path / "1", "toy", ("a", "b", "c"), Preprocessing(8, 8))
+    assert len(traced) == 1
+
+
 @pytest.mark.slow
 def test_grey_models_take_files_too(tmp_path):
     keras.utils.set_random_seed(0)
@@ -161,7 +169,7 @@ def test_names_fit_into_an_address(name, served):
 def test_the_next_export_is_the_next_version_and_old_ones_stay(toy, tmp_path):
     out = tmp_path / "bundle"
     for version in (1, 2):
-        manifest = toy.republish(out, formats=("float32",), class_names=tuple(f"{version} {c}" for c in "abc"))
+        manifest = toy.republish(out, formats=(), class_names=tuple(f"{version} {c}" for c in "abc"))
         assert manifest["artifacts"][0]["path"] == f"saved_model/{version}"
     verify_bundle(out)
     for version in (1, 2):
@@ -169,6 +177,6 @@ def test_the_next_export_is_the_next_version_and_old_ones_stay(toy, tmp_path):
         names = loaded.signatures["serving_default"](images=tf.constant(toy.test_images[:1]))["names"].numpy()
         assert {name[:2] for name in names[0]} == {f"{version} ".encode()}
     shutil.rmtree(out / "saved_model/1")  # old versions are their users' to delete
-    assert toy.republish(out, formats=("float32",))["artifacts"][0]["version"] == 3
+    assert toy.republish(out, formats=())["artifacts"][0]["version"] == 3
     assert {path.name for path in (out / "saved_model").iterdir()} == {"2", "3"}
     assert read_manifest(out)["artifacts"][0]["signatures"]["features"]["outputs"][0]["name"] == "features"

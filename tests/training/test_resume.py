@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from processes import Forked, convmixer
 
-from keras_convmixer.training import RECIPES, figures, load_run, loop, run_folder, train
+from keras_convmixer.training import RECIPES, load_run, loop, run_folder, train
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 SHORT = dataclasses.replace(
     RECIPES["digits"],
@@ -26,15 +28,6 @@ OPTIONS = (
     *("--erasing", "0.25", "--mixup", "0.3", "--cutmix", "0.3"),
     *("--checkpoint-minutes", "0"),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures():
-    """Leave out the pictures that a run ends with: they take as long as its steps."""
-    with pytest.MonkeyPatch.context() as patched:
-        for name in ("draw_curves", "draw_confusion", "draw_predictions"):
-            patched.setattr(figures, name, lambda *arguments: None)
-        yield
 
 
 @pytest.fixture(scope="module")

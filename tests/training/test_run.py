@@ -83,6 +83,7 @@ def test_the_model_loads_and_predicts_the_same_without_this_package(short, tmp_p
     np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), ours, atol=1e-6)
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 def test_a_seed_gives_the_same_model_again(short, tmp_path):
     folder, _ = short
@@ -110,6 +111,7 @@ def test_a_diverging_run_stops_and_leaves_what_was_there(short):
     assert files(folder) == before
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 def test_a_validation_loss_that_is_no_number_goes_back_too(tmp_path, monkeypatch, capfd):
     """As of a run that diverges in the last step of an epoch."""
@@ -138,6 +140,7 @@ def test_a_run_whose_loss_grows_stops_each_time(tmp_path):
     assert not (tmp_path / "run/model.keras").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 def test_a_diverging_run_rolls_back_if_asked(tmp_path, capfd):
     recipe = dataclasses.replace(SHORT, learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
@@ -213,6 +216,7 @@ def test_a_saved_recipes_crop_is_used_again(short, tmp_path):
     assert load_run(tmp_path / "run").preprocessing.crop_fraction == 0.5
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 def test_overwriting_leaves_what_is_not_of_the_run(short, tmp_path):
     folder, _ = short
@@ -227,6 +231,7 @@ def test_overwriting_leaves_what_is_not_of_the_run(short, tmp_path):
     assert not (tmp_path / "run/.partial").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_full_disk_leaves_the_former_run(short, small_disk):
     folder, _ = short
     disk = small_disk("600k")
