@@ -48,6 +48,7 @@ def test_files_are_as_small_as_their_weights(exported):
     sizes = {artifact["name"]: artifact["size"] for artifact in manifest["artifacts"]}
     parameters = model.model.count_params()
     assert 3.5 * parameters < sizes["float32"] < 5 * parameters
+    assert sizes["saved_model"] < 1.1 * sizes["float32"] + 4e6  # each weight once, and the graph of three signatures
     assert sizes["float16"] < 0.6 * sizes["float32"]
     for name in ("dynamic", "int8", "weight_int8"):
         assert sizes[name] < 0.45 * sizes["float32"], name
