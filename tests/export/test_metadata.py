@@ -51,15 +51,17 @@ def test_the_model_is_left_as_it_is(toy_bundle):
 
 
 @pytest.fixture(scope="module")
-def mediapipe(tmp_path_factory):
+def mediapipe(once):
     """A Python with MediaPipe: an environment of its own, as what trains for int8 asks for another absl-py."""
-    folder = tmp_path_factory.mktemp("mediapipe")
-    venv.create(folder / "venv", with_pip=True)
-    python = folder / "venv/bin/python"
-    installed = subprocess.run([python, "-m", "pip", "install", "--quiet", MEDIAPIPE], capture_output=True, text=True)
-    if installed.returncode:
-        pytest.skip(f"MediaPipe cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
-    return python
+
+    def install(folder):
+        venv.create(folder / "venv", with_pip=True)
+        command = [folder / "venv/bin/python", "-m", "pip", "install", "--quiet", MEDIAPIPE]
+        installed = subprocess.run(command, capture_output=True, text=True)
+        if installed.returncode:
+            pytest.skip(f"MediaPipe cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
+
+    return once("mediapipe", install) / "venv/bin/python"
 
 
 @pytest.mark.slow
