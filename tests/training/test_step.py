@@ -95,7 +95,7 @@ def run(out, counts, precision="float32", workers=1):
 
 @pytest.fixture(scope="module")
 def trained(once):
-    return once("trained_everywhere", lambda folder: run(folder, [1, 2, 3]))
+    return once("trained_everywhere", lambda folder: run(folder, [1, 2, 4]))
 
 
 def assert_equal(one, other, tolerance=1e-4):
@@ -106,7 +106,7 @@ def assert_equal(one, other, tolerance=1e-4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, 4])
 def test_replicas_train_what_one_device_trains(trained, count):
     assert_equal(trained / "one_device_1.npz", trained / f"mirrored_{count}.npz")
 
