@@ -149,8 +149,9 @@ def choose(name: Name = "auto") -> Replicas:
         return Replicas(tf.distribute.TPUStrategy(resolver), name)
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        # Without GPUs, as in tests, NCCL is not there, and the default is a single process's ring.
-        reduction = None if devices[0].device_type == "GPU" else tf.distribute.HierarchicalCopyAllReduce()
+        # Without GPUs, as in tests, NCCL is not there, the default is a single process's ring, and
+        # HierarchicalCopyAllReduce leaves out the last of an odd number of replicas.
+        reduction = None if devices[0].device_type == "GPU" else tf.distribute.ReductionToOneDevice()
         names = [device.name for device in devices]
         return Replicas(tf.distribute.MirroredStrategy(names, cross_device_ops=reduction), name)
     return Replicas(tf.distribute.get_strategy(), name)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import socket
 from contextlib import ExitStack
 
@@ -18,15 +17,15 @@ from keras_convmixer.training.input import distributed_batches
 from keras_convmixer.training.layers import trainable
 from keras_convmixer.training.model import build_model
 from keras_convmixer.training.step import Step
-from keras_convmixer.training.strategy import Replicas, choose
+from keras_convmixer.training.strategy import choose
 
 STEPS = 20
 
 
-def train_everywhere(out, counts, precision):
-    """Train in this process on each count of devices, or as one of TF_CONFIG's workers; the chief keeps the results."""
+def train(out, count):
+    """Train on `count` devices, parts of this CPU, or as one of TF_CONFIG's workers; the chief saves the results."""
     tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(counts)
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count
     )
     tf.config.set_soft_device_placement(True)
     recipe = dataclasses.replace(
@@ -49,36 +48,27 @@ def train_everywhere(out, counts, precision):
     )
     random = np.random.default_rng(0)
     split = Split(random.integers(0, 256, (200, 8, 8, 3)).astype("uint8"), random.integers(0, 10, 200))
-    for count in counts:
-        if os.environ.get("TF_CONFIG"):
-            replicas = choose("auto")
-        elif count == 1:
-            replicas = choose("one_device")
-        else:
-            devices = [f"CPU:{index}" for index in range(count)]
-            reduction = tf.distribute.HierarchicalCopyAllReduce()
-            replicas = Replicas(tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction), "mirrored")
-        keras.utils.set_random_seed(0)
-        with replicas.strategy.scope():
-            model = trainable(build_model(recipe, 10, precision, classifier_activation=None), replicas.count)
-        chiefs = replicas.chiefs(np.full((2, 3), 0.1 + replicas.worker, "float32"))
-        np.testing.assert_array_equal(chiefs, np.full((2, 3), 0.1, "float32"))
-        replicas.require_same("all", "a wrong alarm")
-        if replicas.workers > 1:
-            with pytest.raises(ValueError, match="different"):
-                replicas.require_same(19 * (1 + replicas.worker), "different")  # the middle one of three is their mean
-        step = Step(model, recipe, replicas, STEPS)
-        batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
-        step.run_several(batches, tf.constant(5))
-        results = [step.run(next(batches)).numpy().tolist() for _ in range(STEPS - 5)]
-        assert step.number == STEPS
-        if replicas.is_chief:
-            name = f"{replicas.name}_{replicas.count}"
-            arrays = [keras.ops.convert_to_numpy(v) for v in model.variables] + step.weights()
-            np.savez(out / name, *arrays, results=np.array(results))
+    replicas = choose("auto" if count == 1 else "mirrored")
+    keras.utils.set_random_seed(0)
+    with replicas.strategy.scope():
+        model = trainable(build_model(recipe, 10, classifier_activation=None), replicas.count)
+    chiefs = replicas.chiefs(np.full((2, 3), 0.1 + replicas.worker, "float32"))
+    np.testing.assert_array_equal(chiefs, np.full((2, 3), 0.1, "float32"))
+    replicas.require_same("all", "a wrong alarm")
+    if replicas.workers > 1:
+        with pytest.raises(ValueError, match="different"):
+            replicas.require_same(19 * (1 + replicas.worker), "different")  # the middle one of three is their mean
+    step = Step(model, recipe, replicas, STEPS)
+    batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
+    step.run_several(batches, tf.constant(5))
+    results = [step.run(next(batches)).numpy().tolist() for _ in range(STEPS - 5)]
+    assert step.number == STEPS
+    if replicas.is_chief:
+        arrays = [keras.ops.convert_to_numpy(v) for v in model.variables] + step.weights()
+        np.savez(out / f"{replicas.name}_{replicas.count}", *arrays, results=np.array(results))
 
 
-def run(out, counts, precision="float32", workers=1):
+def run(out, count, workers=1):
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for one in sockets:
@@ -88,14 +78,9 @@ def run(out, counts, precision="float32", workers=1):
     for worker in range(workers):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment = {"TF_CONFIG": json.dumps(config)} if workers > 1 else {}
-        processes.append(Forked(out, counts, precision, function=train_everywhere, environment=environment))
+        processes.append(Forked(out, count, function=train, environment=environment))
     ended = [process.finished(seconds=300) for process in processes]
     assert all(process.returncode == 0 for process in ended), "\n".join(process.stderr[-2000:] for process in ended)
-
-
-@pytest.fixture(scope="module")
-def trained(once):
-    return once("trained_everywhere", lambda folder: run(folder, [1, 2, 4]))
 
 
 def assert_equal(one, other, tolerance=1e-4):
@@ -106,16 +91,14 @@ def assert_equal(one, other, tolerance=1e-4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_replicas_train_what_one_device_trains(trained, count):
-    assert_equal(trained / "one_device_1.npz", trained / f"mirrored_{count}.npz")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 3])
-def test_workers_train_what_one_device_trains(trained, tmp_path, workers):
-    run(tmp_path, [1], workers=workers)
-    assert_equal(trained / "one_device_1.npz", tmp_path / f"multi_worker_{workers}.npz")
+@pytest.mark.parametrize(
+    ("count", "workers", "name"),
+    [(2, 1, "mirrored_2"), (3, 1, "mirrored_3"), (1, 2, "multi_worker_2"), (1, 3, "multi_worker_3")],
+)
+def test_replicas_and_workers_train_what_one_device_trains(once, tmp_path, count, workers, name):
+    one_device = once("trained_on_one_device", lambda folder: run(folder, 1))
+    run(tmp_path, count, workers)
+    assert_equal(one_device / "one_device_1.npz", tmp_path / f"{name}.npz")
 
 
 def _step(**changes):
