@@ -99,8 +99,8 @@ def real_model(name: str) -> RealModel:
         return call
 
     model._run_through_graph(keras.ops.convert_to_tensor(images[:16], "float32"), called)
-    calibration_images, _ = textures(32, side, seed=2)
-    return RealModel(_with_solved_head(model, images, labels), calibration_images, *textures(24, side, seed=1))
+    calibration_images, _ = textures(16, side, seed=2)
+    return RealModel(_with_solved_head(model, images, labels), calibration_images, *textures(16, side, seed=1))
 
 
 def _draw_statistics(layer, values, random):

@@ -1,7 +1,6 @@
 import itertools
 import json
 import os
-import shutil
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from processes import convmixer, run_python
 
 from keras_convmixer import ConvMixer, deploy
-from keras_convmixer.export import quantization_aware, read_manifest
+from keras_convmixer.export import quantization_aware
 from keras_convmixer.export.interpreter import LiteRTModel
 from keras_convmixer.export.operators import read_operators
 from keras_convmixer.export.qat import fit, trainable
@@ -127,14 +126,8 @@ def test_the_bundle_checks_it(toy, file, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_trains_what_export_takes(quickstart, tmp_path):
-    run = shutil.copytree(quickstart.run, tmp_path / "run")
-    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "qat_int8")
+def test_export_asks_for_the_command_that_makes_the_file(quickstart, tmp_path):
+    # README's test runs `convmixer qat` and exports what it trained.
+    process = convmixer("export", quickstart.run, "--out", tmp_path / "b", "--formats", "qat_int8")
     assert process.returncode == 2
     assert "make it with convmixer qat" in process.stderr
-    process = convmixer("qat", run, "--steps", "20")
-    assert "Trained for int8" in process.stdout
-    process = convmixer("export", run, "--out", tmp_path / "b", "--formats", "qat_int8")
-    assert process.returncode == 0, process.stderr
-    artifacts = {artifact["name"]: artifact for artifact in read_manifest(tmp_path / "b")["artifacts"]}
-    assert artifacts["qat_int8"]["validation"]["accuracy"] > 0.97

@@ -58,7 +58,7 @@ def test_fine_tuning(tmp_path, monkeypatch, caplog):
         return model
 
     script = code("Fine-tuning").replace("import keras_convmixer as kc\n", "")
-    names = {"kc": SimpleNamespace(ConvMixer768_32=small), "train": colours(1500, 0), "validation": colours(50, 1)}
+    names = {"kc": SimpleNamespace(ConvMixer768_32=small), "train": colours(700, 0), "validation": colours(50, 1)}
     exec(compile(script, "README.md", "exec"), names)
 
     assert "head.weight [11, 8] and head.bias [11] left out, as the model has 5 classes" in caplog.text

@@ -31,10 +31,8 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "short"
-    train(SHORT, folder, verbose=False)
-    return folder
+def uninterrupted(once):
+    return once("uninterrupted", lambda folder: train(SHORT, folder / "short", verbose=False)) / "short"
 
 
 def assert_same(folder, uninterrupted):
@@ -71,14 +69,12 @@ def interrupted_at(step, folder, recipe=SHORT):
 
 
 @pytest.fixture(scope="module")
-def stopped_at(tmp_path_factory):
+def stopped_at(once):
     """A function that copies the run of SHORT that stopped at a step; each is trained once."""
-    folder = tmp_path_factory.mktemp("stopped")
 
     def copy(step, run):
-        if not (folder / str(step)).exists():
-            interrupted_at(step, folder / str(step))
-        shutil.copytree(folder / str(step), run)
+        stopped = once(f"stopped_at_{step}", lambda folder: interrupted_at(step, folder / "short"))
+        shutil.copytree(stopped / "short", run)
 
     return copy
 
