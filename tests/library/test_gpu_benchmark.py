@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_depthwise_forms import QUICKLY_COMPILED
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -22,7 +23,7 @@ def gpu(monkeypatch):
 
 
 def dry_run(out, minutes):
-    environment = {**os.environ, "GPU_BENCHMARK_SECONDS": "0.01", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "GPU_BENCHMARK_SECONDS": "0.01", **QUICKLY_COMPILED}
     command = [sys.executable, BENCHMARKS / "gpu.py", "--tiny", "--out", out, "--minutes", str(minutes)]
     subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads((out / "gpu.json").read_text())["results"]
