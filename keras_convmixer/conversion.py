@@ -5,11 +5,15 @@ from pathlib import Path
 
 from .atomic import atomic_file, require_file_name
 from .backend import keras
-from .checkpoint import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, architecture_of, read_checkpoint
+from .checkpoint import read_checkpoint
 from .convmixer import ConvMixer
+from .file_kind import KERAS_SUFFIX, SAFETENSORS_SUFFIX, SUFFIXES, local_path
+from .keras_file import read_keras_model
 from .published import fetch, published_names
+from .tensor_fit import require_fit
+from .tensor_names import architecture_of, tensor_shapes
 from .variants import VARIANTS, variant_of
-from .weights import KERAS_SUFFIX, read_keras_model, save_weights_torch
+from .weights import save_weights_torch
 
 ACTIVATION = "gelu"  # of the reference's code, where the paper's tables have no such sizes
 IMAGE_SIZE = 224
@@ -29,12 +33,12 @@ def source_file(source: str) -> Path:
     variant = VARIANTS.get(source)
     if variant is not None and variant.weights:
         return fetch(variant)
-    path = Path(source)
+    path = local_path(source)
     if path.is_dir() and (path / "model.keras").is_file():
         return path / "model.keras"
     if variant is not None:
         raise ValueError(f"no weights were published for {source}: there are for {published_names()}")
-    if not path.exists() and not path.name.endswith((SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, KERAS_SUFFIX)):
+    if not path.exists() and not path.name.endswith(SUFFIXES):
         raise ValueError(f"{source} is neither a file nor a variant with published weights, {published_names()}")
     return path
 
@@ -60,15 +64,15 @@ def convert(
 ) -> keras.Model:
     """Write the ConvMixer in `source` to `out`, and return it.
 
-    `source`: timm's .safetensors, the reference's .pth.tar or a .keras file. `out` ends in .keras, for plain Keras,
-    or in .safetensors, for timm. PyTorch's files do not name the activation: it is that of the paper's variant of
-    these sizes; where there is none GELU, and a warning says so. `image_size` in pixels is the variant's likewise,
+    `source`: a file that `load_weights` takes. `out` ends in .keras, for plain Keras, or in .safetensors, for timm.
+    PyTorch's files do not name the activation: it is that of the paper's variant of these sizes; where there is none
+    GELU, and a warning says so. `image_size` in pixels is the variant's likewise,
     else 224. What was at `out` before stays until the new file is whole.
 
     Raises what `load_weights` raises; ValueError too where `source` holds no whole ConvMixer, or an argument would
     have no effect; OSError where `out` cannot be written.
     """
-    source, out = Path(source), Path(out)
+    source, out = local_path(source), local_path(out)
     require_target(out)
     if source.exists() and out.exists() and source.samefile(out):
         raise ValueError(f"{source} would be converted into itself: name another file to write")
@@ -98,8 +102,11 @@ def _build(path, activation, image_size, include_preprocessing):
     sizes = architecture_of(checkpoint.shapes)
     if sizes is None:
         raise ValueError(
-            f"{path} holds no whole ConvMixer: give timm's model.safetensors, the reference's .pth.tar or a .keras file"
+            f"{path} holds no whole ConvMixer: name a file of one, as timm's model.safetensors, the reference's "
+            ".pth.tar or a .keras file"
         )
+    # Before a model of these sizes is built, which may be any that a file states.
+    require_fit(path, checkpoint.shapes, tensor_shapes(**sizes), checkpoint.extra)
     channels, classes = sizes.pop("channels"), sizes.pop("classes", None)
     if include_preprocessing and channels != 3:
         raise ValueError(

@@ -46,7 +46,8 @@ def ConvMixer(
         include_preprocessing: put ImageNet's scaling inside the model; needs 3 channels.
         include_top: end in average pooling and the classifier.
         weights: None (random), "imagenet" (published: 1536/20, 768/32 with ReLU, 1024/20), or the path of a file
-            that `load_weights` takes. A classifier of another number of classes is left out, with a warning.
+            that `load_weights` takes. A classifier of another number of classes is left out, and weights for RGB are
+            adapted to other numbers of channels as in timm, each with a warning.
         input_tensor: a Keras tensor to use as the model's input.
         input_shape: (height, width, channels); height and width may be None. Default (224, 224, 3), without top
             (None, None, 3).
@@ -82,7 +83,6 @@ def ConvMixer(
             kernel_size=kernel_size,
             patch_size=patch_size,
             activation=activation,
-            channels=inputs.shape[-1],
             classes=classes if include_top else None,
             classifier_activation=classifier_activation,
         )

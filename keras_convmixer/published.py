@@ -22,14 +22,13 @@ def require_published(
     kernel_size: int,
     patch_size: int,
     activation: str,
-    channels: int,
     classes: int | None,
     classifier_activation: str | None,
 ) -> Variant:
     """Return the variant whose published weights `weights="imagenet"` means; `classes` is None without top.
 
-    Raises ValueError: there are none for this architecture, activation or number of channels; or their classifier
-    would end in another activation than softmax or none.
+    Raises ValueError: there are none for this architecture or activation, or their classifier would end in another
+    activation than softmax or none.
     """
     variant = variant_of(dim, depth, kernel_size, patch_size)
     if variant is None or variant.weights is None:
@@ -42,8 +41,6 @@ def require_published(
             f"weights='imagenet': those of {dim}/{depth} were trained with activation={variant.activation!r}, and "
             f"activation={activation!r} would compute something else: pass activation={variant.activation!r}"
         )
-    if channels != 3:
-        raise ValueError(f"weights='imagenet' are for 3 channels, and the input has {channels}: give RGB images")
     if classes == CLASSES and classifier_activation not in ("softmax", "linear"):
         raise ValueError(
             f"classifier_activation={classifier_activation!r}: with weights='imagenet' allowed are 'softmax' and None"

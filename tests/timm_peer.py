@@ -140,3 +140,10 @@ def write_frozen():
         model.load_state_dict({**tensors, **counters}, strict=True)
         found[case] = logits_of(model, frozen.images(case))
     np.savez(frozen.FILE, **found)
+
+
+def write_head_bias(path, checkpoint):
+    """Write `head.bias` as timm reads it from a checkpoint."""
+    from timm.models import load_state_dict
+
+    np.save(path, load_state_dict(checkpoint)["head.bias"].numpy())

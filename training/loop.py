@@ -101,8 +101,8 @@ def train(
     ):
         if not value >= least:  # nor NaN
             raise ValueError(f"{name}={value}: give {least} or more")
-    if recipe.weights and Path(recipe.weights).is_file():
-        recipe = dataclasses.replace(recipe, weights=str(Path(recipe.weights).resolve()))
+    if recipe.weights and Path(recipe.weights).expanduser().is_file():
+        recipe = dataclasses.replace(recipe, weights=str(Path(recipe.weights).expanduser().resolve()))
     replicas = choose(strategy)
     goes_on(run, recipe, overwrite)  # or raises, before data is read
     recipe.require_divisible(replicas.count)

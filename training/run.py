@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from keras_convmixer.images import Preprocessing
-from keras_convmixer.weights import read_keras_model
+from keras_convmixer.keras_file import read_keras_model
 
 from .recipe import Recipe
 

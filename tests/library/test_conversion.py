@@ -134,12 +134,13 @@ def test_images_of_other_channels(tmp_path):
     [
         ("model.safetensors", "out.pth", {}, "out.pth must end in .keras, for Keras, or in .safetensors"),
         ("foreign.safetensors", "out.keras", {}, "holds no whole ConvMixer"),
-        ("broken.safetensors", "out.keras", {}, "damaged"),
-        ("broken.keras", "out.safetensors", {}, "broken.keras is damaged"),
-        ("other.keras", "out.safetensors", {}, "has no layer 'stem_conv'"),
+        ("broken.safetensors", "out.keras", {}, "broken.safetensors is a text file"),
+        ("broken.keras", "out.safetensors", {}, "broken.keras is a text file"),
+        ("other.keras", "out.safetensors", {}, "holds no ConvMixer"),
         ("model.safetensors", "out.keras", {"image_size": 2}, "patch_size=3 is larger than the 2x2 image"),
         ("model.safetensors", "out.keras", {"image_size": 0}, "image_size=0: give the side of the images in pixels"),
-        ("model.weights.h5", "out.keras", {}, "ends in"),
+        ("model.weights.h5", "out.keras", {}, "model.weights.h5 is a text file"),
+        ("model.h5", "out.keras", {}, "ends in"),
         ("other.keras", "out.keras", {}, "is a Keras model already"),
         ("other.keras", "out.safetensors", {"activation": "relu"}, "is a Keras model already"),
         ("model.safetensors", "out.safetensors", {"image_size": 32}, "out.safetensors holds weights alone"),
@@ -151,7 +152,7 @@ def test_what_cannot_be_converted_leaves_what_was_there(tmp_path, file, source, 
     monkeypatch.chdir(tmp_path)
     save_file({"a": np.zeros(3, "float32")}, "foreign.safetensors")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save("other.keras")
-    for broken in ("broken.safetensors", "broken.keras", "model.weights.h5", out):
+    for broken in ("broken.safetensors", "broken.keras", "model.weights.h5", "model.h5", out):
         (tmp_path / broken).write_text("before")
     with pytest.raises(ValueError, match=re.escape(words)):
         convert(source, out, **arguments)

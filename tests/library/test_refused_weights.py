@@ -73,7 +73,7 @@ def test_only_a_whole_head_of_this_width_is_left_out(tmp_path, model, head, word
 
 def test_a_numbered_file_with_something_else_in_it_is_refused(tmp_path, model):
     save_file({"0.weight": np.zeros(3, "float32"), "extra.weight": np.zeros(2, "float32")}, tmp_path / "a.safetensors")
-    assert_refused(model, tmp_path / "a.safetensors", "extra: 0.weight [3], extra.weight [2]")
+    assert_refused(model, tmp_path / "a.safetensors", "stem.0.weight [3], not [16, 3, 7, 7]", "extra: extra.weight [2]")
 
 
 def test_the_layer_of_activations_has_no_place(tmp_path, model):
@@ -112,11 +112,10 @@ def test_truncated_and_corrupted_files_are_refused(tmp_path, model, file):
         "truncated": whole[:-1],
         "longer": whole + b"\0",
         "flipped": whole[:20] + bytes([whole[20] ^ 255]) + whole[21:],
-        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 200000000\n",
     }.items():
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(content)
-        assert_refused(model, path, str(path), "damaged", "get it again")
+        assert_refused(model, path, str(path), "empty" if name == "empty" else "damaged", "get it again")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_numbers_that_no_training_leaves_are_refused(tmp_path, model, name, valu
     tensors = frozen.tensors("odd_gelu")
     tensors[name].flat[-1] = value
     save_file(tensors, tmp_path / "broken.safetensors")
-    assert_refused(model, tmp_path / "broken.safetensors", name, "damaged")
+    assert_refused(model, tmp_path / "broken.safetensors", name, "NaN, infinity", "use an earlier checkpoint")
 
 
 @pytest.mark.parametrize("dtype", ["int32", "complex64", "bool"])
@@ -164,10 +163,10 @@ def test_foreign_files_are_refused(tmp_path, model):
     assert_refused(model, tmp_path / "nothing.safetensors", "there is no such file", error=FileNotFoundError)
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
     assert_refused(model, tmp_path / "other.keras", "other.keras", "holds no ConvMixer")
-    (tmp_path / "broken.keras").write_bytes(b"PK broken")
+    (tmp_path / "broken.keras").write_bytes(b"PK\3\4 broken")
     assert_refused(model, tmp_path / "broken.keras", "broken.keras is damaged")
-    (tmp_path / "model.weights.h5").write_bytes(b"anything")
-    assert_refused(model, tmp_path / "model.weights.h5", "model.weights.h5 is no file of weights by its name")
+    (tmp_path / "model.h5").write_bytes(b"anything")
+    assert_refused(model, tmp_path / "model.h5", "model.h5 is no file of weights by its name")
     os.mkfifo(tmp_path / "pipe.safetensors")
     assert_refused(model, tmp_path / "pipe.safetensors", "is no ordinary file")
     strange = {"blocks.0.{x}": (1,), "blocks.0.{": (2,), "a\nb": (3,), f"blocks.{'9' * 5000}.x": (4,)}
@@ -260,7 +259,7 @@ def test_code_in_a_file_is_not_run(tmp_path, model, suffix, way):
         path.write_bytes(pickle.dumps(content, protocol=2 if way == "pickle" else 4))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=way == "torch")
-    assert_refused(model, path, str(path), "damaged" if way == "modern_pickle" else "could run code")
+    assert_refused(model, path, str(path), "could run code")
     assert not trace.exists()
     pickle.loads(path.read_bytes()) if "pickle" in way else torch.load(path, weights_only=False)
     assert trace.exists()  # it would have run
@@ -311,10 +310,12 @@ def test_damaged_and_foreign_pytorch_files_are_refused(tmp_path, model):
         "empty": b"",
         "truncated": whole[:-100],
         "half": whole[: len(whole) // 2],
+        "flipped": whole[:5000] + bytes([whole[5000] ^ 255]) + whole[5001:],
         "text": b"text",
     }.items():
         (tmp_path / f"{name}.pth").write_bytes(content)
-        assert_refused(model, tmp_path / f"{name}.pth", f"{name}.pth", "damaged")
+        words = {"empty": "is empty", "text": "is a text file"}.get(name, "damaged")
+        assert_refused(model, tmp_path / f"{name}.pth", f"{name}.pth", words)
     for name, content in {"list": [1, 2], "numbers": {"state_dict": {"a": 1}}, "none": {}}.items():
         torch.save(content, tmp_path / f"{name}.pth")
         assert_refused(model, tmp_path / f"{name}.pth", "holds no state_dict of dense tensors")
@@ -342,9 +343,7 @@ def test_another_activation_is_refused_where_the_file_names_it(tmp_path, model):
     assert_refused(other, tmp_path / "model.safetensors", "activation='gelu'", "'relu'")
 
 
-def test_a_model_that_wraps_or_cuts_a_convmixer_is_refused(model, file):
-    inputs = keras.Input((56, 56, 3))
-    wrapped = keras.Model(inputs, model(inputs), name="wrapped")
-    assert_refused(wrapped, file, "'wrapped' has no layer 'stem_conv'", "not one that wraps it")
-    cut = keras.Model(model.get_layer("stem_bn").output, model.output, name="cut")
-    assert_refused(cut, file, "'cut' has no layer 'stem_conv'")
+@pytest.mark.parametrize("layer", ["stem_bn", "block_0_pointwise_bn"])
+def test_a_model_that_cuts_a_convmixer_is_refused(model, file, layer):
+    cut = keras.Model(model.get_layer(layer).output, model.output, name="cut")
+    assert_refused(cut, file, "'cut' holds no ConvMixer")

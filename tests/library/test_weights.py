@@ -268,7 +268,7 @@ def test_a_model_that_was_compiled_with_a_loss_of_its_own_loads(tmp_path, model,
 
 
 def test_what_timm_has_no_place_for_is_not_lost_silently(tmp_path, model):
-    own = keras.layers.Dense(4, name="mine")(model.get_layer("head_pool").output)
+    own = keras.layers.Dense(4, name="mine")(model.get_layer("block_2_pointwise_bn").output)
     inputs = keras.Input((56, 56, 3))
     before = keras.layers.Conv2D(3, 1, name="first")(inputs)
     for other, name in (

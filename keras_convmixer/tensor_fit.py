@@ -1,0 +1,93 @@
+"""Whether a file's tensors fit a model: by name and shape, with every misfit in one sentence."""
+
+from collections import Counter
+from pathlib import Path
+
+from .tensor_names import BLOCK, MEASURES, architecture_of
+
+Shapes = dict[str, tuple[int, ...]]
+_HEAD = ("head.weight", "head.bias")
+_LISTED = 12
+"""Names of what is ignored that are listed; the others are counted."""
+
+
+def head_without_place(shapes: Shapes, needed: Shapes) -> list[str]:
+    """Return the names of the file's classifier where the model has none, or one for another number of classes."""
+    head = [name for name in _HEAD if name in shapes]
+    if "head.weight" not in needed:
+        return head
+    # Only the number of classes may differ; another width is a misfit as any other.
+    fits = [shapes[name][:1] == needed[name][:1] for name in head]
+    same_width = shapes.get("head.weight", ())[1:] == needed["head.weight"][1:]
+    return head if head == list(_HEAD) and same_width and not any(fits) else []
+
+
+def require_fit(path: Path, shapes: Shapes, wanted: Shapes, extra: Shapes | None = None) -> None:
+    """Check that a file has exactly the wanted tensors; `extra` are listed where it has not.
+
+    Raises ValueError: it has not; every missing, extra or misshapen tensor is named.
+    """
+    groups = {
+        "missing": {(name, f"{list(wanted[name])}") for name in wanted.keys() - shapes.keys()},
+        "extra": {(name, f"{list(shapes[name])}") for name in shapes.keys() - wanted.keys()},
+        "of another shape": {
+            (name, f"{list(shapes[name])}, not {list(wanted[name])}")
+            for name in shapes.keys() & wanted.keys()
+            if shapes[name] != wanted[name]
+        },
+    }
+    if not any(groups.values()):
+        return
+    groups["extra"] |= {(name, f"{list(shape)}") for name, shape in (extra or {}).items()}
+    faults = "; ".join(f"{kind}: {_listed(tensors)}" for kind, tensors in groups.items() if tensors)
+    architecture = architecture_of(shapes)
+    if architecture and architecture == architecture_of(wanted):
+        remedy = "The file is incomplete, or not of timm's or the reference's ConvMixer: save the whole state_dict()"
+    elif architecture:
+        holds = ", ".join(f"{name}={value}" for name, value in architecture.items())
+        remedy = f"The file holds a ConvMixer with {holds}: build the model like that"
+    else:
+        remedy = "The file holds no whole ConvMixer: name a file of one, as timm's model.safetensors"
+    raise ValueError(f"{path} does not fit the model. {remedy}. {faults}")
+
+
+def described(tensors: Shapes, others: tuple[str, ...] = ()) -> str:
+    """Return the names with shapes, and other names, for a sentence; of very many the first.
+
+    Example:
+
+        described({"criterion.weight": (10,)}, ("optimizer",))  # "criterion.weight [10], optimizer"
+    """
+    counted = Counter(part for name in tensors if (part := name.rsplit(".", 1)[-1]) in MEASURES)
+    names = [f"{part} of {count} modules" for part, count in counted.items()]
+    rest = ((name, shape) for name, shape in tensors.items() if name.rsplit(".", 1)[-1] not in MEASURES)
+    names += [_listed({(name, f"{list(shape)}")}) for name, shape in rest]
+    names += [name if name.isprintable() else repr(name) for name in others]
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _listed(tensors):
+    """Name every tensor; those that differ only by the block's number together: "blocks.{0-19}.1.bias [8]"."""
+    together = {}
+    for name, note in tensors:
+        name = name if name.isprintable() else repr(name)  # a file may say anything
+        block = BLOCK.match(name)
+        place = ("blocks", name[block.end() :]) if block else (name, name)
+        together.setdefault((*place, note), []).extend([int(block[1])] if block else [])
+    return ", ".join(
+        f"blocks.{_ranges(sorted(numbers))}.{name} {note}" if numbers else f"{name} {note}"
+        for (_, name, note), numbers in sorted(together.items())
+    )
+
+
+def _ranges(numbers):
+    if len(numbers) == 1:
+        return str(numbers[0])
+    runs = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return "{" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) + "}"

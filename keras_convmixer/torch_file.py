@@ -1,0 +1,113 @@
+"""PyTorch's files: the groups of named tensors in them, read without running code."""
+
+import argparse
+import re
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .archives import check_archive
+from .file_kind import TORCH_SUFFIXES, unreadable
+
+DEPTH = 4
+"""How deep dictionaries are searched: checkpoint -> model -> state_dict -> tensors is three."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A file's tensors as it groups them, each read when it is asked for."""
+
+    groups: dict[str, dict[str, tuple[int, ...]]]
+    """Shapes by name in each dictionary that holds tensors; the file itself is the group ""."""
+    read: Callable[[str, str], np.ndarray]
+    """Of a group the tensor of a name."""
+    others: tuple[str, ...] = ()
+    """What else the file holds at its top, such as "epoch"."""
+    activation: str | None = None
+    """Name in Keras, where the file says it; PyTorch's own files do not."""
+
+
+def open_torch(path: Path) -> Contents:
+    """Open a file of torch.save; only tensors are read (`weights_only=True`), and what plain values are beside them.
+
+    Raises:
+        ValueError: the file is damaged, is of another kind, or holds Python objects, which could run code.
+        ImportError: PyTorch is not installed, or older than 2.10: `weights_only` of earlier ones can be made to run
+            code.
+    """
+    torch = _import_torch(path)
+    if zipfile.is_zipfile(path):
+        check_archive(path)  # PyTorch does not compare checksums
+    try:
+        # Namespace, which holds values by name and does nothing, is what timm's training leaves beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of a dozen types, OSError and MemoryError too, by where the damage is
+        # Not PyTorch's own words, which advise weights_only=False.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise ValueError(
+                f"{path} holds Python objects ({refused[1]}), which could run code and are not loaded: get a file of "
+                "tensors alone, or, where you trust its origin, save the checkpoint's state_dict alone with torch.save"
+            ) from None
+        raise unreadable(path, TORCH_SUFFIXES[0]) from None
+    tensors = {}
+    if isinstance(content, dict):
+        _collect(content, "", tensors, set(), torch.Tensor)
+    if not tensors:
+        raise ValueError(f"{path} holds no state_dict of dense tensors: save the model's state_dict() with torch.save")
+
+    def read(group, name):
+        tensor = tensors[group][name].detach()
+        if not _is_dense(tensor):
+            raise ValueError(f"{path}: {name} is sparse, quantized or without numbers: save dense tensors on the CPU")
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+    shapes = {group: {name: _shape(tensor) for name, tensor in named.items()} for group, named in tensors.items()}
+    others = tuple(str(key) for key, value in content.items() if not isinstance(value, torch.Tensor))
+    return Contents(shapes, read, others)
+
+
+def _import_torch(path):
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            f"{path} is a PyTorch file, and reading it needs PyTorch: pip install torch, or use a .safetensors file"
+        ) from None
+    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
+        raise ImportError(
+            f"PyTorch {torch.__version__} can be made to run code by a file (CVE-2025-32434, CVE-2026-24747): upgrade "
+            "it to 2.10 or later, or use a .safetensors file"
+        )
+    return torch
+
+
+def _collect(content, place, found, seen, kind):
+    """Put the tensors of a dictionary, and of those in it, into `found` by place and name; each dictionary once."""
+    seen.add(id(content))
+    if tensors := {str(key): value for key, value in content.items() if isinstance(value, kind)}:
+        found[place] = tensors
+    for key, value in content.items():
+        if isinstance(value, dict) and id(value) not in seen and place.count(".") < DEPTH - 1:
+            _collect(value, f"{place}.{key}" if place else str(key), found, seen, kind)
+
+
+def _shape(tensor):
+    return () if tensor.is_nested else tuple(tensor.shape)
+
+
+def _is_dense(tensor):
+    import torch
+
+    return (
+        not tensor.is_nested
+        and not tensor.is_quantized
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+    )
