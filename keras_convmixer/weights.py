@@ -230,4 +230,9 @@ def _say_what_was_done(checkpoint, target, left_out, channels):
         logger.warning("%s: weights of the patch embedding for %d channels are %s, as in timm", name, channels, how)
     if any(checkpoint.epsilon(module) is None for module in target.epsilons):
         epsilon = next(iter(target.epsilons.values()))
-        logger.warning("%s does not say its normalizations' epsilon: the model's, %g, is assumed", name, epsilon)
+        logger.warning(
+            "%s does not say its normalizations' epsilon: the model's, %g, is assumed; if it was another, as Keras's "
+            "default of 0.001, save that model as .keras",
+            name,
+            epsilon,
+        )

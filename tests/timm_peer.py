@@ -147,3 +147,11 @@ def write_head_bias(path, checkpoint):
     from timm.models import load_state_dict
 
     np.save(path, load_state_dict(checkpoint)["head.bias"].numpy())
+
+
+def write_adapted_kernels(kernel, cases):
+    """Write what timm makes of a patch embedding's kernel for RGB, for each number of channels."""
+    from timm.models import adapt_input_conv
+
+    for channels, path in cases.items():
+        np.save(path, adapt_input_conv(int(channels), torch.tensor(np.load(kernel))).numpy())
