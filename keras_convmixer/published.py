@@ -1,6 +1,7 @@
 """The published ImageNet weights: which architectures have them, and how they get here from the hub."""
 
 import errno
+import hashlib
 from pathlib import Path
 
 from .atomic import explaining_full_disk
@@ -51,19 +52,47 @@ def require_published(
 def fetch(variant: Variant) -> Path:
     """Return the published weights' file, from the hub's cache or by download, with a progress bar.
 
-    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. A damaged file in the cache is fetched
-    anew.
+    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. The file is that of the variant's revision
+    and checksum, where the table has them, whatever the repository holds by now; one in the cache that is damaged, or
+    another, is fetched anew.
 
     Raises:
         ConnectionError: the file is not in the cache, or is damaged there, and cannot be had.
+        ValueError: the hub has another file than the one that was published.
         OSError: the disk is full, or the cache may not be written.
     """
-    path = _download(variant, "is not in the Hugging Face cache")
+    path = _cached(variant) or _download(variant, "is not in the Hugging Face cache")
+    if fault := _fault(variant, path):
+        path = _download(variant, f"{fault}, as {path.resolve()}, in the cache", force_download=True)
+        if fault := _fault(variant, path):
+            raise ValueError(
+                f"{FILE} of {variant.weights} on the hub {fault}: it is not loaded; where you trust it, give its path, "
+                f"{path.resolve()}, as weights"
+            )
+    return path
+
+
+def _cached(variant):
+    """Return the file in the cache, of the revision or the main branch, which is the same file; None if not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for revision in (variant.revision, None):
+        path = try_to_load_from_cache(variant.weights, FILE, revision=revision)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def _fault(variant, path):
+    """Return what is wrong with a file, for a sentence; None if it is the published one."""
+    with path.open("rb") as file:
+        if variant.sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() == variant.sha256:
+            return None
     try:
         read_checkpoint(path)
     except ValueError:
-        path = _download(variant, f"is damaged, as {path.resolve()}, in the cache", force_download=True)
-    return path
+        return "is damaged"
+    return None if variant.sha256 is None else f"is not the file that was published (SHA-256 {variant.sha256})"
 
 
 def _download(variant, fault, **options):
@@ -72,7 +101,7 @@ def _download(variant, fault, **options):
 
     try:
         with explaining_full_disk(Path(HF_HUB_CACHE)):
-            return Path(hf_hub_download(variant.weights, FILE, **options))
+            return Path(hf_hub_download(variant.weights, FILE, revision=variant.revision, **options))
     except Exception as error:  # of the hub's, the HTTP library's and the system's own types
         if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
             raise

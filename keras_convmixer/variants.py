@@ -28,6 +28,10 @@ class Variant:
     classes: int = 1000
     weights: str | None = None
     """Repository of the published weights on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit of that repository that the weights are taken from; None: its main branch."""
+    sha256: str | None = None
+    """Checksum of the weights' file; None where it is not known, and any file of this architecture is taken."""
 
     @property
     def parameters(self) -> int:
@@ -69,8 +73,21 @@ def _timm(name):
 # Published weights go by the short name; kernel and patch size are in the name where another row has it.
 VARIANTS = {
     "ConvMixer1536_20": Variant(1536, 20, 9, 7, 81.37, f"{REFERENCE}, 150 epochs", weights=_timm("1536_20")),
-    "ConvMixer768_32": Variant(768, 32, 7, 7, 80.16, f"{REFERENCE}, 300 epochs", "relu", weights=_timm("768_32")),
-    "ConvMixer1024_20": Variant(1024, 20, 9, 14, 76.94, REFERENCE, weights=_timm("1024_20_ks9_p14")),
+    # Commit and checksums: the hub's pages of these files. Those of 1536/20 were not to be had.
+    "ConvMixer768_32": Variant(
+        *(768, 32, 7, 7, 80.16),
+        f"{REFERENCE}, 300 epochs",
+        "relu",
+        weights=_timm("768_32"),
+        revision="5c5dfeef480402e3f1652600b11d7e75e731a05a",
+        sha256="62ed5ec91004012a90d1a1ad043c4a74724ad444c82a277a6fff10803391743b",
+    ),
+    "ConvMixer1024_20": Variant(
+        *(1024, 20, 9, 14, 76.94),
+        REFERENCE,
+        weights=_timm("1024_20_ks9_p14"),
+        sha256="e9ee7c2d21eadc21b1538011aedb65d8122a368c5967ff01a1a9cbbaf8cc9571",
+    ),
     "ConvMixer1536_24": Variant(1536, 24, 9, 14, 80.21, PAPER),
     "ConvMixer1536_20_ks3_p7": Variant(1536, 20, 3, 7, 81.60, PAPER),
     "ConvMixer1536_20_ks9_p14": Variant(1536, 20, 9, 14, 78.92, PAPER),

@@ -5,12 +5,14 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import threading
+from typing import ClassVar
 
 import numpy as np
 import peers
 import pytest
-from processes import convmixer, run_forked
+from processes import run_forked
 from safetensors.numpy import save_file
 
 import keras_convmixer as kc
@@ -67,13 +69,18 @@ def offline(monkeypatch):
 
 
 @pytest.fixture
-def from_cache(cache, offline, monkeypatch):
+def from_cache(cache, offline, monkeypatch, publish):
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    publish(next(cache.rglob("blobs/*")))
 
 
-LOAD = """
-import json, sys
+PATCH = """
+import dataclasses, json, os, sys
 import keras_convmixer as kc
+for name, changes in json.loads(os.environ.get("VARIANTS", "{}")).items():
+    kc.VARIANTS[name] = dataclasses.replace(kc.VARIANTS[name], **changes)
+"""
+LOAD = """
 model = getattr(kc, sys.argv[1])(weights="imagenet", **json.loads(sys.argv[2]))
 weights = {layer.name: [float(w.reshape(-1)[-1]) for w in layer.get_weights()] for layer in model.layers}
 print(json.dumps([weights, model.output_shape]))
@@ -81,7 +88,18 @@ print(json.dumps([weights, model.output_shape]))
 
 
 def load(name=NAME, **arguments):
-    return run_forked(LOAD, name, json.dumps(arguments))
+    return run_forked(PATCH + LOAD, name, json.dumps(arguments))
+
+
+@pytest.fixture
+def publish(monkeypatch):
+    """A function that makes the file at a path the published one, of a revision or none."""
+
+    def publish(path, revision=None):
+        facts = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "revision": revision}
+        monkeypatch.setenv("VARIANTS", json.dumps({NAME: facts}))
+
+    return publish
 
 
 def test_imagenet_means_the_published_file_in_the_hubs_cache(from_cache):
@@ -110,7 +128,8 @@ def test_another_class_count_keeps_the_body_and_says_so(from_cache):
 
 
 def test_the_command_converts_them_by_name(from_cache, tmp_path):
-    process = convmixer("convert", NAME, tmp_path / "model.keras")
+    command = "from keras_convmixer.__main__ import main\nsys.argv[0] = 'convmixer'\nmain()"
+    process = run_forked(PATCH + command, "convert", NAME, tmp_path / "model.keras")
     assert process.returncode == 0, process.stderr
     assert "224 x 224 x 3" in process.stdout
     assert f"{kc.VARIANTS[NAME].parameters:,}" in process.stdout
@@ -154,12 +173,38 @@ def test_a_damaged_cache_is_named(offline, tmp_path, monkeypatch):
     assert "HF_HUB_OFFLINE is set" in sentence
 
 
+def test_another_file_in_the_cache_is_not_believed(from_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    tensors = random_tensors(kc.VARIANTS[NAME])
+    tensors["head.bias"] += 1
+    blob = lay_out(tmp_path, kc.VARIANTS[NAME].weights, tensors)
+    sentence = last_line(load())
+    assert (
+        f"is not the file that was published (SHA-256 {json.loads(os.environ['VARIANTS'])[NAME]['sha256']})" in sentence
+    )
+    assert str(blob) in sentence
+
+
+def test_what_timm_has_in_the_cache_serves_a_pinned_revision(from_cache, cache, publish):
+    """timm asks for the main branch; its snapshot is another one than the revision's, of the same file."""
+    publish(next(cache.rglob("blobs/*")), revision="2" * 40)
+    assert load().returncode == 0
+
+
+def test_pins_are_whole():
+    for variant in kc.VARIANTS.values():
+        assert variant.revision is None or re.fullmatch("[0-9a-f]{40}", variant.revision)
+        assert variant.sha256 is None or re.fullmatch("[0-9a-f]{64}", variant.sha256)
+
+
 class Hub(http.server.SimpleHTTPRequestHandler):
     """A hub that has one file, as huggingface_hub asks for it."""
 
     content = b""
+    paths: ClassVar = []
 
     def do_HEAD(self):
+        self.paths.append(self.path)
         self.send_response(200)
         etag = hashlib.sha256(self.content).hexdigest()
         for name, value in {
@@ -179,8 +224,10 @@ class Hub(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_a_damaged_cache_is_fetched_anew_where_there_is_a_hub(cache, tmp_path, monkeypatch):
-    Hub.content = next((cache / "models--timm--convmixer_1024_20_ks9_p14.in1k" / "blobs").iterdir()).read_bytes()
+def test_a_damaged_cache_is_fetched_anew_where_there_is_a_hub(cache, tmp_path, monkeypatch, publish):
+    published = next(cache.rglob("blobs/*"))
+    publish(published, "1" * 40)
+    Hub.content = published.read_bytes()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
@@ -189,9 +236,15 @@ def test_a_damaged_cache_is_fetched_anew_where_there_is_a_hub(cache, tmp_path, m
         (blob,) = [path for path in tmp_path.rglob("blobs/*") if path.stat().st_size == len(Hub.content)]
         blob.write_bytes(Hub.content[:-9])
         process = load()
+        assert process.returncode == 0, process.stderr
+        assert blob.read_bytes() == Hub.content
+        resolved = {path for path in Hub.paths if "resolve" in path}
+        assert resolved == {f"/timm/convmixer_1024_20_ks9_p14.in1k/resolve/{'1' * 40}/model.safetensors"}
+        Hub.content = Hub.content[:-4] + bytes(4)  # a file of this architecture, and another
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+        sentence = last_line(load())
         hub.shutdown()
-    assert process.returncode == 0, process.stderr
-    assert blob.read_bytes() == Hub.content
+    assert "on the hub is not the file that was published (SHA-256" in sentence
 
 
 def architecture(name, **changes):
@@ -207,7 +260,6 @@ def architecture(name, **changes):
         (architecture("ConvMixer1536_20", activation="relu"), ("1536/20", "activation='gelu'")),
         (architecture("ConvMixer1536_20", kernel_size=3), ("kernel_size=3", "ConvMixer1536_20, ConvMixer768_32")),
         (architecture("ConvMixer512_16"), ("dim=512", "none were published")),
-        (architecture("ConvMixer768_32", input_shape=(224, 224, 1)), ("3 channels", "the input has 1")),
         (architecture("ConvMixer768_32", classifier_activation="sigmoid"), ("'sigmoid'", "'softmax'", "None")),
     ],
 )
@@ -224,6 +276,8 @@ def test_what_has_no_published_weights_is_refused_before_anything_is_fetched(arg
         {"classifier_activation": None},
         {"classifier_activation": "sigmoid", "classes": 7},
         {"include_top": False, "classifier_activation": "sigmoid"},
+        {"input_shape": (224, 224, 1)},
+        {"input_shape": (224, 224, 4)},
     ],
 )
 def test_what_has_published_weights_is_fetched(changes, monkeypatch):
