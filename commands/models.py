@@ -167,7 +167,8 @@ def convert(
 def _imagenet_ids(model, data):
     """Return ImageNet's ids where the model has its classes and the data has folders of their names, else None."""
     from keras_convmixer.imagenet import class_names
+    from keras_convmixer.picture_folders import subfolders
 
     ids = tuple(wordnet_id for wordnet_id, _ in class_names())
-    folders = {path.name for path in Path(data).iterdir() if path.is_dir()} if Path(data).is_dir() else set()
+    folders = {path.name for path in subfolders(Path(data))} if Path(data).is_dir() else set()
     return ids if folders and folders <= set(ids) and model.output_shape[-1] == len(ids) else None

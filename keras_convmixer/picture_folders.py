@@ -12,6 +12,8 @@ DAMAGED = 0.01
 """Share of pictures that may be damaged; they are left out."""
 NAMED = 10
 """Number of damaged pictures that are named on the terminal."""
+MACOS = "__MACOSX"
+"""Folder that macOS's zip adds, with a hidden file named after each file."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class PictureFiles:
 
 
 def picture_files(folder: Path) -> PictureFiles:
-    """Find the pictures in a folder and its subfolders by their endings, sorted; hidden files and folders don't count.
+    """Find the pictures in a folder and its subfolders by their endings, sorted.
+
+    Hidden files and folders don't count, nor do those of macOS's zip, `__MACOSX`.
 
     Example:
 
@@ -36,11 +40,19 @@ def picture_files(folder: Path) -> PictureFiles:
     """
     paths, others = [], Counter()
     for path in sorted(folder.rglob("*")):
+        if MACOS in path.relative_to(folder).parts:
+            continue
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             paths.append(path)
         elif not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file():
             others[path.suffix.lower()] += 1
     return PictureFiles(paths, others)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return a folder's subfolders, sorted; hidden ones and `__MACOSX` don't count."""
+    found = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    return [entry for entry in found if not entry.name.startswith(".") and entry.name != MACOS]
 
 
 def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:

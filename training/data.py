@@ -14,7 +14,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.images import SUFFIXES, Preprocessing
-from keras_convmixer.picture_folders import picture_files, sentence_of_others
+from keras_convmixer.picture_folders import picture_files, sentence_of_others, subfolders
 
 from .pictures import Files, Pictures, check, showing
 
@@ -96,11 +96,12 @@ def load_dataset(
 ) -> Dataset:
     """Load `digits`, a folder, or a data set of tensorflow-datasets by its name.
 
-    Digits and folders are split 70 / 10 / 20 % with equal shares of each label (digits: 1,257 / 180 / 360). A folder
-    whose subfolders are train, val and test, or two of these, and data sets of tensorflow-datasets keep their own
-    splits; where there is none for test, that for validation is used, and where there is none for validation, every
-    fiftieth training image is held out for it, of fewer than 5,000 every tenth. Pictures are held in memory where they
-    take less than a quarter of it, as TensorFlow copies them. Damaged ones are left out, up to 1 %.
+    Digits, folders and data sets of tensorflow-datasets with one split are split 70 / 10 / 20 % with equal shares of
+    each label (digits: 1,257 / 180 / 360). A folder whose subfolders are train, val and test, or two of these, and
+    other data sets of tensorflow-datasets keep their own splits; where there is none for test, that for validation is
+    used, and where there is none for validation, every fiftieth training image is held out for it, of fewer than 5,000
+    every tenth. Pictures are held in memory where they take less than a quarter of it, as TensorFlow copies them.
+    Damaged ones are left out, up to 1 %.
 
     Args:
         name: `digits`, a folder, or a name such as cifar10.
@@ -111,7 +112,7 @@ def load_dataset(
         crops: training crops from the pictures as their files are: keep these, unless they are of the images' size.
 
     Raises:
-        ValueError: what `load_images` raises; where a folder has under two labels or under ten pictures of
+        ValueError: what `load_images` raises; where what is to be split has under two labels or under ten pictures of
             one of them; the data set is not prepared, or has no images with labels; over 1 % are damaged.
     """
     if name == "digits":
@@ -131,12 +132,7 @@ def load_dataset(
         left_out = sentence_of_others(Path(name), others)
         return _with_splits(name, class_names, sources, preprocessing, progress, crops, names, left_out)
     class_names, paths, labels, others = _folder(Path(name), class_names)
-    counts = np.bincount(labels)
-    few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
-    if few or np.count_nonzero(counts) < 2:
-        alone = np.count_nonzero(counts) < 2
-        problem = "pictures of one label only" if alone else f"fewer than ten pictures of {_listed(few)}"
-        raise ValueError(f"{name} has {problem}: to split it, give ten pictures or more of each of two labels or more")
+    _require_divisible(name, class_names, labels)
     fits = _fits(len(paths), preprocessing)
     checked = check(Files(paths, labels), preprocessing, fits and not crops, showing(progress, name, len(paths)))
     # Divided with the damaged ones, so that one more or less moves no other picture from training to test.
@@ -144,6 +140,15 @@ def load_dataset(
     splits = (everything.take(np.isin(checked.kept, chosen)) for chosen in _divided(labels))
     left_out = sentence_of_others(Path(name), others)
     return Dataset(class_names, *splits, checked.damaged, _checksum(paths, Path(name)), left_out)
+
+
+def _require_divisible(name, class_names, labels):
+    counts = np.bincount(labels)
+    few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
+    if few or np.count_nonzero(counts) < 2:
+        alone = np.count_nonzero(counts) < 2
+        problem = "pictures of one label only" if alone else f"fewer than ten pictures of {_listed(few)}"
+        raise ValueError(f"{name} has {problem}: to split it, give ten pictures or more of each of two labels or more")
 
 
 def _checksum(paths, folder):
@@ -195,7 +200,21 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, cr
     shape = builder.info.features[builder.info.supervised_keys[0]].shape
     crops = crops and shape[:2] != (preprocessing.height, preprocessing.width)
     sources = {split: Records(builder, there) for split, there in splits_of(builder).items()}
+    if "all" in sources:
+        return _divided_records(name, names, sources["all"], preprocessing, progress, crops)
     return _with_splits(name, names, sources, preprocessing, progress, crops)
+
+
+def _divided_records(name, class_names, source, preprocessing, progress, crops):
+    fits = _fits(len(source), preprocessing)
+    checked = check(source, preprocessing, fits and not crops, showing(progress, name, len(source)))
+    if checked.labels.min() < 0:
+        raise ValueError(f"{name} has images without labels: name another data set")
+    _require_divisible(name, class_names, checked.labels)
+    everything = Split(checked.images, checked.labels)
+    # Of those that can be read: tensorflow-datasets compares checksums, so that none is damaged one day, as in folders.
+    splits = (everything.take(places) for places in _divided(checked.labels))
+    return Dataset(class_names, *splits, checked.damaged)
 
 
 def _fits(count, preprocessing):
@@ -246,22 +265,18 @@ def _digits(preprocessing, class_names):
     return tuple("0123456789"), Split(images, digits.target.astype(np.int64))
 
 
-def _subfolders(folder):
-    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-
-
 def _split_folders(folder):
     """Return a folder's subfolders by split, None where they are labels.
 
     They are splits where one is train and has subfolders itself; a label may be called train.
     """
-    found = _subfolders(folder)
+    found = subfolders(folder)
     named = [(SPLIT_FOLDERS.get(entry.name.lower()), entry) for entry in found]
     train = [entry for split, entry in named if split == "train"]
-    if not train or not _subfolders(train[0]):
+    if not train or not subfolders(train[0]):
         return None
     splits = {split: entry for split, entry in named if split}
-    flat = [entry.name for entry in found if not _subfolders(entry)]
+    flat = [entry.name for entry in found if not subfolders(entry)]
     if len(splits) < len(found) or len(splits) < 2 or flat:
         raise ValueError(
             f"{folder} has the subfolders {_listed([entry.name for entry in found])}: beside a train with a subfolder "
@@ -272,7 +287,7 @@ def _split_folders(folder):
 
 def _folder(folder, class_names):
     """Return labels, files, the number of each file's label, and how many files there are of each other ending."""
-    files = {entry.name: picture_files(entry) for entry in _subfolders(folder)}
+    files = {entry.name: picture_files(entry) for entry in subfolders(folder)}
     found = {label: entry.paths for label, entry in files.items()}
     empty = [label for label, paths in found.items() if not paths]
     if empty or not found:

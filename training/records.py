@@ -46,13 +46,15 @@ def prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def splits_of(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
-    """Return the names of its splits for train, test and, where there is one, validation.
+    """Return the names of its splits for train, test and, where there is one, validation; of its only split, for all.
 
-    Raises ValueError: there is none to train or none to test with.
+    Raises ValueError: there are several, and none to train or none to test with.
     """
     there = set(builder.info.splits)
     if "test" in there and Records(builder, "test")[0][1] < 0:  # as ImageNet's, whose labels are secret
         there.remove("test")
+    if len(there) == 1:
+        return {"all": there.pop()}
     test = next((split for split in ("test", "validation") if split in there), None)
     if "train" not in there or test is None:
         splits = ", ".join(builder.info.splits)

@@ -111,10 +111,8 @@ def colour_images(count, seed):
     return images, np.arange(count) % 3
 
 
-@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
-def prepared(request, tmp_path_factory):
-    """A data set as tensorflow-datasets keeps it: 100 training images of three colours, 12 test images."""
-    folder = tmp_path_factory.mktemp("tfds")
+def prepare(folder, counts, file_format):
+    """Write a data set of images of three colours as tensorflow-datasets keeps it, so many in each split."""
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
@@ -131,10 +129,10 @@ def prepared(request, tmp_path_factory):
         "colours",
         version="1.0.0",
         features=features,
-        split_datasets={"train": split(100, 0), "test": split(12, 1)},
+        split_datasets={name: split(count, seed) for seed, (name, count) in enumerate(counts.items())},
         data_dir=folder,
         disable_shuffling=True,
-        file_format=request.param,
+        file_format=file_format,
     )
     # Without which tensorflow-datasets does not know which feature is the label.
     information = next(folder.rglob("dataset_info.json"))
@@ -142,6 +140,46 @@ def prepared(request, tmp_path_factory):
     content["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
     information.write_text(json.dumps(content))
     return folder
+
+
+@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+def prepared(request, tmp_path_factory):
+    """A data set of 100 training images and 12 test images."""
+    return prepare(tmp_path_factory.mktemp("tfds"), {"train": 100, "test": 12}, request.param)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_data_set_of_one_split_is_divided_as_a_folder(tmp_path, split):
+    """As tf_flowers and most others of the catalog."""
+    folder = prepare(tmp_path / "tfds", {split: 60}, "tfrecord")
+    images, labels = colour_images(60, 0)
+    pictures = tmp_path / "pictures"
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (pictures / f"{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(pictures / f"{label}/{index:02}.png")
+    ours, divided = (load_dataset(name, NATIVE, data_dir=str(folder)) for name in ("colours", str(pictures)))
+    assert ours.class_names == ("red", "green", "blue")
+    parts = [getattr(ours, part) for part in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [42, 6, 12]
+    for part, same in zip(parts, (divided.train, divided.validation, divided.test), strict=True):
+        np.testing.assert_array_equal(np.bincount(part.labels), np.bincount(same.labels))
+    together = np.concatenate([part.images for part in parts]).reshape(60, -1)
+    assert sorted(map(tuple, together)) == sorted(map(tuple, images.reshape(60, -1)))
+    again = load_dataset("colours", NATIVE, data_dir=str(folder))
+    np.testing.assert_array_equal(again.test.images, ours.test.images)
+    assert again.fingerprint == ours.fingerprint
+
+
+def test_a_data_set_of_one_split_needs_ten_pictures_of_each_label(tmp_path):
+    folder = prepare(tmp_path, {"train": 29}, "tfrecord")
+    with pytest.raises(ValueError, match="colours has fewer than ten pictures of blue: to split it"):
+        load_dataset("colours", NATIVE, data_dir=str(folder))
+
+
+def test_several_splits_without_one_to_test_with_are_named(tmp_path):
+    folder = prepare(tmp_path, {"train": 30, "extra": 30}, "tfrecord")
+    with pytest.raises(ValueError, match="has the splits train, extra: name one with train and test"):
+        load_dataset("colours", NATIVE, data_dir=str(folder))
 
 
 def test_a_data_set_of_tensorflow_datasets(prepared):

@@ -58,6 +58,28 @@ def test_one_damaged_avif_among_120_is_left_out_and_counted_everywhere(folder):
         assert re.fullmatch(LEFT_OUT, sentence)
 
 
+def test_what_macos_puts_into_zip_files_is_skipped(folder):
+    """Beside the labels and in them, and in folders of splits: a hidden file for each picture, none a picture."""
+    for place in (folder, folder / "cat", folder / "cat/more"):
+        (place / "__MACOSX/cat").mkdir(parents=True)
+        (place / "__MACOSX/cat/._000.png").write_bytes(b"resource fork")
+        (place / "__MACOSX/cat/000.png").write_bytes(b"resource fork")
+    (folder / "cat/._000.png").write_bytes(b"resource fork")
+    class_names, split, damaged, left_out = load_images(str(folder), SEEN)
+    assert class_names == ("cat", "dog")
+    assert len(split) == 120
+    assert len(damaged) == 1
+    assert re.fullmatch(LEFT_OUT, left_out[0])
+    assert len(load_dataset(str(folder), SEEN).damaged) == 1
+    assert len(read_calibration(folder, SEEN, 500, seed=0).images) == 120
+    shutil.copytree(folder, folder.parent / "split/train")
+    shutil.copytree(folder, folder.parent / "split/test")
+    shutil.copytree(folder / "__MACOSX", folder.parent / "split/__MACOSX")
+    dataset = load_dataset(str(folder.parent / "split"), SEEN)
+    assert dataset.class_names == ("cat", "dog")
+    assert len(dataset.test) == 120
+
+
 def test_over_one_percent_are_an_error_everywhere(folder):
     (folder / "dog/000.png").write_bytes(b"")
     for read in (
