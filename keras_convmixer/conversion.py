@@ -93,7 +93,10 @@ def convert(
         with atomic_file(out) as partial:
             model.save(partial)
     else:
-        save_weights_torch(model, out)
+        try:
+            save_weights_torch(model, out)
+        except ValueError as error:  # of a .keras file, any model
+            raise ValueError(f"{source}: {error}") from None
     return model
 
 

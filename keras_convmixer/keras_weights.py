@@ -48,15 +48,18 @@ def open_keras_weights(path: Path) -> KerasWeights:
         with h5py.File(path, "r") as file:
             if any(name in file.attrs for name in _KERAS_2):
                 raise _Refused(f"{path} was written by Keras 2: load it there into its model, and save that as .keras")
-            check_datasets(path, file)
-            places = _places(file)
+            shapes = check_datasets(path, file)
+            places = _places(shapes)
             if places is None:
                 raise _Refused(f"{path} holds no ConvMixer's weights: name what save_weights() of a ConvMixer wrote")
             tensors = {}
             for (layer, kind), place in places.items():
                 for index, (name, axes) in enumerate(TENSORS[kind]):
-                    shape = file[f"{place}/vars/{index}"].shape
-                    tensors[f"{layer}.{name}"] = f"{place}/vars/{index}", axes, tuple(shape[axis] for axis in axes)
+                    array = f"{place}/vars/{index}"
+                    shape = shapes.get(array, ())
+                    if len(shape) != len(axes):
+                        raise _Refused(f"{path} holds no {array} with {len(axes)} axes of its own: save the model anew")
+                    tensors[f"{layer}.{name}"] = array, axes, tuple(shape[axis] for axis in axes)
             ours = file[places["stem.2", "BatchNormalization"]]["vars"].attrs.get("name") == "stem_bn"
     except MemoryError:
         raise
@@ -81,50 +84,47 @@ def open_keras_weights(path: Path) -> KerasWeights:
     return KerasWeights({name: shape for name, (_, _, shape) in tensors.items()}, read, ours)
 
 
-def check_datasets(path: Path, file) -> int:
-    """Return how many numbers the arrays of an open HDF5 file have, all of them in it and about as large as read.
+def check_datasets(path: Path, file) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of an open HDF5 file by its place: all in the file, and about as large as read.
 
     Raises an error: one would fill the memory, or is in another file.
     """
     import h5py
 
-    count = unpacked = packed = 0
+    shapes, unpacked, packed = {}, 0, 0
 
     def add(name, found):
-        nonlocal count, unpacked, packed
+        nonlocal unpacked, packed
         if isinstance(found, h5py.Dataset):
             if found.external or found.is_virtual:
                 raise _Refused(f"{path} keeps {name} in another file, which is not read: save the weights in one file")
-            count += found.size
+            shapes[name] = found.shape
             unpacked += found.size * found.dtype.itemsize
             packed += found.id.get_storage_size()
 
-    file.visititems(add)  # follows no links out of the file
+    file.visititems(add)  # follows no links, to other files or within
     try:
         require_bounded(path, unpacked, packed)
     except ValueError as error:
         raise _Refused(str(error)) from None
-    return count
+    return shapes
 
 
-def _places(file):
+def _places(shapes):
     """Return the place of each layer of a ConvMixer by its name in timm and kind; None where there is no whole one."""
-    import h5py
-
-    models = {}  # the places of layers with weights, by the place of the model that they are layers of
-
-    def add(name, group):
-        *model, layer = name.split("/")
-        has_weights = isinstance(group, h5py.Group) and isinstance(group.get("vars"), h5py.Group) and len(group["vars"])
-        if has_weights and (match := _GROUP.fullmatch(layer)):
-            models.setdefault("/".join(model), []).append((match[1], int(match[2] or 0), name))
-
-    file.visititems(add)
+    models = {}  # class, number and place of each layer with weights, by the place of the model that it is a layer of
+    for name in shapes:
+        *model, layer, variables, _ = ["", "", *name.split("/")]
+        if variables == "vars" and (match := _GROUP.fullmatch(layer)):
+            place = name.rsplit("/", 2)[0]
+            models.setdefault("/".join(model[2:]), {})[place] = match[1], int(match[2] or 0), place
     for model, layers in models.items():
-        ordered = {kind: sorted(layer for layer in layers if layer[0] == name) for kind, name in _CLASSES.items()}
+        ordered = {
+            kind: sorted(layer for layer in layers.values() if layer[0] == name) for kind, name in _CLASSES.items()
+        }
         depth = len(ordered["DepthwiseConv2D"])
         if not ordered["Dense"]:  # a classifier that stands behind the ConvMixer in the model around it
-            around = (others for outer, others in models.items() if model.startswith(f"{outer}/"))
+            around = (others.values() for outer, others in models.items() if model.startswith(f"{outer}/"))
             ordered["Dense"] = [layer for others in around for layer in others if layer[0] == "dense"]
         if len(ordered["Dense"]) != 1:
             ordered["Dense"] = []

@@ -3,7 +3,6 @@
 import argparse
 import re
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,9 @@ def open_torch(path: Path) -> Contents:
             code.
     """
     torch = _import_torch(path)
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        packed = file.read(4) == b"PK\3\4"
+    if packed:
         check_archive(path)  # PyTorch does not compare checksums
     try:
         # Namespace, which holds values by name and does nothing, is what timm's training leaves beside the weights.

@@ -165,6 +165,15 @@ def test_keras_weights_files_convert(tmp_path, file):
     assert_computes(logits(weights=tmp_path / "b.safetensors"))
 
 
+def test_more_than_ten_layers_keep_their_order(tmp_path):
+    """Keras names them conv2d_2 and conv2d_10, in which order HDF5 does not list them."""
+    model = kc.ConvMixer(4, 12, 3, 2, input_shape=(8, 8, 3), classes=3)
+    model.save_weights(tmp_path / "deep.weights.h5")
+    other = kc.ConvMixer(4, 12, 3, 2, input_shape=(8, 8, 3), classes=3, weights=tmp_path / "deep.weights.h5")
+    for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_bfloat16_weights_of_keras(tmp_path):
     model = kc.ConvMixer(8, 1, 3, 2, input_shape=(8, 8, 3), classes=3)
     keras.config.set_dtype_policy("bfloat16")

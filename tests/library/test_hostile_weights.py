@@ -1,0 +1,259 @@
+"""Damaged and hostile files of weights: one documented error each, soon, and without filling the memory."""
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import frozen
+import h5py
+import keras
+import numpy as np
+import peers
+import pytest
+from mutations import packed, with_units
+from processes import run_forked
+from safetensors.numpy import save_file
+
+import keras_convmixer as kc
+from keras_convmixer.conversion import convert
+
+SECONDS, GIGABYTE = 5, 2**30
+CASE = "odd_relu"
+
+# In a process of its own, as a reader written in C may end it. Prints counts of outcomes, and the slowest and largest.
+ATTACK = """
+import collections, json, resource, signal, sys, time
+from pathlib import Path
+tests, case, source, out, first, last = sys.argv[1:]
+sys.path[:0] = [tests, tests + "/library"]
+import frozen, keras, mutations, numpy, warnings, logging
+import keras_convmixer as kc
+from keras_convmixer.conversion import convert
+logging.disable()
+warnings.simplefilter("ignore")
+suffix = "." + source.split(".", 1)[1]
+content = Path(source).read_bytes()
+model = frozen.model(case)
+
+def memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+class Hang(BaseException):
+    pass
+
+def hang(*_):
+    raise Hang
+
+signal.signal(signal.SIGALRM, hang)
+counts, faults, slowest = collections.Counter(), [], 0
+kc.load_weights(model, source)
+base = memory()
+for seed in range(int(first), int(last)):
+    path = Path(out, f"{seed}{suffix}")
+    path.write_bytes(mutations.mutated(content, seed))
+    for attempt in (lambda: kc.load_weights(model, path), lambda: convert(path, Path(out, "converted.safetensors"))):
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 5)
+        try:
+            attempt()
+            outcome = "read"
+        except (ValueError, OSError) as error:
+            outcome = "refused"
+            if "\\n" in str(error) or str(path) not in str(error):
+                faults.append(f"{seed}: {error!r}")
+        except BaseException as error:
+            outcome = type(error).__name__
+            faults.append(f"{seed}: {error!r}")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        counts[outcome] += 1
+        slowest = max(slowest, time.monotonic() - start)
+    path.unlink()
+print(json.dumps({"counts": counts, "faults": faults, "slowest": slowest, "memory": memory() - base}))
+"""
+
+
+def attack(source, out, first, last):
+    """Load and convert `last` - `first` files that are damaged at random; return what became of them."""
+    process = run_forked(ATTACK, Path(__file__).parents[1], CASE, source, out, first, last)
+    assert process.returncode == 0, process.stderr[-2000:]
+    found = json.loads(process.stdout.splitlines()[-1])
+    print(source.name, found)
+    assert found["faults"] == []
+    assert found["slowest"] < SECONDS
+    assert found["memory"] < GIGABYTE
+    assert sum(found["counts"].values()) == 2 * (last - first)
+    assert found["counts"]["refused"] > (last - first) / 4
+    return found
+
+
+def write(folder, suffix):
+    path = folder / f"model{suffix}"
+    if suffix == ".safetensors":
+        save_file(frozen.tensors(CASE), path)
+    elif suffix == ".pth":
+        torch = peers.import_torch()
+        torch.save({"state_dict": {name: torch.tensor(tensor) for name, tensor in frozen.tensors(CASE).items()}}, path)
+    else:
+        model = frozen.model(CASE)
+        model.save(path) if suffix == ".keras" else model.save_weights(path)
+    return path
+
+
+SUFFIXES = [".safetensors", ".weights.h5", ".keras", pytest.param(".pth", marks=pytest.mark.peer)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_damaged_at_random(tmp_path, suffix):
+    attack(write(tmp_path, suffix), tmp_path, 0, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_300_files_damaged_at_random(tmp_path, suffix):
+    attack(write(tmp_path, suffix), tmp_path, 1000, 1300)
+
+
+def refuse(path, words, model=None):
+    """Loading and converting end with these words, and nothing of the size that the file states is made."""
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        for attempt in (
+            lambda: kc.load_weights(model or frozen.model(CASE), path),
+            lambda: convert(path, path.parent / "out.safetensors"),
+        ):
+            with pytest.raises(ValueError, match=words) as caught:
+                attempt()
+            assert path.name in str(caught.value)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+def zeros(megabytes):
+    return bytes(megabytes * 2**20)
+
+
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".pth", marks=pytest.mark.peer)])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path, suffix, compression):
+    path = write(tmp_path, suffix)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    path.write_bytes(packed({**files, list(files)[-1]: zeros(80)}, compression))
+    refuse(path, "says that .* bytes in it unpack to .*, which weights do not: it is not read")
+
+
+def test_an_archive_whose_files_overlap_is_refused(tmp_path):
+    """One piece of data that a thousand entries name."""
+    path = write(tmp_path, ".keras")
+    buffer = io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", zeros(1))
+        entry = archive.infolist()[-1]
+        archive.filelist.extend([entry] * 1000)
+    path.write_bytes(buffer.getvalue())
+    refuse(path, "which weights do not: it is not read")
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_arrays_that_hold_far_less_than_they_state_are_refused(tmp_path, suffix):
+    path = write(tmp_path, suffix)
+    inner = path
+    if suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        inner = tmp_path / "inner.h5"
+        inner.write_bytes(files["model.weights.h5"])
+    with h5py.File(inner, "a") as file:
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", shape=(8, 10**9), dtype="float32", chunks=(8, 1024))
+    if suffix == ".keras":
+        path.write_bytes(packed({**files, "model.weights.h5": inner.read_bytes()}))
+    refuse(path, "unpack to 32,.*, which weights do not: it is not read")
+
+
+@pytest.mark.parametrize("link", ["external", "virtual", "link"])
+def test_arrays_in_other_files_are_not_read(tmp_path, link):
+    (tmp_path / "secret").write_bytes(bytes(4 * 8 * 11))
+    path = write(tmp_path, ".weights.h5")
+    with h5py.File(path, "a") as file:
+        del file["layers/dense/vars/0"]
+        if link == "external":
+            file.create_dataset(
+                "layers/dense/vars/0", (8, 11), "float32", external=[(str(tmp_path / "secret"), 0, 4 * 88)]
+            )
+        elif link == "virtual":
+            layout = h5py.VirtualLayout((8, 11), "float32")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "secret"), "a", (8, 11))
+            file.create_virtual_dataset("layers/dense/vars/0", layout)
+        else:
+            with h5py.File(tmp_path / "other.h5", "w") as other:
+                other["a"] = np.zeros((8, 11), "float32")
+            file["layers/dense/vars/0"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "a")
+    keeps = "keeps layers/dense/vars/0 in another file, which is not read"
+    words = "holds no layers/dense/vars/0 with 2 axes of its own" if link == "link" else keeps
+    refuse(path, words)
+
+
+def test_an_array_of_another_rank_is_refused(tmp_path):
+    path = write(tmp_path, ".weights.h5")
+    with h5py.File(path, "a") as file:
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars/0"] = np.zeros((8, 11, 1), "float32")
+    refuse(path, "holds no layers/dense/vars/0 with 2 axes of its own")
+
+
+@pytest.mark.parametrize("units", [10**6, 10**12])
+def test_a_description_that_asks_for_more_weights_than_there_are_is_refused(tmp_path, units):
+    """Keras would make them, before it looks at the weights that are there."""
+    path = write(tmp_path, ".keras")
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = with_units(files["config.json"].decode(), units)
+    for content in (files, {name: files[name] for name in ("metadata.json",)}):
+        path.write_bytes(packed({**content, "config.json": config.encode()}))
+        refuse(path, "asks for more weights than the file holds")
+    assert keras.layers.Layer.add_weight.__module__.startswith("keras")
+    keras.layers.Dense(2000).build((None, 2000))  # more than any of that, and nobody minds
+
+
+@pytest.mark.parametrize(
+    "stem", [(10**9, 3, 2, 0), (10**9, 0, 2, 2), (10**9, 3, 0, 0), (8, 3, 10**6, 0), (10**6, 3, 1, 1)]
+)
+def test_shapes_of_which_nothing_is_there_are_refused(tmp_path, stem):
+    """An array without numbers may state any size along its other axes."""
+    tensors = {**frozen.tensors(CASE), "stem.0.weight": np.zeros(stem, "uint8")}
+    save_file(tensors, tmp_path / "a.safetensors")
+    refuse(tmp_path / "a.safetensors", "does not fit|says that it holds")
+
+
+@pytest.mark.peer
+def test_lua_and_other_kinds_are_named(tmp_path):
+    """A person who got one of these files has it whole, and is told what it is."""
+    model = frozen.model(CASE)
+    keras_file, torch_file, safetensors, weights = (
+        write(tmp_path, suffix).read_bytes() for suffix in (".keras", ".pth", ".safetensors", ".weights.h5")
+    )
+    for name, content, words in (
+        ("a.t7", b"\4\0\0\0\1\0\0\0\3\0\0\0V 1\15\0\0\0nn.Sequential", "is a file of Lua's Torch7, .* nothing here"),
+        ("b.t7", b"4\n1\n3\nV 1\n13\nnn.Sequential\n", "is a file of Lua's Torch7"),
+        ("d.pth", b"<!DOCTYPE html><html>", "is a web page, .*: download the file itself"),
+        ("e.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 20\n", "`git lfs pull`"),
+        ("f.ckpt", keras_file, "is a Keras model, not a .pth file: name it as that, .keras"),
+        ("g.keras", torch_file, "is a PyTorch file, not a .keras file: name it as that, .pth"),
+        ("h.pt", safetensors, "is a safetensors file, .*: name it as that, .safetensors"),
+        ("i.pth", weights, "is an HDF5 file, as Keras writes"),
+        ("j.safetensors", b"\x1f\x8b\x08\0", "is a packed archive, .*: unpack it and name the file in it"),
+        ("k.weights.h5", b"\x1c\0\0\0TFL3", "is a .tflite file"),
+        ("l.bin", packed({"a.npy": b""}), "is a NumPy archive"),
+        ("m.keras", packed({"model.pth": b""}), "is a zip archive, .*: unpack it"),
+        ("n.pt", packed({"a/data.pkl": b"", "a/constants.pkl": b""}), "is a TorchScript program, .*: save its state_"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=words) as caught:
+            kc.load_weights(model, tmp_path / name)
+        assert not re.search("delete|damaged|get it again", str(caught.value))
