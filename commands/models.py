@@ -146,8 +146,8 @@ def convert(
     For example: convmixer convert model.safetensors model.keras
 
     Args:
-        source: timm's .safetensors, the reference's .pth.tar, a .keras model, or the name of a variant with published
-            weights, which are fetched from the Hugging Face hub.
+        source: timm's .safetensors, PyTorch's .pth, .pth.tar or .ckpt, Keras's .keras or .weights.h5, or the name of a
+            variant with published weights, which are fetched from the Hugging Face hub.
         out: file to write, .keras for Keras or .safetensors for timm; one that is there is replaced.
         activation: what PyTorch's files do not say.
         image_size: side of the images that a .keras model is to take, in pixels.

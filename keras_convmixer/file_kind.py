@@ -68,7 +68,7 @@ def unreadable(path: Path, suffix: str, reason: str = "") -> ValueError:
     kind = kind_of(path)
     if kind is None or kind.suffix == suffix:
         said = f" ({reason})" if reason else ""
-        return ValueError(f"{path} is damaged, or not a {suffix} file{said}: get it again")
+        return ValueError(f"{path} is damaged, or not a {suffix} file{said}: get it again, or name another")
     return ValueError(f"{path} is {kind.name}, not a {suffix} file: {kind.advice}")
 
 

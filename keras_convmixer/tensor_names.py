@@ -53,6 +53,8 @@ class _Candidate:
     prefix: str
     tensors: dict[str, str]
     ignored: tuple[str, ...]
+    twice: str | None
+    """Of a name in timm that two of the file's names mean."""
     whole: bool
     average: bool
 
@@ -140,6 +142,8 @@ def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
         group = max(groups, key=lambda name: len(groups[name]))
         return Names(group, {}, tuple(name for name in groups[group] if not _ends_with(name, _COUNTERS)))
     best = max(candidates, key=lambda found: (found.preference, len(found.tensors)))
+    if best.twice:
+        raise ValueError(f"names tensors of the same place twice ({best.twice}): save the model's state_dict() anew")
     if best.whole:
         same = [found.place for found in candidates if found.preference == best.preference]
         if len(same) > 1:
@@ -160,29 +164,30 @@ def _candidates(group, shapes):
                 prefixes[match["prefix"], pattern is _NUMBERED] += 1
     found = []
     for (prefix, numbered), _ in prefixes.most_common(_MOST_CANDIDATES):
-        tensors, ignored = _translate(shapes, prefix, numbered)
+        tensors, ignored, twice = _translate(shapes, prefix, numbered)
         sizes = architecture_of({ours: shapes[theirs] for ours, theirs in tensors.items()})
         whole = sizes is not None and all(name in tensors for name in tensor_shapes(**sizes))
-        found.append(_Candidate(group, prefix, tensors, ignored, whole, _is_average(group, prefix, shapes)))
+        average = _is_average(group, prefix, shapes)
+        found.append(_Candidate(group, prefix, tensors, ignored, twice, whole, average))
     return found
 
 
 def _translate(shapes, prefix, numbered):
-    """Return the file's names by timm's, and the names that are not part of a ConvMixer."""
+    """Return the file's names by timm's, those that are not part of a ConvMixer, and a name of timm's that is twice."""
     rests = {name: name.removeprefix(prefix) for name in shapes if name.startswith(prefix)}
     belong = _NUMBER if numbered else re.compile(rf"(?:stem|blocks|{HEAD})\.")
     own = {name: rest for name, rest in rests.items() if belong.match(rest) and not _ends_with(rest, MEASURES)}
     last = max((int(rest.split(".")[0]) for rest in own.values()), default=0) if numbered else None
-    tensors = {}
+    tensors, twice = {}, None
     for name, rest in own.items():
         ours = _name_of_sequential(rest, last) if numbered else rest
         if _ends_with(ours, _COUNTERS):
             continue
         if ours in tensors:
-            raise ValueError(f"names tensors of the same place twice ({ours}): save the model's state_dict() anew")
+            twice = ours
         tensors[ours] = name
     ignored = (name for name in shapes if name not in own and not _ends_with(name, _COUNTERS))
-    return tensors, tuple(ignored)
+    return tensors, tuple(ignored), twice
 
 
 def _is_average(group, prefix, shapes):

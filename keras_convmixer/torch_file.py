@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .archives import check_archive
-from .file_kind import TORCH_SUFFIXES, unreadable
+from .file_kind import TORCH_SUFFIXES, kind_of, unreadable
 
 DEPTH = 4
 """How deep dictionaries are searched: checkpoint -> model -> state_dict -> tensors is three."""
@@ -38,6 +38,9 @@ def open_torch(path: Path) -> Contents:
         ImportError: PyTorch is not installed, or older than 2.10: `weights_only` of earlier ones can be made to run
             code.
     """
+    kind = kind_of(path)
+    if kind is not None and kind.suffix != TORCH_SUFFIXES[0]:
+        raise unreadable(path, TORCH_SUFFIXES[0])
     torch = _import_torch(path)
     with path.open("rb") as file:
         packed = file.read(4) == b"PK\3\4"
@@ -55,6 +58,11 @@ def open_torch(path: Path) -> Contents:
             raise ValueError(
                 f"{path} holds Python objects ({refused[1]}), which could run code and are not loaded: get a file of "
                 "tensors alone, or, where you trust its origin, save the checkpoint's state_dict alone with torch.save"
+            ) from None
+        if packed:  # and intact, as its checksums say
+            raise ValueError(
+                f"{path} holds something else than tensors and plain values, or was not written with torch.save's "
+                "default protocol: save the model's state_dict() with torch.save"
             ) from None
         raise unreadable(path, TORCH_SUFFIXES[0]) from None
     tensors = {}

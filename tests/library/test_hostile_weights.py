@@ -92,16 +92,20 @@ def write(folder, suffix):
     path = folder / f"model{suffix}"
     if suffix == ".safetensors":
         save_file(frozen.tensors(CASE), path)
-    elif suffix == ".pth":
+    elif suffix in (".pth", ".bin"):
         torch = peers.import_torch()
-        torch.save({"state_dict": {name: torch.tensor(tensor) for name, tensor in frozen.tensors(CASE).items()}}, path)
+        state = {name: torch.tensor(tensor) for name, tensor in frozen.tensors(CASE).items()}
+        torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=suffix == ".pth")  # .bin: as of old
     else:
         model = frozen.model(CASE)
         model.save(path) if suffix == ".keras" else model.save_weights(path)
     return path
 
 
-SUFFIXES = [".safetensors", ".weights.h5", ".keras", pytest.param(".pth", marks=pytest.mark.peer)]
+SUFFIXES = [
+    *(".safetensors", ".weights.h5", ".keras"),
+    *(pytest.param(suffix, marks=pytest.mark.peer) for suffix in (".pth", ".bin")),
+]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

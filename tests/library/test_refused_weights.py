@@ -275,6 +275,17 @@ def test_objects_beside_the_tensors_are_refused_with_the_remedy(tmp_path, model)
 
 
 @pytest.mark.peer
+def test_an_intact_file_of_another_protocol_is_not_called_damaged(tmp_path, model):
+    torch = peers.import_torch()
+    torch.save(
+        {name: torch.tensor(t) for name, t in frozen.tensors("odd_gelu").items()}, tmp_path / "a.pth", pickle_protocol=4
+    )
+    assert_refused(
+        model, tmp_path / "a.pth", "not written with torch.save's default protocol: save the model's state_dict()"
+    )
+
+
+@pytest.mark.peer
 def test_what_timms_training_leaves_loads(tmp_path, model):
     torch = peers.import_torch()
     import argparse
@@ -322,7 +333,7 @@ def test_damaged_and_foreign_pytorch_files_are_refused(tmp_path, model):
 
 
 def test_without_pytorch_its_files_are_refused_with_the_remedy(tmp_path, model, monkeypatch):
-    (tmp_path / "model.pth.tar").write_bytes(b"anything")
+    (tmp_path / "model.pth.tar").write_bytes(b"PK\3\4 anything")
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     assert_refused(
         model, tmp_path / "model.pth.tar", "pip install torch, or use a .safetensors file", error=ImportError
@@ -332,7 +343,7 @@ def test_without_pytorch_its_files_are_refused_with_the_remedy(tmp_path, model, 
 @pytest.mark.peer
 def test_an_old_pytorch_is_refused(tmp_path, model, monkeypatch):
     torch = peers.import_torch()
-    (tmp_path / "model.pth.tar").write_bytes(b"anything")
+    (tmp_path / "model.pth.tar").write_bytes(b"PK\3\4 anything")
     monkeypatch.setattr(torch, "__version__", "2.9.1")
     assert_refused(model, tmp_path / "model.pth.tar", "2.9.1", "CVE-2026-24747", error=ImportError)
 
