@@ -121,10 +121,8 @@ def require_weights_file(weights: str | Path) -> Path:
 
     Raises ValueError: it is no path, of another kind, or not there.
     """
-    if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(f"weights={weights!r}: allowed are None, 'imagenet', and the path of a file")
-    path = local_path(weights)
-    if not path.name.endswith(SUFFIXES):
+    path = local_path(weights) if isinstance(weights, (str, os.PathLike)) else None
+    if path is None or not path.name.endswith(SUFFIXES):
         raise ValueError(
             f"weights={str(weights)!r}: allowed are None, 'imagenet', and the path of a file that ends in "
             f"{', '.join(SUFFIXES)}"

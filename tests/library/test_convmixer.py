@@ -228,7 +228,6 @@ def test_a_configuration_rebuilds_the_model():
         {"weights": "imagenett"},
         {"weights": "missing.weights.h5"},
         {"weights": "imagenet", "classifier_activation": "sigmoid"},
-        {"weights": "imagenet", "include_top": False, "input_shape": (64, 64, 4)},
         {"input_shape": (64, 64)},
         {"classifier_activation": "softmux"},
         {"input_tensor": keras.Input((64, 64, 3)), "input_shape": (64, 64, 3)},

@@ -263,7 +263,7 @@ def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"holds no model\.keras"):
         load_run(tmp_path)
     (tmp_path / "model.keras").write_text("no zip")
-    with pytest.raises(ValueError, match=r"is damaged, or no \.keras file"):
+    with pytest.raises(ValueError, match=r"is a text file, not a \.keras file"):
         load_run(tmp_path)
 
 
