@@ -104,7 +104,13 @@ def convmixer_layers(model: keras.Model) -> ConvMixerLayers:
         layers.append((layer, [(f"{name}.{tensor}", axes) for tensor, axes in TENSORS[kind]]))
     known = {id(layer) for layer, _ in layers}
     others = [layer.name for layer in operations if getattr(layer, "weights", None) and id(layer) not in known]
-    return ConvMixerLayers(layers, _activation(operations[start], operations[start + 1]), others)
+    activations = {
+        _activation(operations[place], operations[place + 1]) for place in range(start, end) if letters[place] in "CD"
+    }
+    if len(activations) > 1:
+        names = ", ".join(sorted(map(str, activations)))
+        raise ValueError(f"the model {model.name!r} holds no ConvMixer: its activations are of several kinds ({names})")
+    return ConvMixerLayers(layers, activations.pop(), others)
 
 
 def _operations(model):
@@ -156,13 +162,18 @@ def _head(operations):
     return operations[match.start(1)] if match else None
 
 
+def _name(function):
+    name = getattr(function, "__name__", None)
+    return name if name and getattr(keras.activations, name, None) is function else None
+
+
 def _activation(convolution, behind):
-    """Return the name in Keras of what follows the patch embedding, in its layer or in one of its own."""
-    own = getattr(convolution.activation, "__name__", None)
+    """Return the name in Keras of a convolution's activation, in its layer or in the next; None if it has none."""
+    own = _name(convolution.activation)
     if own != "linear":
         return own
     if isinstance(behind, keras.layers.Activation):
-        return behind.activation.__name__
+        return _name(behind.activation)
     name = type(behind).__name__.lower()
     plain_relu = name == "relu" and not getattr(behind, "max_value", None) and not getattr(behind, "negative_slope", 0)
     if plain_relu or (name == "gelu" and not behind.approximate):

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import keras_convmixer as kc
 from keras_convmixer.conversion import convert
+from keras_convmixer.convmixer_layers import convmixer_layers
 from keras_convmixer.tweet import ConvMixer as tweet_convmixer
 
 EXPECTED = np.load(frozen.FILE)["odd_gelu"]
@@ -136,6 +137,27 @@ def test_the_tweets_model_is_found_too(file):
         kc.load_weights(keras_io_convmixer(activation="relu"), file)
 
 
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (lambda: keras.layers.Activation("relu"), "relu"),
+        (keras.layers.ReLU, "relu"),
+        (lambda: keras.layers.ReLU(max_value=6), None),
+        (lambda: keras.layers.Activation(lambda x: x), None),
+        (lambda: keras.ops.gelu, None),  # the approximate one
+        (lambda: keras.ops.relu, "relu"),
+        (lambda: lambda x: keras.ops.gelu(x, approximate=False), "gelu"),
+    ],
+)
+def test_activations_are_recognized(file, activation, name):
+    x = inputs = keras.Input((56, 56, 3))
+    x = keras.layers.BatchNormalization()(activation()(keras.layers.Conv2D(16, 7, 7)(x)))
+    x0 = x
+    x = keras.layers.BatchNormalization()(activation()(keras.layers.DepthwiseConv2D(9, padding="same")(x))) + x0
+    x = keras.layers.BatchNormalization()(activation()(keras.layers.Conv2D(16, 1)(x)))
+    assert convmixer_layers(keras.Model(inputs, x)).activation == name
+
+
 def test_another_activation_is_refused_where_the_file_has_one(tmp_path):
     keras_io_convmixer(activation="relu").save(tmp_path / "relu.keras")
     with pytest.raises(ValueError, match="activation='relu', and this one has 'gelu'"):
@@ -206,6 +228,7 @@ def not_convmixers():
     yield "dilated", chain(*after, block(layers.DepthwiseConv2D(5, padding="same", dilation_rate=2)))
     yield "no residual", chain(*after, layers.DepthwiseConv2D(9, padding="same"), layers.BatchNormalization())
     yield "no blocks", chain(*after)
+    yield "two activations", chain(layers.ReLU(), layers.BatchNormalization(), block())
 
 
 @pytest.mark.parametrize(("name", "model"), list(not_convmixers()))
