@@ -3,11 +3,13 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
 import tyro
+from PIL import Image
 
 from keras_convmixer import __version__
 from keras_convmixer.console import silence_native_logs, waiting
@@ -51,6 +53,8 @@ def run_app(commands: Sequence[Callable], prepare: Callable[[list[str]], list[st
         print(f"convmixer {__version__}")
         return
     verbose = "--verbose" in sys.argv
+    # `read_image` has a limit of its own, and refuses in a sentence what is over it.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     app = tyro.extras.SubcommandApp()
     for command in commands:
         app.command(command)
