@@ -22,7 +22,7 @@ from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import predict
 from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
-from keras_convmixer.images import Preprocessing
+from keras_convmixer.images import MAX_PIXELS, Preprocessing
 
 from .arguments import check_choices, check_images, check_out, exportable_classifier
 from .benchmarking import QUICK_THREADS, processor, quick_latencies
@@ -78,6 +78,7 @@ def export_bundle(
     target: str = "litert",
     qat_int8: bytes | None = None,
     crop_fraction: float = 1.0,
+    max_pixels: int = MAX_PIXELS,
     output_kind: str | None = None,
     threshold: float = 0.5,
     expected_accuracy: float | None = None,
@@ -126,6 +127,8 @@ def export_bundle(
             formats are always deployed for "litert".
         qat_int8: the file that `quantization_aware` returned for this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
+        max_pixels: largest picture, height times width, that the SavedModel and `Classifier` read; they refuse larger
+            ones unread. A picture takes 3 bytes a pixel while it is prepared.
         output_kind: "single-label", "multi-label" or "binary", for a model that ends in logits, which look alike. None
             takes the kind from the end of the model, or from validation_labels `[count, labels]` with none or several
             in a row, or from the compiled loss (BinaryCrossentropy(from_logits=True)); else it is "single-label".
@@ -158,7 +161,7 @@ def export_bundle(
         validation_labels = checked_labels(decision.kind, validation_labels, images, classes)
     if expected_accuracy is not None and not 0 <= expected_accuracy <= 1:
         raise ValueError(f"expected_accuracy={expected_accuracy}: give a share, 0..1")
-    seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction)
+    seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction, max_pixels=max_pixels)
     preprocessing = seen.facts()
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32, which is no reference to compare with
         reference = predict(model, validation_images)
@@ -236,7 +239,8 @@ def export_bundle(
         write_model_card(folder, content, class_names)
         write_report(folder, content)
         write_manifest(folder, content)
-    return read_manifest(out)
+        manifest = read_manifest(folder)
+    return manifest
 
 
 def _make(format, conversion, qat_int8, calibration_images):

@@ -84,7 +84,7 @@ def read_calibration(
     if len(skipped) > DAMAGED * tried:  # may be chance in a sample: as in training, the share of all decides
         for place in order[tried:]:
             try:
-                read_image(paths[place])
+                read_image(paths[place], preprocessing.max_pixels)
             except (OSError, ValueError) as error:
                 skipped.append(_sentence(paths[place], error))
     if not images:
