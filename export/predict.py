@@ -9,13 +9,12 @@ from keras_convmixer.images import Preprocessing
 from keras_convmixer.regular_files import read_file
 
 from .decision import BINARY, MULTI, SINGLE, Decision
+from .flatbuffer import LARGEST
 from .interpreter import LiteRTModel
 from .manifest import AGAIN, NAME, read_manifest, read_verified
 
 CLOSE = 1e-3
 """How far outside 0..1 a probability may be rounded."""
-LARGEST = 2**31
-"""Bytes of a .tflite file, a flatbuffer, at most."""
 
 
 @dataclass(frozen=True)
