@@ -18,6 +18,8 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF"
 MIN_SIDE, MAX_RATIO, MAX_PIXELS = 2, 100, 50_000_000
 """Pictures are refused below this shorter side, above this ratio of the sides, and above this number of pixels, of
 which `Preprocessing.max_pixels` may be another."""
+STRIP = 1 << 20
+"""Pixels that are laid on white at once."""
 LARGEST = 178_000_000
 """Largest `Preprocessing.max_pixels`: Pillow itself refuses pictures of over 178.9 million pixels."""
 
@@ -180,10 +182,9 @@ def _png_depth(image):
 
 
 def _upright(image):
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # only the metadata is damaged
-        return image
+    with contextlib.suppress(Exception):  # where only the metadata is damaged
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of 50 million pixels takes 200 MB
+    return image
 
 
 def _to_rgb(image, kind, depth):
@@ -199,8 +200,15 @@ def _to_rgb(image, kind, depth):
         image.info["transparency"] = transparent * (255 // (2**depth - 1))
     if kind == "PNG" and image.mode == "RGB" and isinstance(transparent, tuple) and depth == 16:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _on_white(image):
+    """Lay a transparent picture on white, some rows at a time: whole it would need three more copies."""
+    laid = Image.new("RGB", image.size)
+    rows = max(STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        part = image.crop(box).convert("RGBA")
+        laid.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), box)
+    return laid
