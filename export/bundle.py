@@ -138,7 +138,7 @@ def export_bundle(
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
-        FileExistsError: `out` is a file, or a folder that is not a bundle.
+        FileExistsError: `out` is a file, or a folder that is not a bundle; or another process exports there.
         ValidationError: the Keras model fails on the validation images, or the SavedModel computes something else than
             the Keras model.
         ValueError: the model or the images do not fit.
@@ -169,7 +169,11 @@ def export_bundle(
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
 
-    with progress_bar(verbose) as progress, atomic_folder(out) as folder, contextlib.ExitStack() as conversions:
+    with (
+        progress_bar(verbose) as progress,
+        atomic_folder(out, alone=True) as folder,
+        contextlib.ExitStack() as conversions,
+    ):
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts, rejected, files = [], [], {}
 

@@ -47,11 +47,23 @@ def read_manifest(bundle: Path) -> dict:
             read.
     """
     path = Path(bundle) / NAME
+    content = _read_signed(path)
+    fault = jsonschema.exceptions.best_match(_validator().iter_errors(content))
+    if fault is not None:
+        place = "/".join(map(str, fault.absolute_path)) or "the whole"
+        raise ValueError(f"{path} does not fit its schema ({place}: {fault.message:.200}): export the model again")
+    _check_paths(path, content)
+    return content
+
+
+def _read_signed(path):
+    """Return a manifest whose checksum is right; nothing else about it is known."""
     try:
         text = read_file(path, LARGEST, "a bundle's manifest").decode()
         content = json.loads(text, parse_constant=_refuse_constant)
     except FileNotFoundError:
-        raise ValueError(f"{bundle} is not a bundle: it holds no {NAME}; make one with `convmixer export`") from None
+        remedy = "make one with `convmixer export`"
+        raise ValueError(f"{path.parent} is not a bundle: it holds no {NAME}; {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): {AGAIN}") from None
     schema = content.get("schema") if isinstance(content, dict) else None
@@ -60,11 +72,6 @@ def read_manifest(bundle: Path) -> dict:
     digest = str(content.get("sha256"))
     if _digest(text.replace(digest, UNSIGNED)) != digest:
         raise ValueError(f"{path} was changed: its checksum is not its own; {AGAIN}")
-    fault = jsonschema.exceptions.best_match(_validator().iter_errors(content))
-    if fault is not None:
-        place = "/".join(map(str, fault.absolute_path)) or "the whole"
-        raise ValueError(f"{path} does not fit its schema ({place}: {fault.message:.200}): export the model again")
-    _check_paths(path, content)
     return content
 
 
@@ -94,9 +101,10 @@ def _check_paths(path, content):
 def unlisted_files(folder: Path) -> list[str]:
     """Relative paths of all files in a folder that no manifest there lists: none where it is just a bundle."""
     try:
-        listed = {*read_manifest(folder)["files"], NAME}
-    except ValueError:
-        listed = set()
+        files = _read_signed(folder / NAME).get("files")  # also of an older version, whose bundle may be replaced
+    except (OSError, ValueError):
+        files = None
+    listed = {*files, NAME} if isinstance(files, dict) else set()
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     return sorted(set(found) - listed)
 

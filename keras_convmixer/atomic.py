@@ -66,7 +66,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, alone: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill; it takes the name `path` when the block ends well.
 
     A folder that is there already is exchanged in one system call, so that at every moment, also when the
@@ -75,7 +75,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     call puts the former folder back. What killed processes of this host left beside `path` is swept up first, where the
     file system has locks; those of other hosts may still be at work.
 
+    Args:
+        path: the folder.
+        alone: refuse where another process of this host is filling a folder for `path`, as of two that number what they
+            add both would take the same number. Without it the last one to end stays.
+
     Raises:
+        FileExistsError: `alone`, and another process is at it.
         OSError: the disk is full, or `path` is a mount point; says what to do.
     """
     path = Path(path).resolve()
@@ -87,7 +93,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             unguarded = f"what killed processes leave in {path.parent} as .{path.name}.*.partial stays, to be deleted"
             # Nobody sweeps a partial folder between its making and its locking.
             lock_folder(parent, wait=True, unguarded=unguarded)
-            _sweep(path, unguarded)
+            if _sweep(path, unguarded) and alone:
+                raise FileExistsError(
+                    f"{path} is being written by another process: wait for it, or name another folder"
+                )
             partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.{_host()}.partial"
             cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
             partial.mkdir()
@@ -136,10 +145,11 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _sweep(path: Path, unguarded: str) -> None:
-    """Remove what killed processes left; a folder still being filled holds its lock, which dies with it.
+def _sweep(path: Path, unguarded: str) -> bool:
+    """Remove what killed processes left; return whether another process is filling a folder for `path`.
 
-    Only what this host left: on some network file systems a lock is not seen from another host.
+    A folder still being filled holds its lock, which dies with the process. Only what this host left is removed: on some
+    network file systems a lock is not seen from another host.
     """
     name = glob.escape(path.name)
     if not path.exists():
@@ -148,10 +158,14 @@ def _sweep(path: Path, unguarded: str) -> None:
             break
     for former in path.parent.glob(f".{name}.*.{_host()}.former"):
         shutil.rmtree(former, ignore_errors=True)
+    busy = False
     for partial in path.parent.glob(f".{name}.*.{_host()}.partial"):
         with suppress(OSError), _open(partial) as descriptor:  # it may be renamed at this moment, or be no folder
-            if lock_folder(descriptor, wait=False, unguarded=unguarded) is Lock.OURS:
+            lock = lock_folder(descriptor, wait=False, unguarded=unguarded)
+            if lock is Lock.OURS:
                 shutil.rmtree(partial, ignore_errors=True)
+            busy |= lock is Lock.HELD
+    return busy
 
 
 @contextmanager

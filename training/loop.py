@@ -35,6 +35,8 @@ from .run_folder import begin, goes_on, locked, name_damaged, publish
 from .step import Step
 from .strategy import Name, Replicas, choose
 
+INTERRUPTED = 130
+"""Exit code of a process that ends because of Ctrl-C, as shells have it."""
 DIVERGED = 4.0
 """How many times the first step's loss, or that of guessing, an epoch's mean may be, before the run has diverged."""
 
@@ -46,7 +48,9 @@ class Diverged(FloatingPointError):
 class Stopped(RuntimeError):
     """Training was asked to stop, saved a checkpoint and can be resumed."""
 
-    exit_code = STOPPED
+    def __init__(self, sentence: str, interrupted: bool):
+        super().__init__(sentence)
+        self.exit_code = INTERRUPTED if interrupted else STOPPED
 
 
 def train(
@@ -87,7 +91,7 @@ def train(
         Unreadable: a picture vanished, or was damaged, since training began.
         ValueError: the data set does not exist, a value of the recipe is not allowed, a batch cannot be divided
             among the replicas, or two workers have different recipes.
-        Stopped: SIGTERM came; a checkpoint was saved.
+        Stopped: SIGTERM or Ctrl-C came; a checkpoint was saved.
     """
     run = Path(run)
     require_tensorflow("training")
@@ -175,7 +179,7 @@ class _Run:
         self._read = self._meter.read()
 
     def train(self):
-        with self._progress.bar, self.step.stopping_on_sigterm():
+        with self._progress.bar, self.step.stopping_on_signals():
             start = self._begin()
             while len(self.history.epochs) < self._recipe.epochs:
                 try:
@@ -233,7 +237,8 @@ class _Run:
                 self._count(started)
                 self.checkpoints.save()
                 self._replicas.total([0.0])  # nobody leaves, and has others killed, before it is saved
-                raise Stopped(f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on")
+                sentence = f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on"
+                raise Stopped(sentence, self.step.interrupted)
             if save:
                 started = self._count(started)
                 self.checkpoints.save()

@@ -246,6 +246,8 @@ def test_another_process_that_still_writes_is_not_swept_up(tmp_path):
     process = context.Process(target=write_slowly, args=(str(path), started, go_on))
     process.start()
     assert started.wait(60)
+    with pytest.raises(FileExistsError, match=r"another process is writing .*bundle"), atomic_folder(path, alone=True):
+        pytest.fail("the block ran")
     with atomic_folder(path) as folder:
         fill(folder, "quick")
     assert content_of(path) == "quick"

@@ -236,23 +236,24 @@ def wait_for_checkpoint(folder, seconds=120):
 
 
 @pytest.mark.slow
-def test_sigkill_then_sigterm_then_to_the_end(uninterrupted, tmp_path):
+def test_sigkill_then_sigterm_then_ctrl_c_then_to_the_end(uninterrupted, tmp_path):
     killed = start(tmp_path)
     wait_for_checkpoint(tmp_path)
     time.sleep(random.uniform(0, 0.5))
     killed.process.kill()
     assert killed.finished().returncode == -signal.SIGKILL
 
-    asked = start(tmp_path)
-    asked.wait_for("resuming at step")
-    lines = asked.output("stderr").splitlines()
-    assert "one_device" in lines[0]
-    assert "10 labels" in lines[1]
-    assert "resuming at step" in lines[2]
-    os.kill(asked.process.pid, signal.SIGTERM)
-    stopped = asked.finished(seconds=60)
-    assert stopped.returncode == 75, stopped.stderr
-    assert "the same command goes on" in stopped.stderr
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        asked = start(tmp_path)
+        asked.wait_for("resuming at step")
+        lines = asked.output("stderr").splitlines()
+        assert "one_device" in lines[0]
+        assert "10 labels" in lines[1]
+        assert "resuming at step" in lines[2]
+        os.kill(asked.process.pid, number)
+        stopped = asked.finished(seconds=60)
+        assert stopped.returncode == code, stopped.stderr
+        assert "the same command goes on" in stopped.stderr
 
     again = convmixer("train", *OPTIONS, "--runs", tmp_path)
     assert again.returncode == 0, again.stderr
