@@ -94,9 +94,7 @@ def atomic_folder(path: Path, alone: bool = False) -> Iterator[Path]:
             # Nobody sweeps a partial folder between its making and its locking.
             lock_folder(parent, wait=True, unguarded=unguarded)
             if _sweep(path, unguarded) and alone:
-                raise FileExistsError(
-                    f"{path} is being written by another process: wait for it, or name another folder"
-                )
+                raise FileExistsError(f"another process is writing {path}: wait for it, or name another folder")
             partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.{_host()}.partial"
             cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
             partial.mkdir()
@@ -148,8 +146,8 @@ def _host() -> str:
 def _sweep(path: Path, unguarded: str) -> bool:
     """Remove what killed processes left; return whether another process is filling a folder for `path`.
 
-    A folder still being filled holds its lock, which dies with the process. Only what this host left is removed: on some
-    network file systems a lock is not seen from another host.
+    A folder still being filled holds its lock, which dies with the process. Only what this host left is removed, as on
+    some network file systems a lock is not seen from another host.
     """
     name = glob.escape(path.name)
     if not path.exists():

@@ -243,7 +243,7 @@ def test_another_process_that_still_writes_is_not_swept_up(tmp_path):
     path = tmp_path / "bundle"
     context = multiprocessing.get_context("spawn")
     started, go_on = context.Event(), context.Event()
-    process = context.Process(target=write_slowly, args=(str(path), started, go_on))
+    process = context.Process(target=write_slowly, args=(str(path), started, go_on), daemon=True)
     process.start()
     assert started.wait(60)
     with pytest.raises(FileExistsError, match=r"another process is writing .*bundle"), atomic_folder(path, alone=True):
