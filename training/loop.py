@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import tensorflow as tf
 from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import NotFinite, as_classifier
-from keras_convmixer.console import progress_bar
+from keras_convmixer.console import progress_bar, report
 from keras_convmixer.images import Preprocessing
 
 from .checkpoints import Checkpoints, History
@@ -192,10 +191,10 @@ class _Run:
             start, "the workers do not see the same checkpoints: give --runs a folder that all of them share"
         )
         if self._says:
-            print(self._replicas.described(self._recipe.batch_size), file=sys.stderr)
-            print(self._dataset.described(), file=sys.stderr)
+            report(self._replicas.described(self._recipe.batch_size))
+            report(self._dataset.described())
         if start and self._says:
-            print(f"resuming at step {start:,} of {self._steps:,}", file=sys.stderr)
+            report(f"resuming at step {start:,} of {self._steps:,}")
         if self._rollbacks and not self.checkpoints.any:
             self.checkpoints.save()
         return start
@@ -312,8 +311,8 @@ class _Run:
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()
         if self._says:
-            print(f"{diverged}", file=sys.stderr)
-            print(f"going back to step {start:,}, on at half the learning rate", file=sys.stderr)
+            report(str(diverged))
+            report(f"going back to step {start:,}, on at half the learning rate")
         return start
 
     def _evaluate(self, split):

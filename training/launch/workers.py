@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from keras_convmixer.console import report
+
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """The environment variable with the file that a worker touches at each step."""
 STOPPED = 75
@@ -71,7 +73,7 @@ class Launch:
                 if time.monotonic() - started > FORGIVEN:
                     left = self.restarts
                 then = "starting all again from the last checkpoint" if left else "no restarts are left"
-                print(f"convmixer launch: {problem}; {then}", file=sys.stderr)
+                report(f"convmixer launch: {problem}; {then}")
                 if not left:
                     return 1
                 left -= 1
@@ -136,7 +138,7 @@ class Launch:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._processes[0].wait(20)
         if words := self._last_words(first):
-            print(f"convmixer launch: worker {first} ended{words}", file=sys.stderr)
+            report(f"convmixer launch: worker {first} ended{words}")
         return next(code for code in (process.poll() for process in self._processes) if code)
 
     def _last_words(self, worker):
