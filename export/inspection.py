@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_convmixer.labels import NAME as LABELS
+
 from .interpreter import open_interpreter
-from .metadata import LABELS
 from .operators import read_operators
 
 
