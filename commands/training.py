@@ -61,6 +61,7 @@ def launch(
     restarts: int = 10,
     startup_seconds: float = 1800.0,
     stall_seconds: float = 600.0,
+    network: bool = False,
 ) -> None:
     """Train with several workers on this machine, without GPUs; when one dies or stalls, all begin again where it was.
 
@@ -72,12 +73,15 @@ def launch(
         restarts: how many times all workers are started again.
         startup_seconds: within which every worker must have loaded its data and done a step.
         stall_seconds: a worker that does no step for so long, evaluation included, counts as stalled.
+        network: leave the workers in this machine's network, where others reach them without a password, for data that
+            is on other machines; what names an address, as gs://, and published weights need no such word.
     """
     from keras_convmixer.training.launch import Launch
 
     if workers < 1:
         raise UsageError(f"--workers {workers}: give 1 or more")
-    sys.exit(Launch(["train", *shlex.split(arguments)], workers, restarts, startup_seconds, stall_seconds).run())
+    words = ["train", *shlex.split(arguments)]
+    sys.exit(Launch(words, workers, restarts, startup_seconds, stall_seconds, network).run())
 
 
 def plan(
