@@ -57,6 +57,7 @@ def train(
     steps_per_call: int | None = None,
     rollbacks: int = 0,
     verbose: bool = True,
+    look_up_country: bool = False,
 ) -> dict:
     """Train a model by a recipe; write the run folder and return its summary.
 
@@ -77,6 +78,7 @@ def train(
         rollbacks: how many times a run that diverges goes back to a checkpoint and on at half the learning rate,
             instead of stopping.
         verbose: show progress.
+        look_up_country: ask the network which country's electricity this is, see `energy.Meter`.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
@@ -131,9 +133,8 @@ def train(
                 f"(here {len(dataset.damaged)}): give all the same data",
             )
             model.set_weights([replicas.chiefs(value) for value in model.get_weights()])
-            running = _Run(
-                model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, rollbacks, verbose
-            )
+            options = checkpoint_minutes, steps_per_call, rollbacks, verbose
+            running = _Run(model, run, recipe, dataset, replicas, *options, Meter(look_up_country))
             running.train()
     if not replicas.is_chief:
         return {}
@@ -144,7 +145,17 @@ class _Run:
     """A run in progress."""
 
     def __init__(
-        self, model, folder, recipe, dataset: Dataset, replicas: Replicas, minutes, steps_per_call, rollbacks, verbose
+        self,
+        model,
+        folder,
+        recipe,
+        dataset: Dataset,
+        replicas: Replicas,
+        minutes,
+        steps_per_call,
+        rollbacks,
+        verbose,
+        meter: Meter,
     ):
         self._folder, self._recipe, self._dataset, self._replicas = folder, recipe, dataset, replicas
         self._rollbacks = rollbacks
@@ -170,7 +181,7 @@ class _Run:
         )
         self._says = verbose and replicas.is_chief
         self._progress = TrainingProgress(recipe, self._steps_per_epoch, self._says)
-        self._meter = Meter()
+        self._meter = meter
         self._read = self._meter.read()
 
     def train(self):

@@ -154,6 +154,7 @@ def test_what_a_system_forbids_is_said(monkeypatch, tmp_path, broken):
         ("finetune --dataset cats --weights mine.keras", ""),
         ("finetune --dataset cats --weights=mine.keras", ""),
         ("digits --weights imagenet", "published weights"),
+        ("digits --look-up-country", "asks where this machine is"),
         ("digits --weights", ""),
         ("", ""),
     ],

@@ -210,6 +210,8 @@ def needed_network(arguments: list[str]) -> str:
         option, _, value = word.partition("=")
         if option == "--weights":
             weights = value or after
+    if "--look-up-country" in arguments:
+        return "--look-up-country asks where this machine is"
     if weights == "imagenet":
         return "the published weights are fetched from the Hugging Face hub"
     return ""
