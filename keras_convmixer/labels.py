@@ -18,12 +18,12 @@ def is_label(text: object) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)  # a name on a disk that is not UTF-8
 
 
-def require_labels(folder: Path, labels: Sequence[str]) -> None:
-    """Raise ValueError where a name of a folder's subfolders cannot be a label."""
+def require_labels(source: Path | str, labels: Sequence[str]) -> None:
+    """Raise ValueError where what a data set calls its labels cannot be labels."""
     for label in labels:
         if not is_label(label):
             raise ValueError(
-                f"{folder} has a subfolder {label!r}: rename it, as a label has to be one line of UTF-8 text"
+                f"{source} has the label {label!r}: rename it, as a label has to be one line of UTF-8 text"
             )
 
 

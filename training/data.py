@@ -191,6 +191,7 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, cr
 
     builder = prepared(name, data_dir)
     names = tuple(builder.info.features[builder.info.supervised_keys[1]].names)
+    require_labels(name, names)
     if class_names is not None and class_names != names:
         raise ValueError(f"{name} has the labels {_listed(names)}, which are not the model's: name other data")
     shape = builder.info.features[builder.info.supervised_keys[0]].shape

@@ -127,7 +127,7 @@ def test_a_label_is_one_line_of_text(tmp_path, label, allowed):
         assert read_labels(tmp_path / "labels.txt") == ("first", label)
         require_labels(tmp_path, [label])
     else:
-        with pytest.raises(ValueError, match=r"has a subfolder .*: rename it"):
+        with pytest.raises(ValueError, match=r"has the label .*: rename it"):
             require_labels(tmp_path, ["first", label])
 
 

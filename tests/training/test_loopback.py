@@ -159,10 +159,13 @@ def test_what_a_system_forbids_is_said(monkeypatch, tmp_path, broken):
         ("", ""),
     ],
 )
-def test_what_needs_the_network_is_known_from_the_arguments(words, needed):
+def test_what_needs_the_network_is_known_from_the_arguments(words, needed, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     found = needed_network(["train", *words.split()])
     assert needed in found
     assert bool(needed) == bool(found)
+    monkeypatch.setenv("TFDS_DATA_DIR", "gs://b/c")
+    assert needed_network(["train", *words.split()]) == (found if "://" in found else "gs://b/c is on another machine")
 
 
 def test_the_command_takes_the_word(monkeypatch):

@@ -201,7 +201,7 @@ class Launch:
 
 def needed_network(arguments: list[str]) -> str:
     """Return what in the arguments of `convmixer` is on other machines, as part of a sentence; else an empty string."""
-    remote = [word for word in arguments if "://" in word]
+    remote = [word for word in (*arguments, os.environ.get("TFDS_DATA_DIR", "")) if "://" in word]
     if remote:
         return f"{remote[0]} is on another machine"
     recipe = RECIPES.get(arguments[1]) if len(arguments) > 1 else None
