@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_json, progress_bar, silence_native_logs
+from keras_convmixer.console import print_json, progress_bar, report, silence_native_logs
 from keras_convmixer.images import LARGEST
 
 from . import tables
@@ -80,6 +80,7 @@ def export(
     max_pixels = max(round(max_megapixels * 1e6), 4)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
+        from keras_convmixer.export.shown import without_places
         from keras_convmixer.picture_folders import report_left_out
         from keras_convmixer.training import load_dataset, load_run
 
@@ -104,7 +105,7 @@ def export(
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,
-        calibration_skipped=chosen.skipped,
+        calibration_skipped=tuple(without_places(sentence, calibration or data) for sentence in chosen.skipped),
         formats=formats,
         target=target,
         qat_int8=trained,
@@ -117,7 +118,7 @@ def export(
     )
     tables.print_bundle(out, manifest)
     for file in manifest["rejected"]:
-        print(f"convmixer: not published: {file['reason']}", file=sys.stderr)
+        report(f"convmixer: not published: {file['reason']}")
     if manifest["rejected"]:
         sys.exit(1)
 
@@ -128,7 +129,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     from keras_convmixer.training import load_dataset
 
     if given is None:
-        return f"training images of {data}", Calibration(sample(dataset.train, count).images[:])
+        return f"training images of {_for_others(data)}", Calibration(sample(dataset.train, count).images[:])
     shared = UsageError(
         f"--calibration {given}: each file is validated with images of it; name others, or leave it out"
     )
@@ -138,7 +139,8 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
         if given.startswith(("/", ".")) or Path(given).is_dir() or Path(given).suffix in ARRAYS:
             if Path(given).is_dir() and Path(data).is_dir() and _shares_test_images(Path(given), Path(data)):
                 raise shared
-            return given, read_calibration(Path(given), preprocessing, count, SEED, progress)
+            source = "pictures of a folder" if Path(given).is_dir() else "images of an array file"
+            return source, read_calibration(Path(given), preprocessing, count, SEED, progress)
     same = name == data or (Path(data).is_dir() and Path(name).resolve() == Path(data).resolve())
     if same and split == "test":
         raise shared
@@ -147,7 +149,12 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     images = sample(getattr(dataset, split), count).images[:]
     # The data that is validated on is reported already.
     left = () if same else dataset.left_out
-    return f"{split} images of {name}", Calibration(images, () if same else dataset.damaged, left)
+    return f"{split} images of {_for_others(name)}", Calibration(images, () if same else dataset.damaged, left)
+
+
+def _for_others(data):
+    """Return what a bundle may say of the data that it was made with: not where on this machine a folder is."""
+    return "a folder of pictures" if Path(data).is_dir() else data
 
 
 def _shares_test_images(folder, data):
@@ -285,6 +292,6 @@ def predict(
     if answers and not json:
         tables.print_predictions(answers)
     for failure in failures:
-        print(f"convmixer: {failure}", file=sys.stderr)
+        report(f"convmixer: {failure}")
     if failures:
         sys.exit(1)

@@ -23,6 +23,9 @@ from keras_convmixer.classifier import predict
 from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
 from keras_convmixer.images import MAX_PIXELS, Preprocessing
+from keras_convmixer.labels import NAME as LABELS
+from keras_convmixer.labels import write_labels
+from keras_convmixer.printable import printable
 
 from .arguments import check_choices, check_images, check_out, exportable_classifier
 from .benchmarking import QUICK_THREADS, processor, quick_latencies
@@ -32,7 +35,7 @@ from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
 from .litert import Conversion
 from .manifest import NAME, read_manifest, sha256, write_manifest
-from .metadata import LABELS, add_metadata
+from .metadata import add_metadata
 from .model_card import NAME as CARD
 from .model_card import write_model_card
 from .operator_versions import oldest_runtime
@@ -43,6 +46,7 @@ from .report import write_report
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
+from .shown import without_places
 from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, check_litert, validate
 
 SAVED_MODELS = "saved_model"
@@ -217,19 +221,19 @@ def export_bundle(
         progress.update(task, description="timing")
         published = {a["name"]: files[a["name"]].content for a in artifacts if a["format"] == "litert"}
         latency = {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(published)}
-        (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
+        write_labels(folder, class_names)
         content = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": _versions(),
             "model": {"name": name, "parameters": model.count_params()},
             "labels": LABELS,
             "outputs": {**decision.facts(), "added": model.returns.added, "reason": model.returns.reason},
-            "warnings": doubts,
+            "warnings": [_for_strangers(doubt) for doubt in doubts],
             "calibration": {
                 "images": len(calibration_images),
-                "source": calibration_source,
+                "source": calibration_source and _for_strangers(calibration_source),
                 "seed": calibration_seed,
-                "skipped": list(calibration_skipped),
+                "skipped": [_for_strangers(sentence) for sentence in calibration_skipped],
             },
             "reference_accuracy": accuracy(reference, validation_labels, decision),
             "artifacts": artifacts,
@@ -260,7 +264,17 @@ def _rejection(format, error):
         # The package's own ValueErrors are sentences; another type is part of what whoever reports it has to tell.
         cause = sentence if type(error) is ValueError and sentence else f"{kind}: {sentence}".removesuffix(": ")
         sentence = f"{format} was not made: {cause}"
-    return {"name": format, "error": kind, "reason": sentence, "validation": measured and asdict(measured)}
+    return {
+        "name": format,
+        "error": kind,
+        "reason": _for_strangers(sentence),
+        "validation": measured and asdict(measured),
+    }
+
+
+def _for_strangers(sentence):
+    """Return a sentence for the manifest: without this machine's paths and without control characters."""
+    return printable(without_places(sentence))
 
 
 def _worst_layers(files, measured, images):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_convmixer.labels import NAME as LABELS
 from keras_convmixer.regular_files import read_file
 
 from .flatbuffer import LARGEST
 from .interpreter import open_interpreter
-from .metadata import LABELS
 from .operators import read_operators
 
 LABELS_LIMIT = 2**22

@@ -1,12 +1,12 @@
 """Find the pictures in a folder, and report files that are left out: the same in every command."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .console import report
 from .images import SUFFIXES
 
 DAMAGED = 0.01
@@ -88,10 +88,10 @@ def report_left_out(damaged: Sequence[str], others: Sequence[str] = (), listed: 
         listed: the file that names all damaged pictures, if there is one.
     """
     for sentence in damaged[:NAMED]:
-        print(f"convmixer: left out: {sentence}", file=sys.stderr)
+        report(f"convmixer: left out: {sentence}")
     if damaged:
         which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
         see = f", see {listed}" if listed else ""
-        print(f"convmixer: {which} damaged and left out{see}", file=sys.stderr)
+        report(f"convmixer: {which} damaged and left out{see}")
     for sentence in others:
-        print(f"convmixer: {sentence}", file=sys.stderr)
+        report(f"convmixer: {sentence}")

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import tensorflow as tf
 from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import NotFinite, as_classifier
-from keras_convmixer.console import progress_bar
+from keras_convmixer.console import progress_bar, report
 from keras_convmixer.images import Preprocessing
 
 from .checkpoints import Checkpoints, History
@@ -62,6 +61,7 @@ def train(
     steps_per_call: int | None = None,
     rollbacks: int = 0,
     verbose: bool = True,
+    look_up_country: bool = False,
 ) -> dict:
     """Train a model by a recipe; write the run folder and return its summary.
 
@@ -82,6 +82,7 @@ def train(
         rollbacks: how many times a run that diverges goes back to a checkpoint and on at half the learning rate,
             instead of stopping.
         verbose: show progress.
+        look_up_country: ask the network which country's electricity this is, see `energy.Meter`.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
@@ -136,9 +137,8 @@ def train(
                 f"(here {len(dataset.damaged)}): give all the same data",
             )
             model.set_weights([replicas.chiefs(value) for value in model.get_weights()])
-            running = _Run(
-                model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, rollbacks, verbose
-            )
+            options = checkpoint_minutes, steps_per_call, rollbacks, verbose
+            running = _Run(model, run, recipe, dataset, replicas, *options, Meter(look_up_country))
             running.train()
     if not replicas.is_chief:
         return {}
@@ -149,7 +149,17 @@ class _Run:
     """A run in progress."""
 
     def __init__(
-        self, model, folder, recipe, dataset: Dataset, replicas: Replicas, minutes, steps_per_call, rollbacks, verbose
+        self,
+        model,
+        folder,
+        recipe,
+        dataset: Dataset,
+        replicas: Replicas,
+        minutes,
+        steps_per_call,
+        rollbacks,
+        verbose,
+        meter: Meter,
     ):
         self._folder, self._recipe, self._dataset, self._replicas = folder, recipe, dataset, replicas
         self._rollbacks = rollbacks
@@ -175,7 +185,7 @@ class _Run:
         )
         self._says = verbose and replicas.is_chief
         self._progress = TrainingProgress(recipe, self._steps_per_epoch, self._says)
-        self._meter = Meter()
+        self._meter = meter
         self._read = self._meter.read()
 
     def train(self):
@@ -196,10 +206,10 @@ class _Run:
             start, "the workers do not see the same checkpoints: give --runs a folder that all of them share"
         )
         if self._says:
-            print(self._replicas.described(self._recipe.batch_size), file=sys.stderr)
-            print(self._dataset.described(), file=sys.stderr)
+            report(self._replicas.described(self._recipe.batch_size))
+            report(self._dataset.described())
         if start and self._says:
-            print(f"resuming at step {start:,} of {self._steps:,}", file=sys.stderr)
+            report(f"resuming at step {start:,} of {self._steps:,}")
         if self._rollbacks and not self.checkpoints.any:
             self.checkpoints.save()
         return start
@@ -317,8 +327,8 @@ class _Run:
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()
         if self._says:
-            print(f"{diverged}", file=sys.stderr)
-            print(f"going back to step {start:,}, on at half the learning rate", file=sys.stderr)
+            report(str(diverged))
+            report(f"going back to step {start:,}, on at half the learning rate")
         return start
 
     def _evaluate(self, split):

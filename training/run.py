@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from keras_convmixer.images import Preprocessing
+from keras_convmixer.labels import read_labels
 from keras_convmixer.regular_files import read_json
 from keras_convmixer.weights import read_keras_model
 
@@ -58,10 +59,7 @@ def load_run(path: Path, crop_fraction: float | None = None) -> Run:
         raise ValueError(f"{path} holds no model.keras: name a run folder of `convmixer train`, or a .keras file")
     model = read_keras_model(file)
     labels = file.with_name("labels.txt")
-    try:
-        class_names = tuple(labels.read_text(encoding="utf-8").splitlines()) if labels.is_file() else None
-    except UnicodeDecodeError:
-        raise ValueError(f"{labels} is not a text in UTF-8: put it back, one label a line, or train again") from None
+    class_names = read_labels(labels) if labels.is_file() else None
     recipe = _read_recipe(file.with_name("recipe.json"))
     return Run(model, recipe, class_names, crop_fraction, _read_accuracy(file.with_name("summary.json")))
 

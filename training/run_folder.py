@@ -14,7 +14,9 @@ import keras
 
 from keras_convmixer.atomic import atomic_file, explaining_full_disk
 from keras_convmixer.folder_lock import Lock, lock_folder
+from keras_convmixer.labels import write_labels
 from keras_convmixer.picture_folders import report_left_out
+from keras_convmixer.printable import printable
 from keras_convmixer.regular_files import read_json
 
 from . import figures
@@ -111,7 +113,7 @@ def name_damaged(dataset: Dataset, file: Path, verbose: bool) -> None:
     file.unlink(missing_ok=True)
     if damaged:
         with explaining_full_disk(file), atomic_file(file) as partial:
-            partial.write_text("\n".join(damaged) + "\n")
+            partial.write_text("".join(f"{printable(sentence)}\n" for sentence in damaged), encoding="utf-8")
     if verbose:
         report_left_out(damaged, dataset.left_out, file)
 
@@ -168,7 +170,7 @@ def _write(folder, model, recipe, dataset, history, measured):
     }
     for name, content in (("recipe.json", dataclasses.asdict(recipe)), ("summary.json", summary)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    (folder / "labels.txt").write_text("\n".join(dataset.class_names) + "\n")
+    write_labels(folder, dataset.class_names)
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, epochs[0])
         writer.writeheader()

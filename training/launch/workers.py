@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+from keras_convmixer.console import report
+
+from ..recipes import RECIPES
+from .loopback import Loopback, NoNetwork, loopback
 
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """The environment variable with the file that a worker touches at each step."""
@@ -44,6 +50,8 @@ class Launch:
     """Within which every worker must have done its first step."""
     stall_seconds: float = 600.0
     """After which a worker that does no step counts as stalled."""
+    network: bool = False
+    """Leave the workers in this machine's network, for data or weights that are on others."""
     _program: ClassVar[tuple] = (sys.executable, "-m", "keras_convmixer")
 
     def run(self) -> int:
@@ -53,8 +61,26 @@ class Launch:
         without one, up to `restarts` times, which are forgiven when all have run for an hour. So has one that fails
         after it had trained, but not twice in a row. One that refuses to start, as for a wrong argument, ends the
         launch.
+
+        Workers run in a network of their own, see `loopback`, unless `network`, or unless the arguments name what only
+        the machine's network has; a warning then says that other machines reach the workers' ports.
         """
-        self._told_to_stop, self._processes = False, []
+        self._told_to_stop, self._processes, self._warned = False, [], False
+        with contextlib.ExitStack() as context:
+            self._loopback, self._reachable = self._network(context)
+            return self._run()
+
+    def _network(self, context) -> tuple[Loopback | None, str]:
+        """Return the workers' own network; None, and why, where they are in the machine's."""
+        why = "--network is given" if self.network else needed_network(self.arguments)
+        if not why:
+            try:
+                return context.enter_context(loopback()), ""
+            except NoNetwork as error:
+                why = str(error)
+        return None, why
+
+    def _run(self):
         former = signal.signal(signal.SIGTERM, self._stop)
         try:
             failed_before, left = False, self.restarts
@@ -71,7 +97,7 @@ class Launch:
                 if time.monotonic() - started > FORGIVEN:
                     left = self.restarts
                 then = "starting all again from the last checkpoint" if left else "no restarts are left"
-                print(f"convmixer launch: {problem}; {then}", file=sys.stderr)
+                report(f"convmixer launch: {problem}; {then}")
                 if not left:
                     return 1
                 left -= 1
@@ -85,7 +111,9 @@ class Launch:
         """Run the workers once; return an exit code, and what went wrong if they are to be started again."""
         with tempfile.TemporaryDirectory() as folder:
             beats = [Path(folder) / f"{worker}.beat" for worker in range(self.workers)]
-            addresses = [f"localhost:{port}" for port in _free_ports(self.workers)]
+            ports = _free_ports(self.workers)
+            addresses = [f"localhost:{port}" for port in ports]
+            self._warn(ports)
             self._errors = [Path(folder) / f"{worker}.errors" for worker in range(self.workers)]
             self._processes = [self._start(worker, addresses, beats[worker]) for worker in range(self.workers)]
             try:
@@ -95,14 +123,28 @@ class Launch:
                     process.kill()
                     process.wait()
 
+    def _warn(self, ports):
+        """Say once that other machines reach the workers."""
+        if self._loopback or self._warned:
+            return
+        self._warned = True
+        report(
+            f"convmixer launch: other machines can reach the workers, which ask for no password, at ports "
+            f"{', '.join(map(str, ports))}, as {self._reachable}: close these to them in the firewall; a restart takes "
+            "others"
+        )
+
     def _start(self, worker, addresses, heartbeat):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(heartbeat)}
         command = [*self._program, *self.arguments]
+        enter = self._loopback and self._loopback.enter
         if worker == 0:
-            return subprocess.Popen(command, env=environment)
+            return subprocess.Popen(command, env=environment, preexec_fn=enter)
         with self._errors[worker].open("w") as errors:
-            return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+            return subprocess.Popen(
+                command, env=environment, preexec_fn=enter, stdout=subprocess.DEVNULL, stderr=errors
+            )
 
     def _watch(self, beats):
         started = time.time()
@@ -136,7 +178,7 @@ class Launch:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._processes[0].wait(20)
         if words := self._last_words(first):
-            print(f"convmixer launch: worker {first} ended{words}", file=sys.stderr)
+            report(f"convmixer launch: worker {first} ended{words}")
         return next(code for code in (process.poll() for process in self._processes) if code)
 
     def _last_words(self, worker):
@@ -155,6 +197,24 @@ class Launch:
             return f"did not start within {waited:.0f} s" if waited > self.startup_seconds else None
         silent = time.time() - heartbeat.stat().st_mtime
         return f"has done no step for {silent:.0f} s" if silent > self.stall_seconds else None
+
+
+def needed_network(arguments: list[str]) -> str:
+    """Return what in the arguments of `convmixer` is on other machines, as part of a sentence; else an empty string."""
+    remote = [word for word in (*arguments, os.environ.get("TFDS_DATA_DIR", "")) if "://" in word]
+    if remote:
+        return f"{remote[0]} is on another machine"
+    recipe = RECIPES.get(arguments[1]) if len(arguments) > 1 else None
+    weights = recipe.weights if recipe else ""
+    for word, after in itertools.pairwise([*arguments, ""]):
+        option, _, value = word.partition("=")
+        if option == "--weights":
+            weights = value or after
+    if "--look-up-country" in arguments:
+        return "--look-up-country asks where this machine is"
+    if weights == "imagenet":
+        return "the published weights are fetched from the Hugging Face hub"
+    return ""
 
 
 def _free_ports(count):
