@@ -24,7 +24,7 @@ from .data import Dataset, load_dataset
 from .energy import Meter
 from .evaluation import evaluate
 from .input import distributed_batches, reading
-from .launch import STOPPED, beat
+from .launch import INTERRUPTED, STOPPED, beat
 from .layers import trainable
 from .memory import peak_memory
 from .model import build_model, fastest_precision
@@ -34,8 +34,6 @@ from .run_folder import begin, goes_on, locked, name_damaged, publish
 from .step import Step
 from .strategy import Name, Replicas, choose
 
-INTERRUPTED = 130
-"""Exit code of a process that ends because of Ctrl-C, as shells have it."""
 DIVERGED = 4.0
 """How many times the first step's loss, or that of guessing, an epoch's mean may be, before the run has diverged."""
 
