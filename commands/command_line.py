@@ -2,15 +2,16 @@
 
 import os
 import sys
-import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
 import tyro
+from PIL import Image
 
 from keras_convmixer import __version__
-from keras_convmixer.console import silence_native_logs, waiting
+from keras_convmixer.console import escape_warnings, report, report_traceback, silence_native_logs, waiting
 
 # What the package raises with a sentence for the user; anything else is a surprise and says where to look.
 EXPLAINED = (
@@ -51,6 +52,9 @@ def run_app(commands: Sequence[Callable], prepare: Callable[[list[str]], list[st
         print(f"convmixer {__version__}")
         return
     verbose = "--verbose" in sys.argv
+    # `read_image` has a limit of its own, and refuses in a sentence what is over it.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    escape_warnings()
     app = tyro.extras.SubcommandApp()
     for command in commands:
         app.command(command)
@@ -71,11 +75,11 @@ def run_app(commands: Sequence[Callable], prepare: Callable[[list[str]], list[st
         sys.exit(1)
     except Exception as error:
         if verbose:
-            traceback.print_exc()
-        print(f"convmixer: {sentence(error)}", file=sys.stderr)
+            report_traceback()
+        report(f"convmixer: {sentence(error)}")
         sys.exit(2 if isinstance(error, UsageError) else getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
-        print("convmixer: interrupted", file=sys.stderr)
+        report("convmixer: interrupted")
         sys.exit(130)
 
 

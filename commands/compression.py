@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from keras_convmixer.atomic import atomic_file, atomic_folder, require_folder_name
-from keras_convmixer.console import print_facts, progress_bar
+from keras_convmixer.console import print_facts, print_line, progress_bar
 
 from . import tables
 from .command_line import UsageError, argument, starting_tensorflow
@@ -121,7 +121,7 @@ def compress(
     for name, found in (("before", run.model), ("after", compressed)):
         rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
-    print(f"next: convmixer export {out} --out BUNDLE")
+    print_line(f"next: convmixer export {out} --out BUNDLE")
 
 
 def _check_numbers(epochs, steps, batch_size, learning_rate):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from keras_convmixer.console import print_facts, print_table
+from keras_convmixer.console import print_facts, print_line, print_table
 from keras_convmixer.variants import Variant
 
 
@@ -28,8 +28,8 @@ def print_variants(variants: dict[str, Variant]) -> None:
     print_table(title, ("function", "k", "p", "act", "params", "GMACs", "top-1 %", "hub"), rows)
     for source, mark in marks.items():
         (dataset,) = {variant.dataset for variant in variants.values() if variant.source == source}
-        print(f"{mark}  {dataset}, {source}")
-    print("hub: weights='imagenet' fetches its published weights from the Hugging Face hub")
+        print_line(f"{mark}  {dataset}, {source}")
+    print_line("hub: weights='imagenet' fetches its published weights from the Hugging Face hub")
 
 
 def print_conversion(source: str, out: Path, model) -> None:
@@ -149,7 +149,7 @@ def print_bundle(out: Path, manifest: dict) -> None:
         errors = [0.0, *(layer["error"] for layer in worst["layers"])]
         rises = [after - before for before, after in itertools.pairwise(errors)]
         place = rises.index(max(rises))
-        print(
+        print_line(
             f"{worst['format']} agrees least; its error grows most in layer {worst['layers'][place]['layer']}, "
             f"from {errors[place]:.2%} to {errors[place + 1]:.2%} of the layer's output"
         )
@@ -165,7 +165,7 @@ def print_compression(out: Path, steps: int, images: int, rows: dict[str, tuple]
             for name, (accuracy, size, zipped, zeros) in rows.items()
         ],
     )
-    print("It gains nothing in speed: LiteRT computes with zeros and shared values as with any other.")
+    print_line("It gains nothing in speed: LiteRT computes with zeros and shared values as with any other.")
 
 
 def print_inspection(file: Path, found) -> None:
@@ -217,7 +217,7 @@ def print_benchmark(bundle: Path, timings: list, picture: Path | None) -> None:
     columns = ("file", "threads", "median ms", "90 % under ms", "start ms", "memory MB", "kB")
     print_table(f"{bundle}: one image at a time", columns, rows)
     if picture:
-        print(picture)
+        print_line(str(picture))
 
 
 def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pictures: int) -> None:

@@ -26,6 +26,7 @@ def train(
     checkpoint_minutes: float = 10.0,
     steps_per_call: argument(int | None, "INT", "20 on GPUs and TPUs, 1 on CPUs") = None,
     rollbacks: int = 0,
+    look_up_country: bool = False,
     verbose: bool = False,
 ) -> None:
     """Train a model by a recipe and write its run folder: model, metrics, pictures. Stopped, it goes on where it was.
@@ -43,13 +44,24 @@ def train(
         steps_per_call: steps that TensorFlow runs in one go.
         rollbacks: how many times a run that diverges goes back to a checkpoint and on at half the learning rate; it
             stops where none are left.
+        look_up_country: ask geojs.io or ipinfo.io where this machine is, to count CO2 by that country's electricity;
+            else CODECARBON_COUNTRY_ISO_CODE=FRA names the country, or it is the world's average.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.training import train
 
     run = runs / recipe.name
-    summary = train(recipe, run, overwrite, strategy, checkpoint_minutes, steps_per_call, rollbacks)
+    summary = train(
+        recipe,
+        run,
+        overwrite,
+        strategy,
+        checkpoint_minutes,
+        steps_per_call,
+        rollbacks,
+        look_up_country=look_up_country,
+    )
     if summary:  # the chief's
         tables.print_training(run, summary)
 
@@ -61,6 +73,7 @@ def launch(
     restarts: int = 10,
     startup_seconds: float = 1800.0,
     stall_seconds: float = 600.0,
+    network: bool = False,
 ) -> None:
     """Train with several workers on this machine, without GPUs; when one dies or stalls, all begin again where it was.
 
@@ -72,12 +85,15 @@ def launch(
         restarts: how many times all workers are started again.
         startup_seconds: within which every worker must have loaded its data and done a step.
         stall_seconds: a worker that does no step for so long, evaluation included, counts as stalled.
+        network: leave the workers in this machine's network, where others reach them without a password, for data that
+            is on other machines; what names an address, as gs://, and published weights need no such word.
     """
     from keras_convmixer.training.launch import Launch
 
     if workers < 1:
         raise UsageError(f"--workers {workers}: give 1 or more")
-    sys.exit(Launch(["train", *shlex.split(arguments)], workers, restarts, startup_seconds, stall_seconds).run())
+    words = ["train", *shlex.split(arguments)]
+    sys.exit(Launch(words, workers, restarts, startup_seconds, stall_seconds, network).run())
 
 
 def plan(

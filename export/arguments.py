@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.classifier import as_classifier
+from keras_convmixer.labels import is_label
 
 from .decision import BINARY
 from .formats import FORMATS
@@ -39,12 +40,8 @@ def check_out(out: Path) -> None:
 
 def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target: str) -> None:
     """Check labels, names of formats and the target; raises ValueError."""
-    if (
-        isinstance(class_names, str)
-        or len(set(class_names)) != len(class_names)
-        or not all(isinstance(label, str) and label.strip() and label.splitlines() == [label] for label in class_names)
-    ):
-        raise ValueError("class_names: give strings of one line each, no two the same")
+    if isinstance(class_names, str) or len(set(class_names)) != len(class_names) or not all(map(is_label, class_names)):
+        raise ValueError("class_names: give strings of one line of valid Unicode each, no two the same")
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_convmixer.figure_style import STYLE, save_png
+from keras_convmixer.printable import printable
 
 from .benchmarking import Timing
 from .manifest import read_manifest
@@ -40,7 +41,7 @@ def draw_benchmark(bundle: Path, timings: list[Timing], path: Path) -> None:
             size = next(timing.size for timing in timings if timing.name == name)
             right, agreement = measured[name]["accuracy"], measured[name]["top1_agreement"]
             known = f"{agreement:.1%} as Keras" if right is None else f"{right:.1%} right"
-            labels.append(f"{name}\n{size / 1000:,.0f} kB, {known}")
+            labels.append(f"{printable(name)}\n{size / 1000:,.0f} kB, {known}")
         axes.set_yticks(range(len(names)), labels)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

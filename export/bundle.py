@@ -22,7 +22,10 @@ from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import predict
 from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
-from keras_convmixer.images import Preprocessing
+from keras_convmixer.images import MAX_PIXELS, Preprocessing
+from keras_convmixer.labels import NAME as LABELS
+from keras_convmixer.labels import write_labels
+from keras_convmixer.printable import printable
 
 from .arguments import check_choices, check_images, check_out, exportable_classifier
 from .benchmarking import QUICK_THREADS, processor, quick_latencies
@@ -32,7 +35,7 @@ from .interpreter import LiteRTModel
 from .layer_errors import IMAGES, layer_errors
 from .litert import Conversion
 from .manifest import NAME, read_manifest, sha256, write_manifest
-from .metadata import LABELS, add_metadata
+from .metadata import add_metadata
 from .model_card import NAME as CARD
 from .model_card import write_model_card
 from .operator_versions import oldest_runtime
@@ -43,6 +46,7 @@ from .report import write_report
 from .saved_model import INPUT, OUTPUT, SavedModel
 from .serving import with_features, write_serving_model
 from .serving_files import served_name, write_serving_files
+from .shown import without_places
 from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, check_litert, validate
 
 SAVED_MODELS = "saved_model"
@@ -78,6 +82,7 @@ def export_bundle(
     target: str = "litert",
     qat_int8: bytes | None = None,
     crop_fraction: float = 1.0,
+    max_pixels: int = MAX_PIXELS,
     output_kind: str | None = None,
     threshold: float = 0.5,
     expected_accuracy: float | None = None,
@@ -126,6 +131,8 @@ def export_bundle(
             formats are always deployed for "litert".
         qat_int8: the file that `quantization_aware` returned for this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
+        max_pixels: largest picture, height times width, that the SavedModel and `Classifier` read; they refuse larger
+            ones unread. A picture takes 3 bytes a pixel while it is prepared.
         output_kind: "single-label", "multi-label" or "binary", for a model that ends in logits, which look alike. None
             takes the kind from the end of the model, or from validation_labels `[count, labels]` with none or several
             in a row, or from the compiled loss (BinaryCrossentropy(from_logits=True)); else it is "single-label".
@@ -135,7 +142,7 @@ def export_bundle(
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
-        FileExistsError: `out` is a file, or a folder that is not a bundle.
+        FileExistsError: `out` is a file, or a folder that is not a bundle; or another process exports there.
         ValidationError: the Keras model fails on the validation images, or the SavedModel computes something else than
             the Keras model.
         ValueError: the model or the images do not fit.
@@ -158,7 +165,7 @@ def export_bundle(
         validation_labels = checked_labels(decision.kind, validation_labels, images, classes)
     if expected_accuracy is not None and not 0 <= expected_accuracy <= 1:
         raise ValueError(f"expected_accuracy={expected_accuracy}: give a share, 0..1")
-    seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction)
+    seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction, max_pixels=max_pixels)
     preprocessing = seen.facts()
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32, which is no reference to compare with
         reference = predict(model, validation_images)
@@ -166,7 +173,11 @@ def export_bundle(
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
 
-    with progress_bar(verbose) as progress, atomic_folder(out) as folder, contextlib.ExitStack() as conversions:
+    with (
+        progress_bar(verbose) as progress,
+        atomic_folder(out, alone=True) as folder,
+        contextlib.ExitStack() as conversions,
+    ):
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts, rejected, files = [], [], {}
 
@@ -210,19 +221,19 @@ def export_bundle(
         progress.update(task, description="timing")
         published = {a["name"]: files[a["name"]].content for a in artifacts if a["format"] == "litert"}
         latency = {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(published)}
-        (folder / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
+        write_labels(folder, class_names)
         content = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": _versions(),
             "model": {"name": name, "parameters": model.count_params()},
             "labels": LABELS,
             "outputs": {**decision.facts(), "added": model.returns.added, "reason": model.returns.reason},
-            "warnings": doubts,
+            "warnings": [_for_strangers(doubt) for doubt in doubts],
             "calibration": {
                 "images": len(calibration_images),
-                "source": calibration_source,
+                "source": calibration_source and _for_strangers(calibration_source),
                 "seed": calibration_seed,
-                "skipped": list(calibration_skipped),
+                "skipped": [_for_strangers(sentence) for sentence in calibration_skipped],
             },
             "reference_accuracy": accuracy(reference, validation_labels, decision),
             "artifacts": artifacts,
@@ -236,7 +247,8 @@ def export_bundle(
         write_model_card(folder, content, class_names)
         write_report(folder, content)
         write_manifest(folder, content)
-    return read_manifest(out)
+        manifest = read_manifest(folder)
+    return manifest
 
 
 def _make(format, conversion, qat_int8, calibration_images):
@@ -252,7 +264,17 @@ def _rejection(format, error):
         # The package's own ValueErrors are sentences; another type is part of what whoever reports it has to tell.
         cause = sentence if type(error) is ValueError and sentence else f"{kind}: {sentence}".removesuffix(": ")
         sentence = f"{format} was not made: {cause}"
-    return {"name": format, "error": kind, "reason": sentence, "validation": measured and asdict(measured)}
+    return {
+        "name": format,
+        "error": kind,
+        "reason": _for_strangers(sentence),
+        "validation": measured and asdict(measured),
+    }
+
+
+def _for_strangers(sentence):
+    """Return a sentence for the manifest: without this machine's paths and without control characters."""
+    return printable(without_places(sentence))
 
 
 def _worst_layers(files, measured, images):

@@ -10,9 +10,12 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_convmixer.labels import NAME as LABELS
+from keras_convmixer.labels import labels_text
+from keras_convmixer.printable import printable
+
 from .flatbuffer import check_size, read_model, write_model
 
-LABELS = "labels.txt"
 RGB, GREY = 1, 2
 AXIS_LABELS = 2
 NORMALIZATION, FEATURES, IMAGE = 1, 1, 2
@@ -30,7 +33,8 @@ def add_metadata(
 ) -> bytes:
     """Return a .tflite classifier with metadata, and the labels as an associated file.
 
-    Normalization is mean 0 and deviation 1: the file takes raw pixels 0..255. `image` is height, width, channels.
+    Normalization is mean 0 and deviation 1: the file takes raw pixels 0..255. `image` is height, width, channels. What
+    apps show as it is, the name and the labels, is written without control characters.
     Source: metadata_schema.fbs of MediaPipe (mediapipe/tasks/metadata), whose slots the numbers below are.
 
     Raises:
@@ -54,7 +58,7 @@ def add_metadata(
         5: {0: [1.0], 1: [0.0]},
         6: [{0: LABELS, 1: "One label a line, in the order of the classes.", 2: _Scalar("Int8", AXIS_LABELS)}],
     }
-    metadata = {0: name, 1: description, 3: [{2: [pixels], 3: [probabilities]}], 7: "1.0.0"}
+    metadata = {0: printable(name), 1: description, 3: [{2: [pixels], 3: [probabilities]}], 7: "1.0.0"}
     builder = flatbuffers.Builder()
     builder.Finish(_table(builder, metadata), file_identifier=b"M001")
 
@@ -69,7 +73,7 @@ def add_metadata(
     with io.BytesIO(write_model(model)) as file:
         with zipfile.ZipFile(file, "a") as archive:
             labels = zipfile.ZipInfo(LABELS)  # of 1980, the same in every export
-            archive.writestr(labels, "\n".join(class_names) + "\n")
+            archive.writestr(labels, labels_text([printable(label) for label in class_names]))
         check_size(file.tell())
         return file.getvalue()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .shown import markdown
+
 NAME = "README.md"
 SHOWN = 20
 """Labels that are listed; labels.txt has all."""
@@ -13,7 +15,8 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     """Write the card of a bundle from its manifest's content; its first lines are read by the Hugging Face hub."""
     preprocessing = manifest["artifacts"][0]["preprocessing"]
     images = manifest["artifacts"][0]["validation"]["images"]
-    labels = ", ".join(class_names[:SHOWN]) + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
+    shown = ", ".join(map(markdown, class_names[:SHOWN]))
+    labels = shown + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
     rows = [
         f"| {artifact['path']} | {artifact.get('scheme', 'for TF Serving')} | {artifact['size'] / 1000:,.0f} "
         f"| {artifact['validation']['top1_agreement']:.2%} | {percent(artifact['validation']['accuracy'])} "
@@ -22,14 +25,14 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     ]
     names = list(manifest["artifacts"][0].get("signatures", ()))
     signatures = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
-    rejected = [f"- {file['reason']}" for file in manifest["rejected"]]
+    rejected = [f"- {markdown(file['reason'])}" for file in manifest["rejected"]]
     text = f"""\
 ---
 library_name: keras
 pipeline_tag: image-classification
 ---
 
-# {manifest["model"]["name"]}
+# {markdown(manifest["model"]["name"])}
 
 {title(manifest)} with {manifest["model"]["parameters"]:,} parameters and {len(class_names)} labels: {labels}.
 It sees {preprocessing["height"]}x{preprocessing["width"]} pixels, {preprocessing["colours"]}: a picture's centre, of
@@ -81,9 +84,10 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
         return "It returns a probability for each label; they sum to 1."
     if kind == "multi-label":
         return f"It returns a probability for each label by itself; a label is given at {threshold:g} or more."
-    other = f", else {class_names[0]}" if len(class_names) == 2 else ""
+    other = f", else {markdown(class_names[0])}" if len(class_names) == 2 else ""
     return (
-        f"It returns one number, the probability of {class_names[-1]}, which is given at {threshold:g} or more{other}."
+        f"It returns one number, the probability of {markdown(class_names[-1])}, which is given at {threshold:g} or "
+        f"more{other}."
     )
 
 

@@ -9,11 +9,13 @@ import numpy as np
 
 try:  # before an export begins, at whose end they are needed
     import jinja2
+    import markupsafe
     import matplotlib  # noqa: F401
 except ImportError as error:
     raise ImportError(f"the report needs {error.name}: pip install 'keras-convmixer[export]'") from None
 
 from keras_convmixer.figure_style import STYLE
+from keras_convmixer.printable import printable
 
 from .formats import FORMATS
 from .model_card import percent, title
@@ -29,6 +31,7 @@ def write_report(bundle: Path, manifest: dict) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -46,6 +49,11 @@ def write_report(bundle: Path, manifest: dict) -> None:
         largest_error=max((layer["error"] for layer in layers or ()), default=0) or 1,
     )
     (bundle / NAME).write_text(page, encoding="utf-8")
+
+
+def _shown(value):
+    """Return what the page shows of a value: text without control characters, which escaping leaves in."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
 
 def _picture(manifest):

@@ -2,8 +2,11 @@
 
 import functools
 import json
+import logging
 import os
 import sys
+import traceback
+import warnings
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +20,15 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from .printable import is_printable, printable
+
+
+class _PlainColumn(TextColumn):
+    """A column of a progress bar that shows text as it is, without markup, emoji codes and control characters."""
+
+    def render(self, task):
+        return Text(printable(self.text_format.format(task=task)))
+
 
 def progress_bar(visible: bool = True) -> Progress:
     """Return a progress bar on stderr that goes away when done; none where stderr is no terminal.
@@ -26,10 +38,10 @@ def progress_bar(visible: bool = True) -> Progress:
     console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        _PlainColumn("{task.description}"),
         BarColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        _PlainColumn("{task.fields[detail]}"),
         console=console,
         transient=True,
         disable=not (visible and console.is_terminal),
@@ -38,7 +50,7 @@ def progress_bar(visible: bool = True) -> Progress:
 
 def waiting(for_what: str) -> Status:
     """Return a context that shows a spinner on stderr while something takes seconds."""
-    return Console(stderr=True).status(for_what)
+    return Console(stderr=True).status(Text(printable(for_what)))
 
 
 def print_facts(title: str, facts: dict) -> None:
@@ -48,7 +60,8 @@ def print_facts(title: str, facts: dict) -> None:
 
 def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[tuple[str, ...]]) -> None:
     """Print rows on stdout; under `columns` the first one left-aligned, and the others, numbers, right-aligned."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=columns is not None)
+    heading = None if title is None else Text(printable(title), style="bold")
+    table = Table(title=heading, title_justify="left", show_header=columns is not None)
     for index in range(len(rows[0])):
         numeric = columns is not None and index > 0
         justify, overflow = ("right", "ellipsis") if numeric else ("left", "fold")
@@ -56,21 +69,51 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
         # Where it is narrow, names fold and numbers stay whole.
         table.add_column(name, justify=justify, overflow=overflow, no_wrap=numeric)
     for row in rows:
-        table.add_row(*row)
-    console = Console(markup=False)  # a path may hold brackets
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a path may hold brackets, or :codes: of emoji
+    console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 160  # a file or a pipe has no width
     console.print(table)
 
 
 def print_json(content: object, indent: int | None = 2) -> None:
-    """Print JSON on stdout; `indent=None` keeps it on one line."""
-    print(json.dumps(content, indent=indent, ensure_ascii=False))
+    """Print JSON on stdout, on one line with `indent=None`; characters that are not seen are escaped, as JSON can."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    print("".join(c if c == "\n" or is_printable(c) else json.dumps(c)[1:-1] for c in text))
+
+
+def print_line(text: str) -> None:
+    """Print a line on stdout, without control characters."""
+    print(printable(text))
+
+
+def report(text: str) -> None:
+    """Print a line on stderr, without control characters."""
+    print(printable(text), file=sys.stderr)
+
+
+def report_traceback() -> None:
+    """Print the traceback of the exception that is being handled, without control characters."""
+    for line in traceback.format_exc().rstrip("\n").split("\n"):
+        report(line)
+
+
+def escape_warnings() -> None:
+    """Let Python's warnings, and log records that nobody handles, show without control characters in this process."""
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda message, *place: format_warning(printable(str(message)), *place)
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_PrintableFormatter())
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record):
+        return printable(super().format(record))
 
 
 def announce(step: str, command: str) -> None:
     """Say on stderr which step begins, and with which command a person does it alone."""
-    line = Text.assemble("\n", (step, "bold"), "   ", (f"$ {command}", "dim"))
+    line = Text.assemble("\n", (step, "bold"), "   ", (printable(f"$ {command}"), "dim"))
     Console(stderr=True).print(line, soft_wrap=True)
 
 

@@ -1,11 +1,12 @@
 """Find the pictures in a folder, and report files that are left out: the same in every command."""
 
-import sys
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .console import report
 from .images import SUFFIXES
 
 DAMAGED = 0.01
@@ -33,20 +34,35 @@ def picture_files(folder: Path) -> PictureFiles:
 
     Hidden files and folders don't count, nor do those of macOS's zip, `__MACOSX`.
 
+    Links to folders are followed, and each folder is searched once, so that one which leads back to a folder above
+    it has no end.
+
     Example:
 
         found = picture_files(Path("cats"))
         len(found.paths), found.described_others()  # 120, "2 .heic"
+
+    Raises:
+        OSError: a folder may not be read.
     """
-    paths, others = [], Counter()
-    for path in sorted(folder.rglob("*")):
-        if MACOS in path.relative_to(folder).parts:
+    paths, others, searched = [], Counter(), set()
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        real = os.path.realpath(place)
+        if real in searched:
+            folders.clear()
             continue
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            paths.append(path)
-        elif not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file():
-            others[path.suffix.lower()] += 1
-    return PictureFiles(paths, others)
+        searched.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != MACOS)
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                paths.append(path)
+            elif path.is_file():
+                others[path.suffix.lower()] += 1
+    return PictureFiles(sorted(paths), others)
+
+
+def _raise(error):
+    raise error
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -82,10 +98,10 @@ def report_left_out(damaged: Sequence[str], others: Sequence[str] = (), listed: 
         listed: the file that names all damaged pictures, if there is one.
     """
     for sentence in damaged[:NAMED]:
-        print(f"convmixer: left out: {sentence}", file=sys.stderr)
+        report(f"convmixer: left out: {sentence}")
     if damaged:
         which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
         see = f", see {listed}" if listed else ""
-        print(f"convmixer: {which} damaged and left out{see}", file=sys.stderr)
+        report(f"convmixer: {which} damaged and left out{see}")
     for sentence in others:
-        print(f"convmixer: {sentence}", file=sys.stderr)
+        report(f"convmixer: {sentence}")

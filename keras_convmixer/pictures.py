@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from .attribution import effective_receptive_field, grad_cam
 from .classifier import as_classifier
 from .figure_style import STYLE, save_png
+from .printable import printable
 
 FILTERS = 256
 LAYERS = 32
@@ -168,7 +169,7 @@ def draw_grad_cam(
         raise ValueError(f"{len(class_names)} class names, and the model has {classes} classes: give one for each")
     heat, index = grad_cam(model, image, class_index)
     probability = float(classifier(np.asarray(image)[None].astype("float32"), training=False)[0, index])
-    name = f"class {index}" if class_names is None else class_names[index]
+    name = f"class {index}" if class_names is None else printable(class_names[index])
     height, width = np.shape(image)[:2]
     with rc_context(STYLE):
         figure, right, bar = _image_beside(image, textwrap.fill(f"{name}  {probability:.1%}", 80))

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.images import SUFFIXES, Preprocessing
+from keras_convmixer.labels import require_labels
 from keras_convmixer.picture_folders import picture_files, sentence_of_others, subfolders
 
 from .pictures import Files, Pictures, check, showing
@@ -152,7 +153,7 @@ def _require_divisible(name, class_names, labels):
 
 
 def _checksum(paths, folder):
-    return zlib.crc32("\n".join(path.relative_to(folder).as_posix() for path in paths).encode())
+    return zlib.crc32("\n".join(path.relative_to(folder).as_posix() for path in paths).encode(errors="surrogateescape"))
 
 
 def _divided(labels):
@@ -195,6 +196,7 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, cr
 
     builder = prepared(name, data_dir)
     names = tuple(builder.info.features[builder.info.supervised_keys[1]].names)
+    require_labels(name, names)
     if class_names is not None and class_names != names:
         raise ValueError(f"{name} has the labels {_listed(names)}, which are not the model's: name other data")
     shape = builder.info.features[builder.info.supervised_keys[0]].shape
@@ -301,6 +303,7 @@ def _folder(folder, class_names):
             f"{folder} has {problem}: give a folder with one subfolder of pictures for each label "
             f"({', '.join(SUFFIXES)})"
         )
+    require_labels(folder, found)
     class_names = tuple(class_names or found)
     unknown = sorted(set(found) - set(class_names))
     if unknown:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from keras_convmixer.figure_style import STYLE, save_png
+from keras_convmixer.printable import printable
 
 from .evaluation import Evaluation
 
@@ -40,7 +41,7 @@ def draw_confusion(evaluation: Evaluation, class_names: tuple[str, ...], path: P
     """Draw how often each label got each class; write a PNG. Counts are written in up to 30 classes."""
     from sklearn.metrics import confusion_matrix
 
-    count = len(class_names)
+    count, class_names = len(class_names), [printable(name) for name in class_names]
     matrix = confusion_matrix(evaluation.labels, evaluation.predicted, labels=np.arange(count))
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     with rc_context(STYLE):
@@ -64,6 +65,7 @@ def draw_predictions(
     images: np.ndarray, evaluation: Evaluation, class_names: tuple[str, ...], path: Path, limit: int = 40
 ) -> None:
     """Draw a sheet of images with predicted class and probability, the wrong ones first; write a PNG."""
+    class_names = [printable(name) for name in class_names]
     wrong = np.flatnonzero(evaluation.predicted != evaluation.labels)
     right = np.flatnonzero(evaluation.predicted == evaluation.labels)
     chosen = np.concatenate([wrong, right])[:limit]

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import tensorflow as tf
 from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import NotFinite, as_classifier
-from keras_convmixer.console import progress_bar
+from keras_convmixer.console import progress_bar, report
 from keras_convmixer.images import Preprocessing
 
 from .checkpoints import Checkpoints, History
@@ -25,7 +24,7 @@ from .data import Dataset, load_dataset
 from .energy import Meter
 from .evaluation import evaluate
 from .input import distributed_batches, reading
-from .launch import STOPPED, beat
+from .launch import INTERRUPTED, STOPPED, beat
 from .layers import trainable
 from .memory import peak_memory
 from .model import build_model, fastest_precision
@@ -46,7 +45,9 @@ class Diverged(FloatingPointError):
 class Stopped(RuntimeError):
     """Training was asked to stop, saved a checkpoint and can be resumed."""
 
-    exit_code = STOPPED
+    def __init__(self, sentence: str, interrupted: bool):
+        super().__init__(sentence)
+        self.exit_code = INTERRUPTED if interrupted else STOPPED
 
 
 def train(
@@ -58,6 +59,7 @@ def train(
     steps_per_call: int | None = None,
     rollbacks: int = 0,
     verbose: bool = True,
+    look_up_country: bool = False,
 ) -> dict:
     """Train a model by a recipe; write the run folder and return its summary.
 
@@ -78,6 +80,7 @@ def train(
         rollbacks: how many times a run that diverges goes back to a checkpoint and on at half the learning rate,
             instead of stopping.
         verbose: show progress.
+        look_up_country: ask the network which country's electricity this is, see `energy.Meter`.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
@@ -87,7 +90,7 @@ def train(
         Unreadable: a picture vanished, or was damaged, since training began.
         ValueError: the data set does not exist, a value of the recipe is not allowed, a batch cannot be divided
             among the replicas, or two workers have different recipes.
-        Stopped: SIGTERM came; a checkpoint was saved.
+        Stopped: SIGTERM or Ctrl-C came; a checkpoint was saved.
     """
     run = Path(run)
     require_tensorflow("training")
@@ -132,9 +135,8 @@ def train(
                 f"(here {len(dataset.damaged)}): give all the same data",
             )
             model.set_weights([replicas.chiefs(value) for value in model.get_weights()])
-            running = _Run(
-                model, run, recipe, dataset, replicas, checkpoint_minutes, steps_per_call, rollbacks, verbose
-            )
+            options = checkpoint_minutes, steps_per_call, rollbacks, verbose
+            running = _Run(model, run, recipe, dataset, replicas, *options, Meter(look_up_country))
             running.train()
     if not replicas.is_chief:
         return {}
@@ -145,7 +147,17 @@ class _Run:
     """A run in progress."""
 
     def __init__(
-        self, model, folder, recipe, dataset: Dataset, replicas: Replicas, minutes, steps_per_call, rollbacks, verbose
+        self,
+        model,
+        folder,
+        recipe,
+        dataset: Dataset,
+        replicas: Replicas,
+        minutes,
+        steps_per_call,
+        rollbacks,
+        verbose,
+        meter: Meter,
     ):
         self._folder, self._recipe, self._dataset, self._replicas = folder, recipe, dataset, replicas
         self._rollbacks = rollbacks
@@ -171,11 +183,11 @@ class _Run:
         )
         self._says = verbose and replicas.is_chief
         self._progress = TrainingProgress(recipe, self._steps_per_epoch, self._says)
-        self._meter = Meter()
+        self._meter = meter
         self._read = self._meter.read()
 
     def train(self):
-        with self._progress.bar, self.step.stopping_on_sigterm():
+        with self._progress.bar, self.step.stopping_on_signals():
             start = self._begin()
             while len(self.history.epochs) < self._recipe.epochs:
                 try:
@@ -192,10 +204,10 @@ class _Run:
             start, "the workers do not see the same checkpoints: give --runs a folder that all of them share"
         )
         if self._says:
-            print(self._replicas.described(self._recipe.batch_size), file=sys.stderr)
-            print(self._dataset.described(), file=sys.stderr)
+            report(self._replicas.described(self._recipe.batch_size))
+            report(self._dataset.described())
         if start and self._says:
-            print(f"resuming at step {start:,} of {self._steps:,}", file=sys.stderr)
+            report(f"resuming at step {start:,} of {self._steps:,}")
         if self._rollbacks and not self.checkpoints.any:
             self.checkpoints.save()
         return start
@@ -233,7 +245,8 @@ class _Run:
                 self._count(started)
                 self.checkpoints.save()
                 self._replicas.total([0.0])  # nobody leaves, and has others killed, before it is saved
-                raise Stopped(f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on")
+                sentence = f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on"
+                raise Stopped(sentence, self.step.interrupted)
             if save:
                 started = self._count(started)
                 self.checkpoints.save()
@@ -312,8 +325,8 @@ class _Run:
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()
         if self._says:
-            print(f"{diverged}", file=sys.stderr)
-            print(f"going back to step {start:,}, on at half the learning rate", file=sys.stderr)
+            report(str(diverged))
+            report(f"going back to step {start:,}, on at half the learning rate")
         return start
 
     def _evaluate(self, split):

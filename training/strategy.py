@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 import tensorflow as tf
+
+from keras_convmixer.console import report
 
 from .signals import handling
 
@@ -141,7 +142,7 @@ def choose(name: Name = "auto") -> Replicas:
         resolver, workers, worker = cluster
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_TIMEOUT)
         with _interruptible():
-            print(f"multi_worker: worker {worker} waits for all {workers} to start", file=sys.stderr)
+            report(f"multi_worker: worker {worker} waits for all {workers} to start")
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
         return Replicas(strategy, name, worker, workers)
     if name == "tpu":

@@ -50,6 +50,8 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
         )
     builder = Builder(target)
     inputs = [builder.copy(tensor._keras_history.operation).output for tensor in graph.inputs]
+    for tensor, original in zip(inputs, graph.inputs, strict=True):
+        tensor.name = original.name  # without one of its own, the copy has its layer's
     signals = _run(builder, graph, [Signal([tensor]) for tensor in inputs])
     outputs = _outputs(builder, signals, graph.outputs)
     deployed = keras.Model(
@@ -130,5 +132,6 @@ def _outputs(builder, signals, originals) -> list:
             used.add(id(tensor))
             if len(original._keras_history.operation._inbound_nodes[0].outputs) == 1:
                 builder.rename(tensor._keras_history.operation, name)
+            tensor.name = original.name
         tensors[id(original)] = tensor
     return [tensors[id(original)] for original in originals]

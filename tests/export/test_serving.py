@@ -1,12 +1,19 @@
 import functools
+import http.server
 import io
+import json
+import re
 import shutil
+import subprocess
+import threading
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import text_format
+import yaml
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from PIL import Image
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config import model_server_config_pb2
@@ -158,6 +165,80 @@ def test_the_models_configuration_parses_by_servings_own_protocol(toy_bundle):
     for name in ("models.config", "monitoring.config", "batching.config"):
         assert f"/config/{name}" in compose
         assert (folder / name).is_file()
+
+
+def test_compose_starts_a_pinned_server_for_this_machine_alone(toy_bundle):
+    text = (toy_bundle / "serving/docker-compose.yaml").read_text()
+    (service,) = yaml.safe_load(text)["services"].values()
+    assert re.fullmatch(r"tensorflow/serving:\$\{TF_SERVING_VERSION:-\d+\.\d+\.\d+\}", service["image"])
+    assert service["ports"] == [f"${{TF_SERVING_ADDRESS:-127.0.0.1}}:{port}:{port}" for port in (8500, 8501)]
+    assert service["restart"] == "unless-stopped"
+    assert service["mem_limit"] == "${TF_SERVING_MEMORY:-4g}"
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    # Batched, requests of different image sizes would fail together.
+    assert not [flag for flag in service["command"] if "batching" in flag]
+    mounted = {Path(flag.partition("=")[2]).name for flag in service["command"]}
+    assert mounted == {"models.config", "monitoring.config"}
+
+
+@pytest.mark.parametrize(("state", "healthy"), [("AVAILABLE", True), ("LOADING", False)])
+def test_the_health_check_asks_for_the_models_state(toy_bundle, state, healthy):
+    asked = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"model_version_status": [{"version": "1", "state": state}]}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    (service,) = yaml.safe_load((toy_bundle / "serving/docker-compose.yaml").read_text())["services"].values()
+    kind, *command = service["healthcheck"]["test"]
+    assert kind == "CMD"
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            *command, script = command
+            script = script.replace("/8501", f"/{server.server_port}")
+            assert (subprocess.run([*command, script], timeout=30).returncode == 0) == healthy
+        finally:
+            server.shutdown()
+    (name,) = {model.name for model in served_models(toy_bundle)}
+    assert asked == [f"/v1/models/{name}"]
+
+
+def served_models(bundle):
+    models = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((bundle / "serving/models.config").read_text(), models)
+    return models.model_config_list.config
+
+
+def test_batches_of_64_and_more_images_are_allowed(toy, toy_bundle, served):
+    """The message is not in TF Serving's Python package; source: session_bundle_config.proto, BatchingParameters."""
+    file = descriptor_pb2.FileDescriptorProto(name="batching.proto", package="batching", syntax="proto3")
+    file.dependency.append("google/protobuf/wrappers.proto")
+    message = file.message_type.add(name="BatchingParameters")
+    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    for number, name in enumerate(names, 1):
+        kind = {"type": 11, "label": 1, "type_name": ".google.protobuf.Int64Value"}
+        message.field.add(name=name, number=number, **kind)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    found = message_factory.GetMessageClass(pool.FindMessageTypeByName("batching.BatchingParameters"))()
+    text_format.Parse((toy_bundle / "serving/batching.config").read_text(), found, descriptor_pool=pool)
+    assert found.max_batch_size.value == 64
+    assert found.batch_timeout_micros.value == 2000
+    images = np.resize(toy.test_images, (65, 8, 8, 3))
+    together = served.signatures["serving_default"](images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(
+        together[:60],
+        served.signatures["serving_default"](images=tf.constant(toy.test_images))["probabilities"],
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(("name", "served"), [("ConvMixer-8/2", "ConvMixer-8_2"), ("über", "ber"), ("..", "model")])

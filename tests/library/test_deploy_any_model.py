@@ -237,6 +237,42 @@ def test_several_inputs_and_outputs_keep_names_and_structure():
     }
 
 
+def unnamed_inputs():
+    one, two = keras.Input((4,)), keras.Input((4,))
+    return keras.Model([one, two], L.Dense(2)(L.Add()([one, two])))
+
+
+def an_input_in_a_tensor():
+    tensor = keras.KerasTensor((None, 4), name="mine")
+    return keras.Model(tensor, L.Dense(2)(keras.Input(tensor=tensor)))
+
+
+def an_input_that_is_an_output():
+    one = keras.Input((4,))
+    return keras.Model(one, [one, L.Dense(2)(one)])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        unnamed_inputs,
+        an_input_in_a_tensor,
+        an_input_that_is_an_output,
+        lambda: keras.Sequential([keras.Input((4,)), L.Dense(2)]),
+        lambda: keras.Sequential([keras.Input((4,), name="named"), L.Dense(2)]),
+    ],
+)
+def test_inputs_and_outputs_keep_their_own_names_beside_their_layers(build):
+    model = build()
+    inputs, outputs = [[tensor.name for tensor in tensors] for tensors in (model.inputs, model.outputs)]
+    deployed = deployed_equals(model)
+    for one in (model, deployed):
+        assert [tensor.name for tensor in one.inputs] == inputs
+        assert [tensor.name for tensor in one.outputs] == outputs
+    layers = [[tensor._keras_history.operation.name for tensor in one.inputs] for one in (model, deployed)]
+    assert layers[0] == layers[1]
+
+
 def test_a_convolution_that_two_use_is_built_once():
     inputs = keras.Input((5, 5, 3))
     x = L.Conv2D(4, 3, name="shared")(inputs)

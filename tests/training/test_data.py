@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -10,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.training import load_dataset, load_images
+from keras_convmixer.training.run_folder import name_damaged
 
 NATIVE = Preprocessing(8, 8)
 
@@ -72,6 +74,26 @@ def test_a_folders_subfolders_are_its_labels(folder):
     dataset = load_dataset(str(folder), NATIVE)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [21, 3, 6]
     assert all(set(s.labels) == {0, 1} for s in (dataset.train, dataset.validation, dataset.test))
+
+
+def test_names_may_hold_any_characters_and_labels_any_but_ends_of_lines(folder, tmp_path):
+    place = tmp_path / "named"
+    shutil.copytree(folder, place)
+    label = sorted(entry.name for entry in place.iterdir())[0]
+    for name in ("not utf-8 \udce9", "\x1b[2J[bold]:smile:"):
+        shutil.copy(next((place / label).iterdir()), place / label / f"{name}.png")
+    (place / label).rename(place / "0 \x1b[1m")
+    dataset = load_dataset(str(place), NATIVE)
+    assert dataset.class_names[0] == "0 \x1b[1m"
+    assert 0 <= dataset.fingerprint < 2**32
+    name_damaged(dataclasses.replace(dataset, damaged=("\udcff: \x1b[2J",)), tmp_path / "damaged.txt", False)
+    assert (tmp_path / "damaged.txt").read_text() == r"\udcff: \x1b[2J" + "\n"
+    for name in ("a\nb", "not utf-8 \udce9", "a\u2028b"):
+        (place / "0 \x1b[1m").rename(place / name)
+        for load in (load_dataset, load_images):
+            with pytest.raises(ValueError, match="rename it, as a label has to be one line of UTF-8 text"):
+                load(str(place), NATIVE)
+        (place / name).rename(place / "0 \x1b[1m")
 
 
 def test_a_models_labels_decide_the_numbers(folder):

@@ -50,6 +50,15 @@ def test_wrong_predictions_come_first(drawn, channels, side):
     assert titles == ["cat  80%\nis dog", "cat  90%", "a $x_$ b  75%"]
 
 
+def test_labels_are_drawn_without_control_characters(drawn):
+    names = ("cat", "\udcff\n\u202edog", "x")
+    figures.draw_confusion(EVALUATION, names, None)
+    figures.draw_predictions(np.zeros((3, 8, 8, 3), np.uint8), EVALUATION, names, None)
+    ticks = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert ticks == ["cat", r"\udcff\n\u202edog", "x"]
+    assert drawn[1].axes[0].get_title() == "cat  80%\nis " + ticks[1]
+
+
 def test_what_is_written_is_a_picture_also_of_names_like_formulas(tmp_path):
     from PIL import Image
 

@@ -1,11 +1,14 @@
 """Workers that are killed, stopped, stalled or never there: `convmixer launch` ends with the same weights."""
 
+import errno
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 
 from keras_convmixer.training import load_run
 from keras_convmixer.training.launch import Launch, workers
+from keras_convmixer.training.launch.loopback import NoNetwork, loopback
 
 # Minutes so few that the workers' own clocks would ask for checkpoints at different steps.
 OPTIONS = (
@@ -88,6 +92,36 @@ def test_what_a_failed_worker_said_last_is_said(tmp_path, capfd, beats, message)
     assert ": convmixer: no disk" in errors
 
 
+SAVES_AND_STOPS = """
+def stop(number, frame):
+    (marks / f"saved_{worker}").touch()
+    sys.exit(130 if number == signal.SIGINT else 75)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+beat.touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_sigterm_and_ctrl_c_let_all_workers_save(tmp_path, number, code):
+    launch = Scripted(SAVES_AND_STOPS, tmp_path)
+    threading.Timer(1.5, lambda: os.kill(os.getpid(), number)).start()
+    assert launch.run() == code
+    assert {f"saved_{worker}" for worker in "01"} <= {path.name for path in tmp_path.iterdir()}
+    assert starts(tmp_path) == [1, 1]
+
+
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path):
+    launch = Scripted("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nbeat.touch()\ntime.sleep(60)", tmp_path)
+    for seconds in (1.5, 2.5):
+        threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch.run()
+    assert time.monotonic() - started < 20
+
+
 def test_a_failure_after_each_start_ends_it(tmp_path):
     script = "beat.touch()\nif worker == '1': sys.exit(3)\ntime.sleep(60)"
     assert Scripted(script, tmp_path).run() == 3
@@ -118,6 +152,23 @@ def workers_of(process):
     return [int(child) for child in children]
 
 
+def assert_only_workers_reach_each_other(process):
+    """TensorFlow listens on all addresses of the workers' network, and this process's network has no such port."""
+    try:
+        with loopback():
+            pass
+    except NoNetwork:
+        return
+    worker = Path(f"/proc/{workers_of(process)[0]}")
+    (config,) = (line for line in (worker / "environ").read_text().split("\0") if line.startswith("TF_CONFIG="))
+    listening = (worker / "net/tcp").read_text() + (worker / "net/tcp6").read_text()
+    for address in json.loads(config.partition("=")[2])["cluster"]["worker"]:
+        port = int(address.rpartition(":")[2])
+        assert f":{port:04X} " in listening
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
 def test_two_workers_of_which_one_is_killed_end_with_the_weights_of_two_that_live(tmp_path):
@@ -131,6 +182,7 @@ def test_two_workers_of_which_one_is_killed_end_with_the_weights_of_two_that_liv
     while not any((tmp_path / "killed/short/checkpoints").glob("*.index")):
         assert time.monotonic() < until
         time.sleep(0.02)
+    assert_only_workers_reach_each_other(process)
     os.kill(workers_of(process)[1], signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -156,6 +208,24 @@ def test_workers_with_different_recipes_all_say_so(tmp_path):
     # A slow worker 1 finds first what worker 0 began in the folder.
     assert different in errors[1] or "was begun with epochs=2" in errors[1]
     assert different in errors[0] or "another worker ended" in errors[0]
+
+
+def test_the_files_for_clusters_close_the_workers_ports():
+    import inspect
+
+    import tensorflow as tf
+    import yaml
+
+    from keras_convmixer.training import launch
+
+    folder = Path(launch.__file__).parent
+    job, policy = yaml.safe_load_all((folder / "jobset.yaml").read_text())
+    pods = {"podSelector": {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": job["metadata"]["name"]}}}
+    assert policy["spec"] == {**pods, "policyTypes": ["Ingress"], "ingress": [{"from": [pods]}]}
+    port = (
+        inspect.signature(tf.distribute.cluster_resolver.SlurmClusterResolver.__init__).parameters["port_base"].default
+    )
+    assert f"at port {port}," in (folder / "slurm.sh").read_text()
 
 
 def test_the_scripts_for_clusters_are_well_formed(tmp_path):

@@ -3,6 +3,8 @@
 #   sbatch --nodes 4 --gpus-per-node 8 slurm.sh imagenet_1536_20 --data-dir /data/tfds
 # One task a host; each trains on all GPUs of its host, and TensorFlow finds the others through Slurm's variables.
 # Runs are on a file system that all hosts see, in runs/ of the folder that sbatch was called in.
+# Neither TensorFlow's workers, which listen on every address of a host at port 8888, nor NCCL, between GPUs at ports of
+# its choice above 1024, ask who connects: let the firewall close these ports to all but the job's hosts.
 #SBATCH --job-name=convmixer
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive

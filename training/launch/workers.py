@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -15,10 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from keras_convmixer.console import report
+
+from ..recipes import RECIPES
+from ..signals import handling
+from .loopback import Loopback, NoNetwork, loopback
+
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """The environment variable with the file that a worker touches at each step."""
 STOPPED = 75
 """Exit code of a worker that saved a checkpoint and stopped because it was told to: EX_TEMPFAIL, try again."""
+INTERRUPTED = 130
+"""Exit code of one that saved a checkpoint and stopped because of Ctrl-C, as shells have it."""
 
 FORGIVEN = 3600
 """Seconds after which earlier restarts do not count."""
@@ -44,19 +53,38 @@ class Launch:
     """Within which every worker must have done its first step."""
     stall_seconds: float = 600.0
     """After which a worker that does no step counts as stalled."""
+    network: bool = False
+    """Leave the workers in this machine's network, for data or weights that are on others."""
     _program: ClassVar[tuple] = (sys.executable, "-m", "keras_convmixer")
 
     def run(self) -> int:
-        """Train; return the exit code: 0 done, 75 stopped by SIGTERM, else that of the worker that failed.
+        """Train; return the exit code: 0 done, 75 after SIGTERM, 130 after Ctrl-C, else that of the worker that failed.
 
         A worker that dies by a signal, stalls or never starts has all of them started again, as workers cannot go on
         without one, up to `restarts` times, which are forgiven when all have run for an hour. So has one that fails
         after it had trained, but not twice in a row. One that refuses to start, as for a wrong argument, ends the
         launch.
+
+        Workers run in a network of their own, see `loopback`, unless `network`, or unless the arguments name what only
+        the machine's network has; a warning then says that other machines reach the workers' ports.
         """
-        self._told_to_stop, self._processes = False, []
-        former = signal.signal(signal.SIGTERM, self._stop)
-        try:
+        self._told_to_stop, self._stopped, self._processes, self._warned = False, STOPPED, [], False
+        with contextlib.ExitStack() as context:
+            self._loopback, self._reachable = self._network(context)
+            return self._run()
+
+    def _network(self, context) -> tuple[Loopback | None, str]:
+        """Return the workers' own network; None, and why, where they are in the machine's."""
+        why = "--network is given" if self.network else needed_network(self.arguments)
+        if not why:
+            try:
+                return context.enter_context(loopback()), ""
+            except NoNetwork as error:
+                why = str(error)
+        return None, why
+
+    def _run(self):
+        with handling(signal.SIGTERM, self._stop), handling(signal.SIGINT, self._stop):
             failed_before, left = False, self.restarts
             while True:
                 started = time.monotonic()
@@ -64,28 +92,35 @@ class Launch:
                 if problem is None:
                     return code
                 if self._told_to_stop:
-                    return STOPPED
+                    return self._stopped
                 if code > 0 and failed_before:
                     return code
                 failed_before = code > 0
                 if time.monotonic() - started > FORGIVEN:
                     left = self.restarts
                 then = "starting all again from the last checkpoint" if left else "no restarts are left"
-                print(f"convmixer launch: {problem}; {then}", file=sys.stderr)
+                report(f"convmixer launch: {problem}; {then}")
                 if not left:
                     return 1
                 left -= 1
-        finally:
-            signal.signal(signal.SIGTERM, former)
 
     def _stop(self, number, frame):
-        self._told_to_stop = True  # the workers are told by _watch, those too that are being started now
+        """Note that the workers are to stop; `_watch` tells them, those too that are being started now.
+
+        A terminal's Ctrl-C reaches the workers themselves as well; a second one ends all at once.
+        """
+        if number == signal.SIGINT and self._stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        self._told_to_stop = True
+        self._stopped = INTERRUPTED if number == signal.SIGINT else self._stopped
 
     def _attempt(self):
         """Run the workers once; return an exit code, and what went wrong if they are to be started again."""
         with tempfile.TemporaryDirectory() as folder:
             beats = [Path(folder) / f"{worker}.beat" for worker in range(self.workers)]
-            addresses = [f"localhost:{port}" for port in _free_ports(self.workers)]
+            ports = _free_ports(self.workers)
+            addresses = [f"localhost:{port}" for port in ports]
+            self._warn(ports)
             self._errors = [Path(folder) / f"{worker}.errors" for worker in range(self.workers)]
             self._processes = [self._start(worker, addresses, beats[worker]) for worker in range(self.workers)]
             try:
@@ -95,14 +130,28 @@ class Launch:
                     process.kill()
                     process.wait()
 
+    def _warn(self, ports):
+        """Say once that other machines reach the workers."""
+        if self._loopback or self._warned:
+            return
+        self._warned = True
+        report(
+            f"convmixer launch: other machines can reach the workers, which ask for no password, at ports "
+            f"{', '.join(map(str, ports))}, as {self._reachable}: close these to them in the firewall; a restart takes "
+            "others"
+        )
+
     def _start(self, worker, addresses, heartbeat):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(heartbeat)}
         command = [*self._program, *self.arguments]
+        enter = self._loopback and self._loopback.enter
         if worker == 0:
-            return subprocess.Popen(command, env=environment)
+            return subprocess.Popen(command, env=environment, preexec_fn=enter)
         with self._errors[worker].open("w") as errors:
-            return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+            return subprocess.Popen(
+                command, env=environment, preexec_fn=enter, stdout=subprocess.DEVNULL, stderr=errors
+            )
 
     def _watch(self, beats):
         started = time.time()
@@ -115,7 +164,8 @@ class Launch:
                     if code is None:
                         process.send_signal(signal.SIGTERM)
                 if all(code is not None for code in codes):
-                    return STOPPED if {STOPPED, -signal.SIGTERM} & set(codes) else 1, None
+                    asked = {STOPPED, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT} & set(codes)
+                    return self._stopped if asked else 1, None
             failed = [worker for worker, code in enumerate(codes) if code not in (None, 0)]
             if failed and not self._told_to_stop:
                 worker, code = failed[0], codes[failed[0]]
@@ -136,7 +186,7 @@ class Launch:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._processes[0].wait(20)
         if words := self._last_words(first):
-            print(f"convmixer launch: worker {first} ended{words}", file=sys.stderr)
+            report(f"convmixer launch: worker {first} ended{words}")
         return next(code for code in (process.poll() for process in self._processes) if code)
 
     def _last_words(self, worker):
@@ -155,6 +205,24 @@ class Launch:
             return f"did not start within {waited:.0f} s" if waited > self.startup_seconds else None
         silent = time.time() - heartbeat.stat().st_mtime
         return f"has done no step for {silent:.0f} s" if silent > self.stall_seconds else None
+
+
+def needed_network(arguments: list[str]) -> str:
+    """Return what in the arguments of `convmixer` is on other machines, as part of a sentence; else an empty string."""
+    remote = [word for word in (*arguments, os.environ.get("TFDS_DATA_DIR", "")) if "://" in word]
+    if remote:
+        return f"{remote[0]} is on another machine"
+    recipe = RECIPES.get(arguments[1]) if len(arguments) > 1 else None
+    weights = recipe.weights if recipe else ""
+    for word, after in itertools.pairwise([*arguments, ""]):
+        option, _, value = word.partition("=")
+        if option == "--weights":
+            weights = value or after
+    if "--look-up-country" in arguments:
+        return "--look-up-country asks where this machine is"
+    if weights == "imagenet":
+        return "the published weights are fetched from the Hugging Face hub"
+    return ""
 
 
 def _free_ports(count):

@@ -1,0 +1,141 @@
+"""A network of this machine's own, which workers share and which nothing else reaches.
+
+TensorFlow's workers listen on every address of a machine, and do what anyone who connects asks: there is no password.
+Linux gives processes a network in which only the loopback device exists; users without rights may ask for one within a
+user namespace, where the system's administrator has not forbidden that.
+
+Run as a program, this file makes such a network and hands it to the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
+"""CLONE_NEWUSER and CLONE_NEWNET of linux/sched.h."""
+SET_FLAGS, UP = 0x8914, 0x1
+"""SIOCSIFFLAGS of linux/sockios.h, IFF_UP of linux/if.h."""
+
+TRIAL = """
+import os, socket, sys
+with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+    sys.exit(os.geteuid() != int(sys.argv[1]))
+"""
+
+
+class NoNetwork(RuntimeError):
+    """This system gives no network of its own; the message says why, as part of a sentence."""
+
+
+@dataclass(frozen=True)
+class Loopback:
+    """A network with the loopback device alone, as file descriptors of its namespaces, which keep it there."""
+
+    namespaces: tuple[int, ...]
+
+    def enter(self) -> None:
+        """Move this process, which must have one thread only, into the network; raises OSError."""
+        for namespace in self.namespaces:
+            _call("setns", namespace, 0)
+
+
+@contextlib.contextmanager
+def loopback() -> Iterator[Loopback]:
+    """Make a network that is there as long as the block, and processes in it, are; raises NoNetwork.
+
+    Example:
+
+        with loopback() as network:
+            subprocess.Popen(["ip", "address"], preexec_fn=network.enter)  # 127.0.0.1 and ::1
+    """
+    if sys.platform != "linux":
+        raise NoNetwork("only Linux can give them a network of their own")
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-I", "-S", __file__, str(there.fileno())]
+    with subprocess.Popen(command, pass_fds=[there.fileno()], stderr=subprocess.DEVNULL) as maker, here:
+        there.close()
+        said, namespaces, *_ = socket.recv_fds(here, 100, 2)
+        if said == b"user":
+            try:
+                _keep_ids(maker.pid)
+            except OSError as error:
+                raise NoNetwork(f"this system lets no user keep its number in one of their own ({error})") from None
+            here.send(b"go")
+            said, namespaces, *_ = socket.recv_fds(here, 100, 2)
+    if not namespaces:
+        raise NoNetwork(f"this system gives them no network of their own ({said.decode() or 'no answer'})")
+    try:
+        network = Loopback(tuple(namespaces))
+        _try_out(network)
+        yield network
+    finally:
+        for namespace in namespaces:
+            os.close(namespace)
+
+
+def _try_out(network):
+    """Raise NoNetwork where a process in the network cannot connect to itself, or is another user's."""
+    command = [sys.executable, "-I", "-S", "-c", TRIAL, str(os.geteuid())]
+    try:
+        subprocess.run(command, preexec_fn=network.enter, check=True, stderr=subprocess.DEVNULL)
+    except subprocess.SubprocessError:
+        raise NoNetwork("this system lets no process use a network of their own") from None
+
+
+def _keep_ids(process):
+    """Let users and groups be the same inside: all where this user may say so, else this user's own.
+
+    A process keeps the groups that it has; without rights, Linux wants them to stay as they are for good.
+    """
+    folder = Path("/proc") / str(process)
+    for name, own in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
+        known = [line.split() for line in Path("/proc/self", name).read_text().splitlines()]
+        everyone = "".join(f"{first} {first} {count}\n" for first, _, count in known)
+        try:
+            (folder / name).write_text(everyone)
+        except OSError:
+            if name == "gid_map":
+                (folder / "setgroups").write_text("deny")
+            (folder / name).write_text(f"{own} {own} 1\n")
+
+
+def _call(name, *numbers):
+    """Call a function of the C library; raise OSError where it fails."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*numbers):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _make(parent):
+    """Leave this process's network for a new one, and send the file descriptors of its namespaces to the parent."""
+    kinds = ["net"]
+    try:
+        _call("unshare", NEW_NETWORK)
+    except PermissionError:
+        _call("unshare", NEW_NETWORK | NEW_USER)
+        kinds = ["user", "net"]  # the order in which they are entered
+        parent.send(b"user")
+        parent.recv(100)
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH14x", b"lo", UP))
+    namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in kinds]
+    socket.send_fds(parent, [b"made"], namespaces)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as parent:
+        try:
+            _make(parent)
+        except OSError as error:
+            parent.send(f"{errno.errorcode.get(error.errno, '')} {error.strerror}".strip().encode())
