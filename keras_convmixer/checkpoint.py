@@ -10,7 +10,7 @@ import numpy as np
 
 from .file_kind import KERAS_WEIGHTS_SUFFIX, SAFETENSORS_SUFFIX, SUFFIXES, TORCH_SUFFIXES, local_path, unreadable
 from .keras_weights import open_keras_weights
-from .tensor_names import find_names
+from .tensor_names import find_names, require_few_names
 from .torch_file import Contents, open_torch
 
 EPSILON = 1e-5
@@ -106,9 +106,13 @@ def _open_safetensors(path):
 
     try:
         file = safe_open(path, framework="numpy")
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118, no dict
+        names = file.keys()
+        require_few_names(len(names))
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
         raise unreadable(path, SAFETENSORS_SUFFIX, str(error)) from None
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
 
     def read(_, name):
         try:

@@ -9,6 +9,8 @@ Shapes = dict[str, tuple[int, ...]]
 _HEAD = ("head.weight", "head.bias")
 _LISTED = 12
 """Names of what is ignored that are listed; the others are counted."""
+_FAULTS, _LENGTH = 100, 200
+"""Misfits of a kind that are listed, and characters of a name, at most: a stranger's file may have any number."""
 
 
 def head_without_place(shapes: Shapes, needed: Shapes) -> list[str]:
@@ -62,23 +64,31 @@ def described(tensors: Shapes, others: tuple[str, ...] = ()) -> str:
     names = [f"{part} of {count} modules" for part, count in counted.items()]
     rest = ((name, shape) for name, shape in tensors.items() if name.rsplit(".", 1)[-1] not in MEASURES)
     names += [_listed({(name, f"{list(shape)}")}) for name, shape in rest]
-    names += [name if name.isprintable() else repr(name) for name in others]
+    names += map(_shown, others)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
+
+
+def _shown(name):
+    """Return a name in a form that may be shown: a file may say anything."""
+    name = name if name.isprintable() else repr(name)
+    return name if len(name) <= _LENGTH else f"{name[:_LENGTH]}..."
 
 
 def _listed(tensors):
     """Name every tensor; those that differ only by the block's number together: "blocks.{0-19}.1.bias [8]"."""
     together = {}
     for name, note in tensors:
-        name = name if name.isprintable() else repr(name)  # a file may say anything
+        name = _shown(name)
         block = BLOCK.match(name)
         place = ("blocks", name[block.end() :]) if block else (name, name)
         together.setdefault((*place, note), []).extend([int(block[1])] if block else [])
-    return ", ".join(
+    described = [
         f"blocks.{_ranges(sorted(numbers))}.{name} {note}" if numbers else f"{name} {note}"
-        for (_, name, note), numbers in sorted(together.items())
-    )
+        for (_, name, note), numbers in sorted(together.items())[:_FAULTS]
+    ]
+    more = f" and {len(together) - _FAULTS} more" if len(together) > _FAULTS else ""
+    return ", ".join(described) + more
 
 
 def _ranges(numbers):

@@ -30,7 +30,10 @@ _WRAPPERS = {"module", "_orig_mod", "model", "backbone", "net", "encoder", "netw
 # In timm's order of preference, then others that are common.
 _GROUPS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "")
 _AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|averaged?|avg)(?:[._]|$)", re.IGNORECASE)
-_MOST_CANDIDATES = 20
+MOST_NAMES = 100_000
+"""A ConvMixer of 1,000 layers has 14,000; what names far more tensors was made to keep its reader busy."""
+_MOST_CANDIDATES = 6
+"""Prefixes, the most frequent, that are tried in each group; files of a stranger may have any number."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,6 @@ class _Candidate:
     group: str
     prefix: str
     tensors: dict[str, str]
-    ignored: tuple[str, ...]
     twice: str | None
     """Of a name in timm that two of the file's names mean."""
     whole: bool
@@ -125,6 +127,12 @@ def tensor_shapes(
     return shapes
 
 
+def require_few_names(count: int) -> None:
+    """Check the number of tensors in a file, before each is looked at. Raises ValueError: it is over `MOST_NAMES`."""
+    if count > MOST_NAMES:
+        raise ValueError(f"names {count:,} tensors, far more than any ConvMixer has: name a file of one")
+
+
 def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
     """Find the ConvMixer among a file's groups of named tensors, which are given by their shapes.
 
@@ -135,12 +143,14 @@ def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
 
         find_names({"model": {"module.stem.0.weight": (8, 3, 2, 2), ...}, "optimizer": {...}}).group  # "model"
 
-    Raises ValueError: the file has several ConvMixers and nothing tells which one is meant, or names a tensor twice.
+    Raises ValueError: the file has several ConvMixers and nothing tells which one is meant, names a tensor twice, or
+    names very many.
     """
+    require_few_names(sum(map(len, groups.values())))
     candidates = [found for group, shapes in groups.items() for found in _candidates(group, shapes)]
     if not candidates:
         group = max(groups, key=lambda name: len(groups[name]))
-        return Names(group, {}, tuple(name for name in groups[group] if not _ends_with(name, _COUNTERS)))
+        return Names(group, {}, _others(groups[group], {}))
     best = max(candidates, key=lambda found: (found.preference, len(found.tensors)))
     if best.twice:
         raise ValueError(f"names tensors of the same place twice ({best.twice}): save the model's state_dict() anew")
@@ -152,7 +162,7 @@ def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
             )
     raw = [found for found in candidates if found.whole and not found.average]
     instead = max(raw, key=lambda found: found.preference).place if best.average and raw else None
-    return Names(best.group, best.tensors, best.ignored, instead)
+    return Names(best.group, best.tensors, _others(groups[best.group], best.tensors), instead)
 
 
 def _candidates(group, shapes):
@@ -162,18 +172,20 @@ def _candidates(group, shapes):
         for pattern in (_TIMM, _NUMBERED):
             if match := pattern.fullmatch(name):
                 prefixes[match["prefix"], pattern is _NUMBERED] += 1
+    # AveragedModel has its count of averaged steps beside its prefix `module.`.
+    counted = {f"{name.removesuffix('n_averaged')}module." for name in shapes if name.endswith("n_averaged")}
     found = []
     for (prefix, numbered), _ in prefixes.most_common(_MOST_CANDIDATES):
-        tensors, ignored, twice = _translate(shapes, prefix, numbered)
+        tensors, twice = _translate(shapes, prefix, numbered)
         sizes = architecture_of({ours: shapes[theirs] for ours, theirs in tensors.items()})
         whole = sizes is not None and all(name in tensors for name in tensor_shapes(**sizes))
-        average = _is_average(group, prefix, shapes)
-        found.append(_Candidate(group, prefix, tensors, ignored, twice, whole, average))
+        average = prefix in counted or bool(_AVERAGE.search(f"{group}.{prefix}"))
+        found.append(_Candidate(group, prefix, tensors, twice, whole, average))
     return found
 
 
 def _translate(shapes, prefix, numbered):
-    """Return the file's names by timm's, those that are not part of a ConvMixer, and a name of timm's that is twice."""
+    """Return the file's names by timm's, and a name of timm's that two of the file's mean."""
     rests = {name: name.removeprefix(prefix) for name in shapes if name.startswith(prefix)}
     belong = _NUMBER if numbered else re.compile(rf"(?:stem|blocks|{HEAD})\.")
     own = {name: rest for name, rest in rests.items() if belong.match(rest) and not _ends_with(rest, MEASURES)}
@@ -186,14 +198,12 @@ def _translate(shapes, prefix, numbered):
         if ours in tensors:
             twice = ours
         tensors[ours] = name
-    ignored = (name for name in shapes if name not in own and not _ends_with(name, _COUNTERS))
-    return tensors, tuple(ignored), twice
+    return tensors, twice
 
 
-def _is_average(group, prefix, shapes):
-    """Tell whether names say so, or AveragedModel's count of averaged steps stands beside its prefix `module.`."""
-    counted = (name.removesuffix("n_averaged") for name in shapes if _ends_with(name, ("n_averaged",)))
-    return bool(_AVERAGE.search(f"{group}.{prefix}")) or any(prefix == f"{before}module." for before in counted)
+def _others(shapes, tensors):
+    used = set(tensors.values())
+    return tuple(name for name in shapes if name not in used and not _ends_with(name, _COUNTERS))
 
 
 def _ends_with(name, parts):

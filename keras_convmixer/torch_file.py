@@ -1,17 +1,28 @@
 """PyTorch's files: the groups of named tensors in them, read without running code."""
 
 import argparse
+import encodings
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from encodings.aliases import aliases
 from pathlib import Path
+from pkgutil import iter_modules
 
 import numpy as np
 
 from .archives import check_archive
 from .file_kind import TORCH_SUFFIXES, kind_of, unreadable
 
+# The names by which pickles call these functions, and the codecs that the latter takes.
+_BYTEARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
+_ENCODE = b"c_codecs\nencode\n"
+_MODULES = (module.name for module in iter_modules(encodings.__path__))
+_CODECS = {*aliases, *aliases.values(), *_MODULES}
+_LATIN_1 = {"latin1", "latin_1"}
 DEPTH = 4
 """How deep dictionaries are searched: checkpoint -> model -> state_dict -> tensors is three."""
 
@@ -46,6 +57,7 @@ def open_torch(path: Path) -> Contents:
         packed = file.read(4) == b"PK\3\4"
     if packed:
         check_archive(path)  # PyTorch does not compare checksums
+    _require_no_growth(path, packed)
     try:
         # Namespace, which holds values by name and does nothing, is what timm's training leaves beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -67,7 +79,7 @@ def open_torch(path: Path) -> Contents:
         raise unreadable(path, TORCH_SUFFIXES[0]) from None
     tensors = {}
     if isinstance(content, dict):
-        _collect(content, "", tensors, set(), torch.Tensor)
+        _collect(content, "", 1, tensors, set(), torch.Tensor)
     if not tensors:
         raise ValueError(f"{path} holds no state_dict of dense tensors: save the model's state_dict() with torch.save")
 
@@ -80,6 +92,36 @@ def open_torch(path: Path) -> Contents:
     shapes = {group: {name: _shape(tensor) for name, tensor in named.items()} for group, named in tensors.items()}
     others = tuple(str(key) for key, value in content.items() if not isinstance(value, torch.Tensor))
     return Contents(shapes, read, others)
+
+
+def _require_no_growth(path, packed):
+    """Check that what PyTorch lets a pickle call makes nothing that is much larger than the file.
+
+    A `bytearray` of any size is ten bytes in a file; `_codecs.encode`, which pickles of bytes call with latin1, doubles
+    its argument with other codecs, as often as it is called.
+    """
+    if packed:
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    else:
+        content = path.read_bytes()
+    growing = _BYTEARRAY.search(content)
+    if not growing and _ENCODE in content:
+        growing = not packed or _words(content) & _CODECS - _LATIN_1
+    if growing:
+        raise ValueError(
+            f"{path} holds bytes in a form that may grow without bound when they are read: save the checkpoint's "
+            "state_dict alone with torch.save"
+        )
+
+
+def _words(pickle):
+    """Return the strings of a pickle, as names of codecs are compared."""
+    try:
+        strings = [argument for _, argument, _ in pickletools.genops(pickle) if isinstance(argument, str)]
+    except Exception:  # pickletools' ValueError and others: what cannot be read so cannot be loaded either
+        return _CODECS
+    return {re.sub(r"[-\s.]", "_", text).lower() for text in strings}
 
 
 def _import_torch(path):
@@ -97,14 +139,14 @@ def _import_torch(path):
     return torch
 
 
-def _collect(content, place, found, seen, kind):
+def _collect(content, place, depth, found, seen, kind):
     """Put the tensors of a dictionary, and of those in it, into `found` by place and name; each dictionary once."""
     seen.add(id(content))
     if tensors := {str(key): value for key, value in content.items() if isinstance(value, kind)}:
         found[place] = tensors
     for key, value in content.items():
-        if isinstance(value, dict) and id(value) not in seen and place.count(".") < DEPTH - 1:
-            _collect(value, f"{place}.{key}" if place else str(key), found, seen, kind)
+        if isinstance(value, dict) and id(value) not in seen and depth < DEPTH:
+            _collect(value, f"{place}.{key}" if place else str(key), depth + 1, found, seen, kind)
 
 
 def _shape(tensor):

@@ -142,11 +142,11 @@ def write_frozen():
     np.savez(frozen.FILE, **found)
 
 
-def write_head_bias(path, checkpoint):
-    """Write `head.bias` as timm reads it from a checkpoint."""
+def write_head_biases(path, checkpoints):
+    """Write `head.bias` as timm reads it from each checkpoint."""
     from timm.models import load_state_dict
 
-    np.save(path, load_state_dict(checkpoint)["head.bias"].numpy())
+    np.save(path, [load_state_dict(checkpoint)["head.bias"].numpy() for checkpoint in checkpoints])
 
 
 def write_adapted_kernels(kernel, cases):

@@ -192,18 +192,17 @@ def test_the_average_is_taken_as_in_timm_and_said(tmp_path, model, caplog, avera
 def test_timm_takes_the_same_of_each_file(tmp_path, model):
     tensors = frozen.tensors("odd_gelu")
     wrapped = {f"_orig_mod.module.{name}": tensor * np.float32(0.25) for name, tensor in tensors.items()}
-    for number, content in enumerate(
-        [
-            {"state_dict": tensors, "state_dict_ema": wrapped},
-            {"model": tensors, "model_ema": wrapped},
-            {"model": wrapped, "state_dict": tensors},
-            {"model": tensors, "optimizer": {}},
-        ]
-    ):
-        path = saved(tmp_path, content, f"{number}.pth")
-        peers.run_timm("write_head_bias", path=tmp_path / "bias.npy", checkpoint=path)
+    contents = [
+        {"state_dict": tensors, "state_dict_ema": wrapped},
+        {"model": tensors, "model_ema": wrapped},
+        {"model": wrapped, "state_dict": tensors},
+        {"model": tensors, "optimizer": {}},
+    ]
+    paths = [saved(tmp_path, content, f"{number}.pth") for number, content in enumerate(contents)]
+    peers.run_timm("write_head_biases", path=tmp_path / "biases.npy", checkpoints=paths)
+    for path, bias in zip(paths, np.load(tmp_path / "biases.npy"), strict=True):
         kc.load_weights(model, path)
-        np.testing.assert_array_equal(model.get_layer("head_dense").bias, np.load(tmp_path / "bias.npy"))
+        np.testing.assert_array_equal(model.get_layer("head_dense").bias, bias)
 
 
 @pytest.mark.peer

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -233,6 +234,67 @@ def test_shapes_of_which_nothing_is_there_are_refused(tmp_path, stem):
     tensors = {**frozen.tensors(CASE), "stem.0.weight": np.zeros(stem, "uint8")}
     save_file(tensors, tmp_path / "a.safetensors")
     refuse(tmp_path / "a.safetensors", "does not fit|says that it holds")
+
+
+def pickled(body):
+    """A file of torch.save with a pickle of one's own."""
+    return packed(
+        {"archive/data.pkl": b"\x80\x02" + body + b".", "archive/version": b"3\n", "archive/byteorder": b"little"}
+    )
+
+
+def doubled(times, codec=b"hex"):
+    """Calls of `_codecs.encode`, each with what the former returned: 2 to the power of `times` bytes."""
+    word = b"X" + len(codec).to_bytes(4, "little") + codec
+    start = b"c_codecs\nencode\n(X\1\0\0\0aX\6\0\0\0latin1tR"
+    return b"c_codecs\nencode\n(" * times + start + (word + b"tR") * times
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"cbuiltins\nbytearray\n\x8a\5\0\0\0\0\1\x85R", "bytes in a form that may grow"),  # 4 GB
+        (b"c__builtin__\nbytearray\n\x8a\5\0\0\0\0\1\x85R", "bytes in a form that may grow"),
+        (doubled(33), "bytes in a form that may grow"),
+        (doubled(1, b"UTF-32"), "bytes in a form that may grow"),
+        (doubled(0), "holds no state_dict of dense tensors"),  # what pickles of bytes were
+        (b"]" * 20_000 + b"a" * 19_999, "holds no state_dict of dense tensors"),
+        (b"}" + b"X\0\0\0\0}" * 20_000 + b"s" * 20_000, "holds no state_dict of dense tensors"),
+    ],
+    ids=["bytearray", "Python 2", "hex", "UTF-32", "latin1", "lists", "dictionaries"],
+)
+def test_a_pickle_that_grows_or_nests_without_bound_is_refused(tmp_path, body, words):
+    (tmp_path / "a.pth").write_bytes(pickled(body))
+    refuse(tmp_path / "a.pth", words)
+
+
+@pytest.mark.peer
+def test_bytes_beside_the_weights_are_no_harm(tmp_path):
+    torch = peers.import_torch()
+    state = {name: torch.tensor(tensor) for name, tensor in frozen.tensors(CASE).items()}
+    torch.save({"state_dict": state, "commit": b"\1\2"}, tmp_path / "a.pth")
+    kc.load_weights(frozen.model(CASE), tmp_path / "a.pth")
+
+
+def test_names_without_end_are_refused_soon(tmp_path):
+    """An empty array costs 80 bytes of a header, and 100 MB may be header."""
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    for names, words in (
+        (
+            [f"{number}.stem.0.weight" for number in range(100_001)],
+            "names 100,001 tensors, far more than any ConvMixer",
+        ),
+        (["a." * 20_000 + f"{number}" for number in range(200)], "does not fit"),
+        ([f"blocks.{number}.1.weight" for number in range(9999)], "does not fit"),
+    ):
+        header = json.dumps(dict.fromkeys(names, entry)).encode()
+        (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        model, start = frozen.model(CASE), time.monotonic()
+        with pytest.raises(ValueError, match=words) as caught:
+            kc.load_weights(model, tmp_path / "a.safetensors")
+        assert time.monotonic() - start < SECONDS
+        assert len(str(caught.value)) < 50_000
 
 
 @pytest.mark.peer
