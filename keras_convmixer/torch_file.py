@@ -2,6 +2,7 @@
 
 import argparse
 import encodings
+import mmap
 import pickletools
 import re
 import warnings
@@ -19,7 +20,7 @@ from .file_kind import TORCH_SUFFIXES, kind_of, unreadable
 
 # The names by which pickles call these functions, and the codecs that the latter takes.
 _BYTEARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
-_ENCODE = b"c_codecs\nencode\n"
+_ENCODE = re.compile(rb"c_codecs\nencode\n")
 _MODULES = (module.name for module in iter_modules(encodings.__path__))
 _CODECS = {*aliases, *aliases.values(), *_MODULES}
 _LATIN_1 = {"latin1", "latin_1"}
@@ -103,11 +104,10 @@ def _require_no_growth(path, packed):
     if packed:
         with zipfile.ZipFile(path) as archive:
             content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
-    else:
-        content = path.read_bytes()
-    growing = _BYTEARRAY.search(content)
-    if not growing and _ENCODE in content:
-        growing = not packed or _words(content) & _CODECS - _LATIN_1
+        growing = _BYTEARRAY.search(content) or (_ENCODE.search(content) and _words(content) & _CODECS - _LATIN_1)
+    else:  # as of old, with the tensors' numbers in between
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            growing = bool(_BYTEARRAY.search(content) or _ENCODE.search(content))
     if growing:
         raise ValueError(
             f"{path} holds bytes in a form that may grow without bound when they are read: save the checkpoint's "

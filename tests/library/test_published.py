@@ -127,6 +127,15 @@ def test_another_class_count_keeps_the_body_and_says_so(from_cache):
     assert weights["stem_conv"][1] == float(random_tensors(kc.VARIANTS[NAME])["stem.0.bias"][-1])
 
 
+def test_grey_images_take_them_too(from_cache):
+    process = load(input_shape=[28, 28, 1], classes=1000)
+    assert process.returncode == 0, process.stderr
+    assert "weights of the patch embedding for 1 channels are summed over RGB, as in timm" in process.stderr
+    weights, _ = json.loads(process.stdout.splitlines()[-1])
+    kernel = random_tensors(kc.VARIANTS[NAME])["stem.0.weight"]
+    assert weights["stem_conv"][0] == pytest.approx(kernel[-1, :, -1, -1].sum(), abs=1e-6)
+
+
 def test_the_command_converts_them_by_name(from_cache, tmp_path):
     command = "from keras_convmixer.__main__ import main\nsys.argv[0] = 'convmixer'\nmain()"
     process = run_forked(PATCH + command, "convert", NAME, tmp_path / "model.keras")
