@@ -27,6 +27,7 @@ _COUNTERS = ("num_batches_tracked", "n_averaged")
 MEASURES = ("total_ops", "total_params")
 """Counters that thop leaves in every module of a model whose operations it counted."""
 _WRAPPERS = {"module", "_orig_mod", "model", "backbone", "net", "encoder", "network"}
+_HEADS = {HEAD, "fc", "classifier", "linear"}
 # In timm's order of preference, then others that are common.
 _GROUPS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "")
 _AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|averaged?|avg)(?:[._]|$)", re.IGNORECASE)
@@ -162,7 +163,8 @@ def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
             )
     raw = [found for found in candidates if found.whole and not found.average]
     instead = max(raw, key=lambda found: found.preference).place if best.average and raw else None
-    return Names(best.group, best.tensors, _others(groups[best.group], best.tensors), instead)
+    tensors = {**best.tensors, **_head_beside(groups[best.group], best)}
+    return Names(best.group, tensors, _others(groups[best.group], tensors), instead)
 
 
 def _candidates(group, shapes):
@@ -199,6 +201,21 @@ def _translate(shapes, prefix, numbered):
             twice = ours
         tensors[ours] = name
     return tensors, twice
+
+
+def _head_beside(shapes, body):
+    """Return a classifier's names where it stands beside a whole body: `backbone.stem.0.weight` and `fc.weight`."""
+    if not body.whole or f"{HEAD}.weight" in body.tensors:
+        return {}
+    dim = shapes[body.tensors["stem.0.weight"]][0]
+    found = []
+    for name, shape in shapes.items():
+        layer, _, part = name.rpartition(".")
+        last = layer.rsplit(".", 1)[-1]
+        known = last in _HEADS or (last.isdecimal() and body.prefix.rstrip(".").isdecimal())
+        if part == "weight" and known and shape[1:] == (dim,) and shapes.get(f"{layer}.bias") == shape[:1]:
+            found.append(layer)
+    return {f"{HEAD}.{part}": f"{found[0]}.{part}" for part in ("weight", "bias")} if len(found) == 1 else {}
 
 
 def _others(shapes, tensors):

@@ -50,6 +50,29 @@ def test_any_prefix_is_found(tmp_path, model, caplog, names, prefix):
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(
+    ("prefix", "head"),
+    [("backbone.", "head"), ("backbone.", "fc"), ("model.backbone.", "model.classifier"), ("0.", "2"), ("", "fc")],
+)
+def test_a_classifier_beside_the_body_is_found(tmp_path, model, caplog, prefix, head):
+    """As of a module that holds timm's body, of num_classes=0, and a linear layer of its own."""
+    tensors = frozen.tensors("odd_gelu")
+    beside = {f"{head}.{part}": tensors.pop(f"head.{part}") for part in ("weight", "bias")}
+    save_file({**{prefix + name: tensor for name, tensor in tensors.items()}, **beside}, tmp_path / "a.safetensors")
+    kc.load_weights(model, tmp_path / "a.safetensors")
+    assert_loaded(model)
+    assert caplog.messages == []
+
+
+def test_of_two_classifiers_beside_the_body_none_is_taken(tmp_path, model):
+    tensors = frozen.tensors("odd_gelu")
+    weight, bias = tensors.pop("head.weight"), tensors.pop("head.bias")
+    heads = {"a.fc.weight": weight, "a.fc.bias": bias, "b.fc.weight": weight, "b.fc.bias": bias}
+    save_file({**{f"net.{name}": tensor for name, tensor in tensors.items()}, **heads}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"missing: head\.bias \[11\], head\.weight \[11, 16\]; extra: a\.fc\.bias"):
+        kc.load_weights(model, tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("names", [dict, numbered])
 def test_what_is_part_of_no_convmixer_is_ignored_and_listed(tmp_path, model, caplog, names):
     tensors = names(frozen.tensors("odd_gelu"))
