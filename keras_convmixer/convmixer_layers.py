@@ -85,6 +85,14 @@ def convmixer_layers(model: keras.Model) -> ConvMixerLayers:
     if _CONVMIXER.search(found[0]["rest"]):
         raise ValueError(f"the model {model.name!r} holds several ConvMixers: give the one that is meant")
     start, end = found[0].span("body")
+    places = range(start, end)
+    sums = [operations[place] for place in places if letters[place] == "+"]
+    depthwise_layers = [operations[place] for place in places if letters[place] == "D"]
+    for sum_, depthwise in zip(sums, depthwise_layers, strict=True):
+        if not _adds_input(sum_, depthwise):
+            raise ValueError(
+                f"the model {model.name!r} holds no ConvMixer: {sum_.name!r} does not add what {depthwise.name!r} takes"
+            )
     with_weights = [operation for operation in operations[start:end] if _letter(operation) in "CDN"]
     depth = letters[start:end].count("D")
     head = _head(operations[end:])
@@ -120,6 +128,25 @@ def _operations(model):
     for operation in inner:
         found += _operations(operation) if isinstance(operation, keras.Model) else [operation]
     return found
+
+
+def _adds_input(sum_, depthwise):
+    """Tell whether a sum adds a convolution's input; where they are in different models, suppose so."""
+    try:
+        taken, added = _origin(depthwise.input), [_origin(tensor) for tensor in sum_.input]
+    except (AttributeError, ValueError):  # in a model that was never built, or used several times
+        return True
+    inside = isinstance(taken._keras_history.operation, keras.layers.InputLayer)
+    return inside or any(tensor is taken for tensor in added)
+
+
+def _origin(tensor):
+    """Return the tensor before layers that act in training only."""
+    operation = tensor._keras_history.operation
+    while isinstance(operation, _TRAINING_ONLY) and not isinstance(operation, keras.layers.InputLayer):
+        tensor = operation.input
+        operation = tensor._keras_history.operation
+    return tensor
 
 
 def _letter(operation):

@@ -43,7 +43,23 @@ def called(model):
     return model
 
 
+def of_parts():
+    """A model of small models, as others translate PyTorch's, with a layer that acts in training only."""
+    layers = keras.layers
+
+    def part(convolution):
+        return keras.Sequential([convolution, layers.Activation("gelu"), layers.BatchNormalization(epsilon=1e-5)])
+
+    inputs = keras.Input((56, 56, 3))
+    x = part(layers.Conv2D(16, 7, 7))(inputs)
+    for _ in range(3):
+        y = layers.SpatialDropout2D(0.1)(part(layers.DepthwiseConv2D(9, padding="same"))(layers.Dropout(0.1)(x)))
+        x = part(layers.Conv2D(16, 1))(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(frozen.CLASSES)(layers.Flatten()(layers.GlobalAveragePooling2D()(x))))
+
+
 WRAPPED = {
+    "of parts": of_parts,
     "Sequential": lambda: keras.Sequential([keras.Input((56, 56, 3)), keras.layers.Rescaling(1.0), logits()]),
     "two deep": lambda: keras.Sequential(
         [keras.Input((56, 56, 3)), keras.Sequential([keras.layers.Identity(), logits()])]
@@ -67,8 +83,13 @@ def test_a_convmixer_in_another_model_takes_weights(file, wrapping, caplog):
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".safetensors"])
-@pytest.mark.parametrize("wrapping", [name for name in WRAPPED if name != "subclassed"])
+GIVE = [(name, suffix) for name in WRAPPED for suffix in (".keras", ".weights.h5", ".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("wrapping", "suffix"),
+    [(name, suffix) for name, suffix in GIVE if name != "subclassed" and (name, suffix) != ("of parts", ".weights.h5")],
+)
 def test_a_convmixer_in_another_model_gives_weights(tmp_path, file, wrapping, suffix):
     model, path = WRAPPED[wrapping](), tmp_path / f"wrapped{suffix}"
     kc.load_weights(model, file)
@@ -79,6 +100,12 @@ def test_a_convmixer_in_another_model_gives_weights(tmp_path, file, wrapping, su
     else:
         model.save(path) if suffix == ".keras" else model.save_weights(path)
     assert_computes(logits(weights=path))
+
+
+def test_weights_alone_of_many_models_are_refused_with_the_remedy(tmp_path):
+    of_parts().save_weights(tmp_path / "parts.weights.h5")
+    with pytest.raises(ValueError, match=r"holds no ConvMixer as one model's layers: save its model as \.keras"):
+        logits(weights=tmp_path / "parts.weights.h5")
 
 
 def keras_io_convmixer(epsilon=1e-3, activation="gelu"):
@@ -226,6 +253,13 @@ def not_convmixers():
     yield "activation after normalization", chain(layers.BatchNormalization(), layers.Activation("gelu"), block())
     yield "stem with overlap", chain(*after, block(), stem=layers.Conv2D(16, 14, 7, padding="same"))
     yield "dilated", chain(*after, block(layers.DepthwiseConv2D(5, padding="same", dilation_rate=2)))
+    inputs = x0 = keras.Input((56, 56, 3))
+    x = x0 = layers.BatchNormalization()(layers.Activation("gelu")(layers.Conv2D(16, 7, 7)(inputs)))
+    for _ in range(3):
+        y = layers.DepthwiseConv2D(9, padding="same")(x)
+        x = layers.Add()([layers.BatchNormalization()(layers.Activation("gelu")(y)), x0])
+        x = layers.BatchNormalization()(layers.Activation("gelu")(layers.Conv2D(16, 1)(x)))
+    yield "residual of the stem", keras.Model(inputs, x)
     yield "no residual", chain(*after, layers.DepthwiseConv2D(9, padding="same"), layers.BatchNormalization())
     yield "no blocks", chain(*after)
     yield "two activations", chain(layers.ReLU(), layers.BatchNormalization(), block())
