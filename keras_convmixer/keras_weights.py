@@ -51,9 +51,7 @@ def open_keras_weights(path: Path) -> KerasWeights:
             shapes = check_datasets(path, file)
             places = _places(shapes)
             if places is None:
-                raise _Refused(
-                    f"{path} holds no ConvMixer as one model's layers: save the model that it is of as .keras"
-                )
+                raise _Refused(f"{path} holds no ConvMixer as one model's layers: save its model as .keras")
             tensors = {}
             for (layer, kind), place in places.items():
                 for index, (name, axes) in enumerate(TENSORS[kind]):
