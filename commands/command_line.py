@@ -2,11 +2,13 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
 import tyro
+from PIL import Image
 
 from keras_convmixer import __version__
 from keras_convmixer.console import escape_warnings, print_line, report, report_traceback, silence_native_logs, waiting
@@ -50,6 +52,8 @@ def run_app(commands: Sequence[Callable], prepare: Callable[[list[str]], list[st
         print_line(f"convmixer {__version__}")
         return
     verbose = "--verbose" in sys.argv
+    # `read_image` has a limit of its own, and refuses in a sentence what is over it.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     escape_warnings()
     app = tyro.extras.SubcommandApp()
     for command in commands:

@@ -1,12 +1,14 @@
 """Commands that make a bundle of a model and classify pictures with it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from keras_convmixer.console import print_json, progress_bar, report, silence_native_logs
+from keras_convmixer.images import LARGEST
 
 from . import tables
 from .command_line import UsageError, argument, sentence, starting_tensorflow
@@ -24,6 +26,7 @@ def export(
     data: DataOption = None,
     data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
+    max_megapixels: float = 50.0,
     formats: tuple[
         Literal["float32", "float16", "dynamic", "int8", "qat_int8", "int16x8", "weight_int8", "weight_int4"], ...
     ] = (
@@ -53,6 +56,7 @@ def export(
             calibrate and validate with.
         data_dir: where tensorflow-datasets has its data.
         crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
+        max_megapixels: largest picture that the bundle reads, in millions of pixels; larger ones are refused unread.
         formats: which .tflite files beside the SavedModel: float32; float16 weights; dynamic, int8 weights and float
             activations, the fastest without calibration; int8, integers throughout; qat_int8, what
             `convmixer qat` left beside the model; int16x8, int16 activations;
@@ -71,6 +75,9 @@ def export(
     for option, count in (("calibration", calibration_images), ("validation", validation_images)):
         if count < 1:
             raise UsageError(f"--{option}-images {count}: give 1 or more")
+    if not 0 < max_megapixels <= LARGEST / 1e6:
+        raise UsageError(f"--max-megapixels {max_megapixels}: give more than 0 and at most {LARGEST / 1e6:.0f}")
+    max_pixels = max(round(max_megapixels * 1e6), 4)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.shown import without_places
@@ -79,11 +86,13 @@ def export(
 
     run = load_run(model, crop_fraction)
     trained = _trained_int8(model) if "qat_int8" in formats else None
-    preprocessing = run.preprocessing
+    preprocessing = replace(run.preprocessing, max_pixels=max_pixels)
     with progress_bar() as progress:
         data = data or own_data(run, model)
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
-        source, chosen = _calibration(calibration, dataset, data, run, calibration_images, data_dir, progress)
+        source, chosen = _calibration(
+            calibration, dataset, data, run, preprocessing, calibration_images, data_dir, progress
+        )
     report_left_out(dataset.damaged, dataset.left_out)
     report_left_out(chosen.skipped, chosen.left_out)
     test = sample(dataset.test, validation_images)
@@ -101,6 +110,7 @@ def export(
         target=target,
         qat_int8=trained,
         crop_fraction=preprocessing.crop_fraction,
+        max_pixels=max_pixels,
         output_kind=output_kind,
         threshold=threshold,
         # Pictures that are not the run's own may be harder.
@@ -113,7 +123,7 @@ def export(
         sys.exit(1)
 
 
-def _calibration(given, dataset, data, run, count, data_dir, progress):
+def _calibration(given, dataset, data, run, preprocessing, count, data_dir, progress):
     """Return what the calibration images are, and the images."""
     from keras_convmixer.export.calibration import ARRAYS, Calibration, read_calibration
     from keras_convmixer.training import load_dataset
@@ -130,13 +140,12 @@ def _calibration(given, dataset, data, run, count, data_dir, progress):
             if Path(given).is_dir() and Path(data).is_dir() and _shares_test_images(Path(given), Path(data)):
                 raise shared
             source = "pictures of a folder" if Path(given).is_dir() else "images of an array file"
-            chosen = read_calibration(Path(given), run.preprocessing, count, SEED, progress)
-            return source, chosen
+            return source, read_calibration(Path(given), preprocessing, count, SEED, progress)
     same = name == data or (Path(data).is_dir() and Path(name).resolve() == Path(data).resolve())
     if same and split == "test":
         raise shared
     if not same:
-        dataset = load_dataset(name, run.preprocessing, None, progress, data_dir_of(run, data_dir))
+        dataset = load_dataset(name, preprocessing, None, progress, data_dir_of(run, data_dir))
     images = sample(getattr(dataset, split), count).images[:]
     # The data that is validated on is reported already.
     left = () if same else dataset.left_out

@@ -22,7 +22,7 @@ from keras_convmixer.backend import require_tensorflow
 from keras_convmixer.classifier import predict
 from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
-from keras_convmixer.images import Preprocessing
+from keras_convmixer.images import MAX_PIXELS, Preprocessing
 from keras_convmixer.labels import NAME as LABELS
 from keras_convmixer.labels import write_labels
 from keras_convmixer.printable import printable
@@ -82,6 +82,7 @@ def export_bundle(
     target: str = "litert",
     qat_int8: bytes | None = None,
     crop_fraction: float = 1.0,
+    max_pixels: int = MAX_PIXELS,
     output_kind: str | None = None,
     threshold: float = 0.5,
     expected_accuracy: float | None = None,
@@ -130,6 +131,8 @@ def export_bundle(
             formats are always deployed for "litert".
         qat_int8: the file that `quantization_aware` returned for this model; for format qat_int8.
         crop_fraction: share of a picture's shorter side that the model sees.
+        max_pixels: largest picture, height times width, that the SavedModel and `Classifier` read; they refuse larger
+            ones unread. A picture takes 3 bytes a pixel while it is prepared.
         output_kind: "single-label", "multi-label" or "binary", for a model that ends in logits, which look alike. None
             takes the kind from the end of the model, or from validation_labels `[count, labels]` with none or several
             in a row, or from the compiled loss (BinaryCrossentropy(from_logits=True)); else it is "single-label".
@@ -139,7 +142,7 @@ def export_bundle(
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
-        FileExistsError: `out` is a file, or a folder that is not a bundle.
+        FileExistsError: `out` is a file, or a folder that is not a bundle; or another process exports there.
         ValidationError: the Keras model fails on the validation images, or the SavedModel computes something else than
             the Keras model.
         ValueError: the model or the images do not fit.
@@ -162,7 +165,7 @@ def export_bundle(
         validation_labels = checked_labels(decision.kind, validation_labels, images, classes)
     if expected_accuracy is not None and not 0 <= expected_accuracy <= 1:
         raise ValueError(f"expected_accuracy={expected_accuracy}: give a share, 0..1")
-    seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction)
+    seen = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction, max_pixels=max_pixels)
     preprocessing = seen.facts()
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32, which is no reference to compare with
         reference = predict(model, validation_images)
@@ -170,7 +173,11 @@ def export_bundle(
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
 
-    with progress_bar(verbose) as progress, atomic_folder(out) as folder, contextlib.ExitStack() as conversions:
+    with (
+        progress_bar(verbose) as progress,
+        atomic_folder(out, alone=True) as folder,
+        contextlib.ExitStack() as conversions,
+    ):
         task = progress.add_task("exporting", total=1 + len(formats), detail="")
         artifacts, rejected, files = [], [], {}
 
@@ -240,7 +247,8 @@ def export_bundle(
         write_model_card(folder, content, class_names)
         write_report(folder, content)
         write_manifest(folder, content)
-    return read_manifest(out)
+        manifest = read_manifest(folder)
+    return manifest
 
 
 def _make(format, conversion, qat_int8, calibration_images):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,12 +12,17 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
-from keras_convmixer.images import SUFFIXES, Preprocessing, read_image
+from keras_convmixer.images import MAX_PIXELS, SUFFIXES, Preprocessing, Refused, read_image
 from keras_convmixer.picture_folders import DAMAGED, picture_files, require_few_damaged, sentence_of_others
+from keras_convmixer.regular_files import NotAFile, open_file
 
 ARRAYS = (".npz", ".npy")
 IMAGES = "images"
 """The array of an .npz file that is taken where there are several."""
+SMALL, PACKED = 2**28, 100
+"""An array of over so many bytes is refused where it was packed to less than a hundredth, as no photographs are."""
+CHUNK = 2**20
+"""Bytes that are unpacked at once, of images that were not chosen."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,7 @@ def read_calibration(
     source = Path(source)
     random = np.random.default_rng(seed)
     if source.suffix in ARRAYS and not source.is_dir():
-        images = _read_arrays(source)
-        images = images[np.sort(random.permutation(len(images))[:count])]
+        images = _read_arrays(source, lambda there: np.sort(random.permutation(there)[:count]))
         if images.shape[1:] == (preprocessing.height, preprocessing.width, preprocessing.channels):
             return Calibration(images)
         pictures = map(Image.fromarray, images[..., 0] if images.shape[-1] == 1 else images)
@@ -84,7 +89,7 @@ def read_calibration(
     if len(skipped) > DAMAGED * tried:  # may be chance in a sample: as in training, the share of all decides
         for place in order[tried:]:
             try:
-                read_image(paths[place])
+                read_image(paths[place], preprocessing.max_pixels)
             except (OSError, ValueError) as error:
                 skipped.append(_sentence(paths[place], error))
     if not images:
@@ -99,28 +104,71 @@ def _sentence(path, error):
     return f"{path}: {error.strerror}" if getattr(error, "strerror", None) else str(error)
 
 
-def _read_arrays(path):
-    names = [IMAGES]
+def _read_arrays(path, choose):
+    """Read the images at `choose(count)`, sorted indices, from an .npz or .npy file; the others are not kept."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            with found as archive:
-                names = archive.files
-                name = IMAGES if IMAGES in names else names[0] if len(names) == 1 else None
-                found = archive[name] if name else None
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with open_file(path, "an .npz or .npy file") as file:
+            if zipfile.is_zipfile(file):
+                return _read_archive(path, file, choose)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        _check_array(path, found.dtype, found.shape)
+        return np.array(_with_channels(found)[choose(len(found))])
+    except (NotAFile, Refused):
+        raise
+    # RuntimeError: encrypted; NotImplementedError: compressed in another way.
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise ValueError(
             f"{path} is damaged, or no array file of NumPy ({error}): write one array of uint8 images with numpy.savez"
         ) from None
-    if found is None:
-        raise ValueError(f"{path} holds {', '.join(names) or 'nothing'}: name the array of images {IMAGES!r}")
-    grey = found.ndim == 3 and found.shape[-1] != 3  # else it is one picture, not many
-    if found.dtype != np.uint8 or not (grey or (found.ndim == 4 and found.shape[-1] in (1, 3))):
-        raise ValueError(
-            f"{path} holds {found.dtype} {found.shape}: give uint8 images [count, height, width, 1 or 3], pixels 0..255"
-        )
-    if not len(found):
-        raise ValueError(f"{path} holds no images: give some that are like those which the model will see")
-    return found if found.ndim == 4 else found[..., None]
+
+
+def _read_archive(path, packed, choose):
+    with zipfile.ZipFile(packed) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        name = IMAGES if IMAGES in members else next(iter(members)) if len(members) == 1 else None
+        if name is None:
+            raise Refused(f"{path} holds {', '.join(members) or 'nothing'}: name the array of images {IMAGES!r}")
+        info = members[name]
+        if info.file_size > SMALL and info.file_size > PACKED * info.compress_size:
+            raise Refused(
+                f"{path} unpacks to {info.file_size:,} bytes, {info.file_size // max(info.compress_size, 1):,} times "
+                "its size, as images do not: give images like those which the model will see"
+            )
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = header(file)
+            _check_array(path, dtype, shape)
+            if fortran:
+                raise Refused(f"{path} is in Fortran's order: write numpy.ascontiguousarray(images)")
+            chosen = choose(shape[0])
+            images = np.empty((len(chosen), *shape[1:]), np.uint8)
+            place = 0
+            for row, index in zip(images, chosen, strict=True):
+                _skip(file, (index - place) * row.nbytes)
+                content = file.read(row.nbytes)
+                row[...] = np.frombuffer(content, np.uint8).reshape(row.shape)
+                place = index + 1
+    return _with_channels(images)
+
+
+def _skip(file, count):
+    while count > 0:
+        skipped = len(file.read(min(count, CHUNK)))
+        if not skipped:
+            raise EOFError("it ends too early")
+        count -= skipped
+
+
+def _with_channels(images):
+    return images if images.ndim == 4 else images[..., None]
+
+
+def _check_array(path, dtype, shape):
+    grey = len(shape) == 3 and shape[-1] != 3  # else it is one picture, not many
+    if dtype != np.uint8 or not (grey or (len(shape) == 4 and shape[-1] in (1, 3))):
+        raise Refused(f"{path} holds {dtype} {shape}: give uint8 images [count, height, width, 1 or 3], pixels 0..255")
+    if not shape[0]:
+        raise Refused(f"{path} holds no images: give some that are like those which the model will see")
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise Refused(f"{path} holds images of {shape[1]}x{shape[2]} pixels, and the limit is {MAX_PIXELS:,}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from keras_convmixer.labels import NAME as LABELS
+from keras_convmixer.regular_files import read_file
 
+from .flatbuffer import LARGEST
 from .interpreter import open_interpreter
 from .operators import read_operators
+
+LABELS_LIMIT = 2**22
+"""Bytes of labels that are read; a thousand have 20,000."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,17 @@ def inspect(path: Path) -> Inspection:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no .tflite file that LiteRT can run.
+        ValueError: it is not a .tflite file that LiteRT can run, or is damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such .tflite file")
-    content = path.read_bytes()
+    content = read_file(path, LARGEST, "a .tflite file")
+    try:
+        return _inspect(content, path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: a name in it is not UTF-8 ({error}); get it again") from None
+
+
+def _inspect(content, path):
     interpreter = open_interpreter(content, str(path), threads=1)
     nodes = interpreter._get_ops_details()
     shapes = {tensor["index"]: tuple(tensor["shape"]) for tensor in interpreter.get_tensor_details()}
@@ -59,7 +71,7 @@ def inspect(path: Path) -> Inspection:
         delegated=_delegated(nodes, operators),
         multiplications=_multiplications(operators, shapes),
         weights=_weights(interpreter.get_tensor_details(), made),
-        labels=_labels(path),
+        labels=_labels(content),
     )
 
 
@@ -111,9 +123,9 @@ def _weights(tensors, made):
     return dict(sorted(found.items()))
 
 
-def _labels(path):
+def _labels(content):
     try:
-        with zipfile.ZipFile(path) as archive:
-            return tuple(archive.read(LABELS).decode().splitlines())
-    except (zipfile.BadZipFile, KeyError):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(LABELS) as file:
+            return tuple(file.read(LABELS_LIMIT).decode().splitlines())
+    except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, EOFError):  # RuntimeError: encrypted, or unknown
         return ()

@@ -36,7 +36,12 @@ class LiteRTModel:
 
     def __init__(self, content: bytes, name: str, threads: int | None = None):
         self._interpreter = open_interpreter(content, name, threads or _cores())
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        try:
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name} is damaged: a name in it is not a text in UTF-8 ({error}); get it again"
+            ) from None
         if any(np.dtype(tensor["dtype"]).name not in ("float32", "uint8") for tensor in (*inputs, *outputs)):
             raise ValueError(
                 f"{name} does not take and return float32 or uint8: convert it with uint8 input and output"

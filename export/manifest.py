@@ -1,12 +1,21 @@
 """manifest.json, the contract of a bundle: what is in it, how to feed it, what validation measured."""
 
+import functools
 import hashlib
+import importlib.resources
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import jsonschema
+
+from keras_convmixer.regular_files import open_file, read_file
 
 SCHEMA = 1
 NAME = "manifest.json"
 UNSIGNED = "0" * 64
+LARGEST = 32 * 2**20
+"""Bytes of a manifest at most; that of ConvMixer-1536/20 has under 200,000."""
+AGAIN = "export or copy the bundle again"
 
 
 def write_manifest(bundle: Path, content: dict) -> None:
@@ -31,33 +40,71 @@ def _digest(text):
 def read_manifest(bundle: Path) -> dict:
     """Return the manifest of a bundle.
 
+    It is checked: its checksum, `manifest.schema.json`, and that every path in it names a file inside the bundle.
+
     Raises:
         ValueError: the folder is no bundle, its manifest is damaged, or of a schema that this version cannot
             read.
     """
     path = Path(bundle) / NAME
+    content = _read_signed(path)
+    fault = jsonschema.exceptions.best_match(_validator().iter_errors(content))
+    if fault is not None:
+        place = "/".join(map(str, fault.absolute_path)) or "the whole"
+        raise ValueError(f"{path} does not fit its schema ({place}: {fault.message:.200}): export the model again")
+    _check_paths(path, content)
+    return content
+
+
+def _read_signed(path):
+    """Return a manifest whose checksum is right; nothing else about it is known."""
     try:
-        text = path.read_bytes().decode()
-        content = json.loads(text)
+        text = read_file(path, LARGEST, "a bundle's manifest").decode()
+        content = json.loads(text, parse_constant=_refuse_constant)
     except FileNotFoundError:
-        raise ValueError(f"{bundle} is no bundle: it holds no {NAME}; make one with `convmixer export`") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): export or copy the bundle again") from None
+        remedy = "make one with `convmixer export`"
+        raise ValueError(f"{path.parent} is not a bundle: it holds no {NAME}; {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {AGAIN}") from None
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"{path} has schema {schema!r}, and this version reads {SCHEMA}: export the model again")
+        raise ValueError(f"{path} has schema {schema!r:.20}, and this version reads {SCHEMA}: export the model again")
     digest = str(content.get("sha256"))
     if _digest(text.replace(digest, UNSIGNED)) != digest:
-        raise ValueError(f"{path} was changed: its checksum is not its own; export or copy the bundle again")
+        raise ValueError(f"{path} was changed: its checksum is not its own; {AGAIN}")
     return content
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is not a JSON number")
+
+
+@functools.cache
+def _validator():
+    schema = importlib.resources.files(__package__).joinpath("manifest.schema.json").read_text(encoding="utf-8")
+    return jsonschema.Draft202012Validator(json.loads(schema))
+
+
+def _check_paths(path, content):
+    """Check that the files and artifacts of a manifest lie inside the bundle, and that it lists what it names."""
+    files = content["files"]
+    named = [artifact["path"] for artifact in content["artifacts"] if artifact["format"] == "litert"]
+    for name in (*files, *(artifact["path"] for artifact in content["artifacts"]), content["labels"]):
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts or any(character in name for character in "\\\0:"):
+            raise ValueError(f"{path} names {name!r:.100}, which is not inside the bundle: {AGAIN}")
+    for name in (*named, content["labels"]):
+        if name not in files:
+            raise ValueError(f"{path} names {name!r:.100} and has no checksum of it: {AGAIN}")
 
 
 def unlisted_files(folder: Path) -> list[str]:
     """Relative paths of all files in a folder that no manifest there lists: none where it is just a bundle."""
     try:
-        listed = {*read_manifest(folder)["files"], NAME}
-    except ValueError:
-        listed = set()
+        files = _read_signed(folder / NAME).get("files")  # also of an older version, whose bundle may be replaced
+    except (OSError, ValueError):
+        files = None
+    listed = {*files, NAME} if isinstance(files, dict) else set()
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     return sorted(set(found) - listed)
 
@@ -68,13 +115,15 @@ def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
     Raises:
         ValueError: the file is missing or was changed.
     """
-    path = Path(bundle) / name
+    path, expected = Path(bundle) / name, manifest["files"][name]
     try:
-        content = path.read_bytes()
+        # No more than is listed, whatever lies there now.
+        with open_file(path, "the bundle's own file") as file:
+            content = file.read(expected["size"] + 1)
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: export or copy the bundle again") from None
-    if hashlib.sha256(content).hexdigest() != manifest["files"][name]["sha256"]:
-        raise ValueError(f"{path} was changed: its checksum is not the manifest's; export or copy the bundle again")
+        raise ValueError(f"{path} is missing: {AGAIN}") from None
+    if len(content) != expected["size"] or hashlib.sha256(content).hexdigest() != expected["sha256"]:
+        raise ValueError(f"{path} was changed: its checksum is not the manifest's; {AGAIN}")
     return content
 
 

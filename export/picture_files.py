@@ -31,7 +31,7 @@ def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Te
     shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
 
     def one(file):
-        header = read_header(file)
+        header = read_header(file, preprocessing.max_pixels)
         image = _decode(file, header)
         # The decoded picture differs from its header only in files that are made to mislead.
         as_promised = tf.reduce_all(tf.shape(image)[:2] == tf.stack([header.height, header.width]))

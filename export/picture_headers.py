@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_convmixer.images import MAX_PIXELS, MAX_RATIO, MIN_SIDE
+from keras_convmixer.images import MAX_RATIO, MIN_SIDE
 
 UNREADABLE, JPEG, PNG = range(3)
 
@@ -41,19 +41,20 @@ class Header(NamedTuple):
     """int32: EXIF's 1 to 8; any other number counts as 1."""
 
 
-def read_header(file: tf.Tensor) -> Header:
+def read_header(file: tf.Tensor, max_pixels: int) -> Header:
     """Read the header of a picture file: its size, orientation and transparency.
 
     Example:
 
-        header = read_header(tf.io.read_file("photo.jpg"))
+        header = read_header(tf.io.read_file("photo.jpg"), max_pixels=50_000_000)
         header.height, header.orientation  # 3024, 6
 
     Args:
         file: string scalar, a whole file.
+        max_pixels: height times width of the largest picture that is read.
 
     Returns: a `Header`. Never fails: what cannot be read or is refused has kind UNREADABLE, namely other formats than
-        JPEG and PNG; pictures under 2 pixels high or wide, over 50 million, or a hundred times longer than wide;
+        JPEG and PNG; pictures under 2 pixels high or wide, over `max_pixels`, or a hundred times longer than wide;
         JPEGs that are neither baseline nor progressive, or of 12 bits; CMYK without Adobe's marker, which may be
         inverted or not; 16-bit RGB PNGs with a transparent color, which Pillow cannot compare exactly;
         and PNGs whose orientation may be in compressed text.
@@ -69,7 +70,7 @@ def read_header(file: tf.Tensor) -> Header:
     short, long = tf.minimum(header.height, header.width), tf.maximum(header.height, header.width)
     # Divided rather than multiplied: the product of two sides may exceed int32.
     allowed = (short >= MIN_SIDE) & (long // MAX_RATIO + tf.sign(long % MAX_RATIO) <= short)
-    allowed &= long <= MAX_PIXELS // tf.maximum(short, 1)
+    allowed &= long <= max_pixels // tf.maximum(short, 1)
     return header._replace(kind=tf.where(allowed, header.kind, UNREADABLE))
 
 

@@ -6,10 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from keras_convmixer.images import Preprocessing
+from keras_convmixer.regular_files import read_file
 
 from .decision import BINARY, MULTI, SINGLE, Decision
+from .flatbuffer import LARGEST
 from .interpreter import LiteRTModel
-from .manifest import NAME, read_manifest, read_verified
+from .manifest import AGAIN, NAME, read_manifest, read_verified
+
+CLOSE = 1e-3
+"""How far outside 0..1 a probability may be rounded."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Classifier:
         path = Path(path)
         if path.is_dir():
             return cls._from_bundle(path, read_manifest(path), format or "float32", threads)
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             raise FileNotFoundError(f"{path}: there is no such bundle or .tflite file")
         if format is not None:
             raise ValueError(f"{path} is one file and has no formats: leave --format out, or name the bundle")
@@ -72,7 +77,7 @@ class Classifier:
             for artifact in manifest["artifacts"]:
                 if artifact["path"] == inside:
                     return cls._from_bundle(bundle, manifest, artifact["name"], threads)
-        model = LiteRTModel(path.read_bytes(), str(path), threads)
+        model = LiteRTModel(read_file(path, LARGEST, "a bundle or a .tflite file"), str(path), threads)
         labels = tuple(f"class {number}" for number in range(model.classes))
         decision = Decision(BINARY, 0.5) if model.classes == 1 else Decision()
         return cls(model, labels, Preprocessing(model.height, model.width, model.channels), decision)
@@ -84,10 +89,27 @@ class Classifier:
             raise ValueError(f"{bundle} has no .tflite file {name!r}: it has {', '.join(artifacts) or 'none'}")
         artifact = artifacts[name]
         content = read_verified(bundle, manifest, artifact["path"])
-        labels = read_verified(bundle, manifest, manifest["labels"]).decode().rstrip("\n").split("\n")
-        model = LiteRTModel(content, str(bundle / artifact["path"]), threads)
+        file = bundle / artifact["path"]
+        model = LiteRTModel(content, str(file), threads)
+        preprocessing = Preprocessing.from_facts(artifact["preprocessing"])
+        seen = preprocessing.height, preprocessing.width, preprocessing.channels
+        if seen != (model.height, model.width, model.channels):
+            raise ValueError(
+                f"{file} takes images [{model.height}, {model.width}, {model.channels}], and the manifest prepares "
+                f"{list(seen)}: {AGAIN}"
+            )
+        try:
+            labels = tuple(read_verified(bundle, manifest, manifest["labels"]).decode().rstrip("\n").split("\n"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{bundle / manifest['labels']} is not a text in UTF-8: {AGAIN}") from None
         decision = Decision(**{name: manifest["outputs"][name] for name in ("kind", "threshold")})
-        return cls(model, tuple(labels), Preprocessing.from_facts(artifact["preprocessing"]), decision)
+        right = (1, 2) if decision.kind == BINARY else (model.classes,)
+        if len(labels) not in right or (decision.kind == BINARY and model.classes != 1):
+            raise ValueError(
+                f"{file} returns {model.classes} probabilities, and {manifest['labels']} has {len(labels)} labels of a "
+                f"{decision.kind} model: {AGAIN}"
+            )
+        return cls(model, labels, preprocessing, decision)
 
     def __call__(self, picture: Path, top: int = 5) -> list[Prediction]:
         """Classify a picture file: the `top` most probable classes, best first.
@@ -97,11 +119,17 @@ class Classifier:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: `top` is under 1, or the file is no picture, is damaged, or is under 2 pixels high or wide.
+            ValueError: `top` is under 1; the file is not a picture, is damaged, or is under 2 pixels high or wide; or
+                the model returns NaN or other values that are not probabilities.
         """
         if top < 1:
             raise ValueError(f"top={top}: give 1 or more")
         probabilities = self.model(self.preprocessing.load(picture)[None])[0]
+        if not (probabilities.min() >= -CLOSE and probabilities.max() <= 1 + CLOSE):  # neither where one is NaN
+            raise ValueError(
+                f"{picture}: the model returns {probabilities.min():.3g} to {probabilities.max():.3g}, which are not "
+                "probabilities: give a file that `convmixer export` made, or one that ends in a softmax or sigmoid"
+            )
         present = [None] * len(probabilities) if self.decision.kind == SINGLE else self.decision(probabilities).tolist()
         if self.decision.kind == BINARY and len(self.labels) == 2:
             probabilities, present = np.append(1 - probabilities, probabilities), [not present[0], present[0]]

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from keras_convmixer.images import MAX_PIXELS, MAX_RATIO, MIN_SIDE, Preprocessing
+from keras_convmixer.images import MAX_RATIO, MIN_SIDE, Preprocessing
 
 from .decision import BINARY, SINGLE, Decision
 from .picture_files import prepare_files, resize, resized_and_corner
@@ -112,7 +112,8 @@ def _prepared(images, preprocessing):
     found = tf.shape(images)[1:3]
     short, long = tf.reduce_min(found), tf.reduce_max(found)
     # Divided rather than multiplied: the product of two sides may exceed int32.
-    allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short) & (long <= MAX_PIXELS // tf.maximum(short, 1))
+    allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short)
+    allowed &= long <= preprocessing.max_pixels // tf.maximum(short, 1)
     with tf.control_dependencies(
         [tf.debugging.Assert(allowed, ["too small, too thin or too large: pictures of (height, width)", found])]
     ):

@@ -2,16 +2,19 @@
 
 import ctypes
 import errno
-import fcntl
 import glob
+import hashlib
 import os
 import re
 import secrets
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from .folder_lock import Lock, lock_folder
 
 
 def require_folder_name(path: Path) -> None:
@@ -63,15 +66,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, alone: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill; it takes the name `path` when the block ends well.
 
     A folder that is there already is exchanged in one system call, so that at every moment, also when the
     process is killed, `path` is the former folder or the new one. File systems without that call (NFS, and
     every one outside Linux) get two renames instead: killed between them, `path` is missing, and the next
-    call puts the former folder back. What killed processes left beside `path` is swept up first.
+    call puts the former folder back. What killed processes of this host left beside `path` is swept up first, where the
+    file system has locks; those of other hosts may still be at work.
+
+    Args:
+        path: the folder.
+        alone: refuse where another process of this host is filling a folder for `path`, as of two that number what they
+            add both would take the same number. Without it the last one to end stays.
 
     Raises:
+        FileExistsError: `alone`, and another process is at it.
         OSError: the disk is full, or `path` is a mount point; says what to do.
     """
     path = Path(path).resolve()
@@ -80,12 +90,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
         with _open(path.parent) as parent:
-            _lock(parent, fcntl.LOCK_EX)  # nobody sweeps a partial folder between its making and its locking
-            _sweep(path)
-            partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+            unguarded = f"what killed processes leave in {path.parent} as .{path.name}.*.partial stays, to be deleted"
+            # Nobody sweeps a partial folder between its making and its locking.
+            lock_folder(parent, wait=True, unguarded=unguarded)
+            if _sweep(path, unguarded) and alone:
+                raise FileExistsError(f"another process is writing {path}: wait for it, or name another folder")
+            partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.{_host()}.partial"
             cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
             partial.mkdir()
-            _lock(cleanup.enter_context(_open(partial)), fcntl.LOCK_EX)
+            lock_folder(cleanup.enter_context(_open(partial)), wait=True, unguarded=unguarded)
         with explaining_full_disk(path):
             yield partial
             for written in (partial, *partial.rglob("*")):
@@ -125,17 +138,32 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def _sweep(path: Path) -> None:
-    """Remove what killed processes left; a folder still being filled holds its lock, which dies with it."""
-    for former in path.parent.glob(f".{glob.escape(path.name)}.*.former"):
-        if path.exists():
-            shutil.rmtree(former, ignore_errors=True)
-        else:
+def _host() -> str:
+    """Return a short name of this host, for the names of its partial folders."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _sweep(path: Path, unguarded: str) -> bool:
+    """Remove what killed processes left; return whether another process is filling a folder for `path`.
+
+    A folder still being filled holds its lock, which dies with the process. Only what this host left is removed, as on
+    some network file systems a lock is not seen from another host.
+    """
+    name = glob.escape(path.name)
+    if not path.exists():
+        for former in path.parent.glob(f".{name}.*.former"):
             former.rename(path)
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            break
+    for former in path.parent.glob(f".{name}.*.{_host()}.former"):
+        shutil.rmtree(former, ignore_errors=True)
+    busy = False
+    for partial in path.parent.glob(f".{name}.*.{_host()}.partial"):
         with suppress(OSError), _open(partial) as descriptor:  # it may be renamed at this moment, or be no folder
-            if _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            lock = lock_folder(descriptor, wait=False, unguarded=unguarded)
+            if lock is Lock.OURS:
                 shutil.rmtree(partial, ignore_errors=True)
+            busy |= lock is Lock.HELD
+    return busy
 
 
 @contextmanager
@@ -145,20 +173,6 @@ def _open(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, operation: int) -> bool:
-    """Lock a folder until its descriptor is closed; False where another holds it or the file system has no locks.
-
-    NFS has none for folders: nothing is swept up there.
-    """
-    try:
-        fcntl.flock(descriptor, operation)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EBADF, errno.ENOLCK, errno.ENOTSUP):
-            raise
-        return False
-    return True
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """One definition of evaluation preprocessing: what training evaluates on is what serving and prediction see."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import io
@@ -9,10 +11,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .regular_files import NotAFile, open_file
+
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are read, by Pillow's names. Among the other formats that Pillow opens, some start other programs."""
 MIN_SIDE, MAX_RATIO, MAX_PIXELS = 2, 100, 50_000_000
-"""Pictures are refused below this shorter side, above this ratio of the sides, and above this number of pixels."""
+"""Pictures are refused below this shorter side, above this ratio of the sides, and above this number of pixels, of
+which `Preprocessing.max_pixels` may be another."""
+STRIP = 1 << 20
+"""Pixels that are laid on white at once."""
+LARGEST = 178_000_000
+"""Largest `Preprocessing.max_pixels`: Pillow itself refuses pictures of over 178.9 million pixels."""
 
 
 def _suffixes():
@@ -41,16 +50,22 @@ class Preprocessing:
     channels: int = 3
     crop_fraction: float = 1.0
     """Share of the resized picture's shorter side that the model sees; the paper's ImageNet models: 0.96."""
+    max_pixels: int = MAX_PIXELS
+    """Largest picture that is read, height times width: one takes 3 bytes a pixel, and a file of 83 kB may hold 25
+    million."""
 
     def __post_init__(self):
         if self.channels not in (1, 3):
             raise ValueError(f"channels={self.channels}: pictures have 1 (grey) or 3 (RGB)")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction={self.crop_fraction}: allowed is more than 0 and at most 1")
+        smallest = MIN_SIDE**2
+        if not smallest <= self.max_pixels <= LARGEST:
+            raise ValueError(f"max_pixels={self.max_pixels}: allowed is {smallest} to {LARGEST}")
 
     def load(self, path: Path) -> np.ndarray:
         """Read a picture file and prepare it; raises what `read_image` raises."""
-        return self.apply(read_image(path))
+        return self.apply(read_image(path, self.max_pixels))
 
     def apply(self, image: Image.Image) -> np.ndarray:
         """Prepare an RGB or grey Pillow image: uint8 `[height, width, channels]`.
@@ -83,18 +98,20 @@ class Preprocessing:
             "interpolation": "bicubic, with antialias",
             "crop": "centre",
             "crop_fraction": self.crop_fraction,
+            "max_pixels": self.max_pixels,
             "height": self.height,
             "width": self.width,
             "channels": self.channels,
         }
 
     @classmethod
-    def from_facts(cls, facts: dict) -> "Preprocessing":
+    def from_facts(cls, facts: dict) -> Preprocessing:
         """Return what `facts` described; keys that this version does not know are left out."""
-        return cls(facts["height"], facts["width"], facts["channels"], facts["crop_fraction"])
+        largest = facts.get("max_pixels", MAX_PIXELS)
+        return cls(facts["height"], facts["width"], facts["channels"], facts["crop_fraction"], largest)
 
 
-def read_image(file: Path | bytes) -> Image.Image:
+def read_image(file: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture file, or the content of one, as a person sees it: RGB, upright, on white where transparent.
 
     Example:
@@ -105,16 +122,20 @@ def read_image(file: Path | bytes) -> Image.Image:
     where there is none in XMP; one that cannot be read is left unused.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not a picture of one of `FORMATS`, is damaged, has 32-bit pixels or over 50 million, is
-            under 2 pixels high or wide, or over a hundred times longer than wide.
+        FileNotFoundError: there is no such file, or it is a link to one that is not there.
+        ValueError: the file is not a picture of one of `FORMATS`, is damaged, has 32-bit pixels or over `max_pixels`,
+            is under 2 pixels high or wide, or over a hundred times longer than wide; `NotAFile` where it is a folder, a
+            pipe, a socket or a device, which is never read.
         OSError: the system cannot read the file.
     """
     path = "the picture" if isinstance(file, bytes) else Path(file)
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else path, formats=formats) as image:
-            _check_size(path, *image.size)
+        with (
+            io.BytesIO(file) if isinstance(file, bytes) else open_file(path, "a picture file") as content,
+            Image.open(content, formats=formats) as image,
+        ):
+            _check_size(path, *image.size, max_pixels)
             kind, depth = image.format, _png_depth(image)
             image.load()
             if image.mode == "F" or (image.mode == "I" and kind not in ("PNG", "PPM")):
@@ -122,16 +143,12 @@ def read_image(file: Path | bytes) -> Image.Image:
                     f"{path} has 32-bit pixels, whose values for black and white are unknown: save it with 8 or 16 bits"
                 )
             return _to_rgb(_upright(image), kind, depth)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder: name the picture files in it") from None
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture that Pillow can read: give a PNG or JPEG file") from None
-    except (PermissionError, MemoryError, Refused):
+    except (FileNotFoundError, PermissionError, MemoryError, NotAFile, Refused):
         raise
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large ({error}): make it smaller") from None
+    except Image.DecompressionBombError:
+        raise Refused(_too_large(path, "", max_pixels)) from None
     except Exception as error:  # decoders raise errors of any type, AVIF's RuntimeError
         if getattr(error, "errno", None):  # the system's: the file may be whole
             raise
@@ -142,16 +159,17 @@ class Refused(ValueError):
     """A picture is not damaged, but refused: for its size, its shape, or pixels of 32 bits."""
 
 
-def _check_size(path, width, height):
+def _check_size(path, width, height, max_pixels):
     if min(width, height) < MIN_SIDE:
         raise Refused(f"{path} is {width}x{height} pixels, too small to show anything: give a picture of at least 2x2")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise Refused(f"{path} is {width}x{height} pixels, too thin to show anything: cut a part out")
-    if width * height > MAX_PIXELS:
-        raise Refused(
-            f"{path} is too large ({width}x{height} pixels, and the limit is {MAX_PIXELS // 10**6} million): "
-            "make it smaller"
-        )
+    if width * height > max_pixels:
+        raise Refused(_too_large(path, f"{width}x{height} pixels, and ", max_pixels))
+
+
+def _too_large(path, size, max_pixels):
+    return f"{path} is too large ({size}the limit is {max_pixels / 10**6:.6g} million): make it smaller"
 
 
 def _png_depth(image):
@@ -164,10 +182,9 @@ def _png_depth(image):
 
 
 def _upright(image):
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # only the metadata is damaged
-        return image
+    with contextlib.suppress(Exception):  # where only the metadata is damaged
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of 50 million pixels takes 200 MB
+    return image
 
 
 def _to_rgb(image, kind, depth):
@@ -183,8 +200,15 @@ def _to_rgb(image, kind, depth):
         image.info["transparency"] = transparent * (255 // (2**depth - 1))
     if kind == "PNG" and image.mode == "RGB" and isinstance(transparent, tuple) and depth == 16:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _on_white(image):
+    """Lay a transparent picture on white, some rows at a time: whole it would need three more copies."""
+    laid = Image.new("RGB", image.size)
+    rows = max(STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        part = image.crop(box).convert("RGBA")
+        laid.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), box)
+    return laid

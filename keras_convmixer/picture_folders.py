@@ -1,5 +1,6 @@
 """Find the pictures in a folder, and report files that are left out: the same in every command."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,18 +30,35 @@ class PictureFiles:
 def picture_files(folder: Path) -> PictureFiles:
     """Find the pictures in a folder and its subfolders by their endings, sorted; hidden files and folders don't count.
 
+    Links to folders are followed, and each folder is searched once, so that one which leads back to a folder above
+    it has no end.
+
     Example:
 
         found = picture_files(Path("cats"))
         len(found.paths), found.described_others()  # 120, "2 .heic"
+
+    Raises:
+        OSError: a folder may not be read.
     """
-    paths, others = [], Counter()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            paths.append(path)
-        elif not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file():
-            others[path.suffix.lower()] += 1
-    return PictureFiles(paths, others)
+    paths, others, searched = [], Counter(), set()
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        real = os.path.realpath(place)
+        if real in searched:
+            folders.clear()
+            continue
+        searched.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                paths.append(path)
+            elif path.is_file():
+                others[path.suffix.lower()] += 1
+    return PictureFiles(sorted(paths), others)
+
+
+def _raise(error):
+    raise error
 
 
 def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from .data import Dataset, load_dataset
 from .energy import Meter
 from .evaluation import evaluate
 from .input import distributed_batches, reading
-from .launch import STOPPED, beat
+from .launch import INTERRUPTED, STOPPED, beat
 from .layers import trainable
 from .memory import peak_memory
 from .model import build_model, fastest_precision
@@ -45,7 +45,9 @@ class Diverged(FloatingPointError):
 class Stopped(RuntimeError):
     """Training was asked to stop, saved a checkpoint and can be resumed."""
 
-    exit_code = STOPPED
+    def __init__(self, sentence: str, interrupted: bool):
+        super().__init__(sentence)
+        self.exit_code = INTERRUPTED if interrupted else STOPPED
 
 
 def train(
@@ -88,7 +90,7 @@ def train(
         Unreadable: a picture vanished, or was damaged, since training began.
         ValueError: the data set does not exist, a value of the recipe is not allowed, a batch cannot be divided
             among the replicas, or two workers have different recipes.
-        Stopped: SIGTERM came; a checkpoint was saved.
+        Stopped: SIGTERM or Ctrl-C came; a checkpoint was saved.
     """
     run = Path(run)
     require_tensorflow("training")
@@ -185,7 +187,7 @@ class _Run:
         self._read = self._meter.read()
 
     def train(self):
-        with self._progress.bar, self.step.stopping_on_sigterm():
+        with self._progress.bar, self.step.stopping_on_signals():
             start = self._begin()
             while len(self.history.epochs) < self._recipe.epochs:
                 try:
@@ -243,7 +245,8 @@ class _Run:
                 self._count(started)
                 self.checkpoints.save()
                 self._replicas.total([0.0])  # nobody leaves, and has others killed, before it is saved
-                raise Stopped(f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on")
+                sentence = f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on"
+                raise Stopped(sentence, self.step.interrupted)
             if save:
                 started = self._count(started)
                 self.checkpoints.save()

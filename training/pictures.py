@@ -6,6 +6,7 @@ which is built without the processor's vector instructions, and with the same or
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -21,6 +22,8 @@ from rich.progress import Progress
 from keras_convmixer.images import Preprocessing, read_image
 from keras_convmixer.picture_folders import require_few_damaged
 
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of the system that say nothing about the file that was opened: too many are open, no memory is left."""
 QUEUED = 4096
 """Pictures that wait for a thread at once; each takes 2 kB."""
 
@@ -104,7 +107,7 @@ class Pictures:
         number = int(self._numbers[index])
         file, _ = self._source[number]
         try:
-            return read_image(file)
+            return read_image(file, self._preprocessing.max_pixels)
         except (OSError, ValueError) as error:
             self.unread = self.unread or _named(error, file, self._source, number)
             raise
@@ -136,10 +139,12 @@ def check(
     def one(index):
         file, label = source[index]
         try:
-            picture = read_image(file)
+            picture = read_image(file, preprocessing.max_pixels)
             if in_memory:
                 images[index] = preprocessing.apply(picture)
-        except ValueError as error:
+        except (OSError, ValueError) as error:  # OSError: a broken link, or a file that may not be read
+            if getattr(error, "errno", None) in OF_THE_PROCESS:
+                raise
             return None, label, _named(error, file, source, index)
         return (picture.height, picture.width), label, None
 
@@ -174,7 +179,10 @@ def showing(progress: Progress | None, name: str, count: int) -> Callable[[Itera
 
 
 def _named(error, file, source, index):
-    return str(error) if isinstance(file, Path) else f"{source.name(index)}: {error}"
+    name = source.name(index)
+    if getattr(error, "strerror", None):
+        return f"{name}: {error.strerror}"
+    return str(error) if isinstance(file, Path) else f"{name}: {error}"
 
 
 def _shape(preprocessing):

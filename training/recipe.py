@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 _ZERO_OR_MORE = ("0 or more", lambda value: value >= 0)
 _SHARE = ("0 or more and less than 1", lambda value: 0 <= value < 1)
@@ -18,6 +19,10 @@ RANGES = {
     "any other": ("more than 0", lambda value: value > 0),
 }
 """What a field's number may be: in words, and as a test."""
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+"""What a field's value may be, in words."""
+ABSTRACT = {int: Integral, float: Real}
+"""NumPy's numbers are allowed, too."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +109,16 @@ class Recipe:
         return self.crop_scale < 1 or self.crop_ratio > 1
 
     def __post_init__(self):
-        if not self.name or Path(self.name).name != self.name:
-            raise ValueError(f"name={self.name!r}: give a name for a folder, without slashes")
         for field in fields(self):
             value = getattr(self, field.name)
+            _check_kind(field.name, field.type, value)
             if isinstance(value, (str, bool)):
                 continue
             allowed, is_allowed = RANGES.get(field.name, RANGES["any other"])
             if not (math.isfinite(value) and is_allowed(value)):
                 raise ValueError(f"{field.name}={value}: give {allowed}")
+        if self.name in ("", "..") or Path(self.name).name != self.name:
+            raise ValueError(f"name={self.name!r}: give a name for a folder, without slashes")
         if self.rand_augment == "torchvision" and self.rand_augment_magnitude > 30:
             raise ValueError(f"rand_augment_magnitude={self.rand_augment_magnitude}: torchvision's goes to 30")
 
@@ -130,3 +136,15 @@ class Recipe:
                 f"batch_size={self.batch_size} is {self.batch_size // parts} images at once on each of "
                 f"{replicas} replicas, and mixup and cutmix need pairs: give a multiple of {2 * parts}"
             )
+
+
+def _check_kind(name, kind, value):
+    """Check that a field's value is of the type it is declared with."""
+    choices = get_args(kind)
+    if choices:
+        allowed, is_allowed = f"one of {', '.join(choices)}", value in choices
+    else:
+        allowed = KINDS[kind]
+        is_allowed = isinstance(value, ABSTRACT.get(kind, kind)) and (kind is bool or not isinstance(value, bool))
+    if not is_allowed:
+        raise ValueError(f"{name}={value!r}: give {allowed}")

@@ -1,13 +1,13 @@
 """A run folder, or another Keras model: what a trained model is taken from."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import keras
 
 from keras_convmixer.images import Preprocessing
 from keras_convmixer.labels import read_labels
+from keras_convmixer.regular_files import read_json
 from keras_convmixer.weights import read_keras_model
 
 from .recipe import Recipe
@@ -64,20 +64,23 @@ def load_run(path: Path, crop_fraction: float | None = None) -> Run:
     return Run(model, recipe, class_names, crop_fraction, _read_accuracy(file.with_name("summary.json")))
 
 
+TRAIN_AGAIN = "train again, or remove it"
+
+
 def _read_recipe(path):
     if not path.is_file():
         return None
+    content = read_json(path, TRAIN_AGAIN)
     try:
-        return Recipe(**json.loads(path.read_text()))
+        return Recipe(**content)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no recipe of this version ({error}): train again, or remove it") from None
+        raise ValueError(f"{path} is not a recipe of this version ({error}): {TRAIN_AGAIN}") from None
 
 
 def _read_accuracy(path):
     if not path.is_file():
         return None
-    try:
-        accuracy = json.loads(path.read_text())["test_accuracy"]
-        return float(accuracy) if 0 <= accuracy <= 1 else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): train again, or remove it") from None
+    accuracy = read_json(path, TRAIN_AGAIN).get("test_accuracy")
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float):
+        raise ValueError(f"{path} is damaged (it has no test_accuracy): {TRAIN_AGAIN}")
+    return float(accuracy) if 0 <= accuracy <= 1 else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -14,9 +13,11 @@ from pathlib import Path
 import keras
 
 from keras_convmixer.atomic import atomic_file, explaining_full_disk
+from keras_convmixer.folder_lock import Lock, lock_folder
 from keras_convmixer.labels import write_labels
 from keras_convmixer.picture_folders import report_left_out
 from keras_convmixer.printable import printable
+from keras_convmixer.regular_files import read_json
 
 from . import figures
 from .checkpoints import History, drop_damaged_list
@@ -24,12 +25,14 @@ from .data import Dataset
 from .evaluation import evaluate
 from .recipe import Recipe
 
+BEGIN_AGAIN = "put it back, pass --overwrite to begin again, or give another --name"
+
 
 def goes_on(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None = None) -> bool:
     """Tell whether an unfinished run of this recipe, on these pictures if they are given, has a checkpoint in a folder.
 
     Raises FileExistsError: it holds a trained model, or the beginning of a run of another recipe or on other pictures,
-    and not `overwrite`.
+    and not `overwrite`. Raises ValueError: recipe.json or data.json of its checkpoints is damaged, and not `overwrite`.
     """
     begun = run / "checkpoints/recipe.json"
     ended = (run / "checkpoints/ended").exists() or not begun.exists()
@@ -37,7 +40,13 @@ def goes_on(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None 
         raise FileExistsError(
             f"{run} holds a trained model already: pass --overwrite to train again, or another --name"
         )
-    former = {} if ended else json.loads(begun.read_text())
+    try:
+        former = {} if ended else read_json(begun, BEGIN_AGAIN)
+        fingerprint = None if ended else _fingerprint(run)
+    except ValueError:
+        if not overwrite:
+            raise
+        return False
     changed = [f"{k}={former.get(k)!r}" for k, v in dataclasses.asdict(recipe).items() if former.get(k) != v]
     if not ended and changed and not overwrite:
         raise FileExistsError(
@@ -45,7 +54,7 @@ def goes_on(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None 
         )
     if ended or changed:
         return False
-    if dataset is not None and _fingerprint(run) not in (None, dataset.fingerprint):
+    if dataset is not None and fingerprint not in (None, dataset.fingerprint):
         if not overwrite:
             raise FileExistsError(
                 f"{run} was begun with other pictures than {recipe.dataset} has now: put those back, pass --overwrite "
@@ -58,7 +67,12 @@ def goes_on(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None 
 def _fingerprint(run):
     """Return that of the pictures that a run was begun with; None where it did not get so far."""
     file = run / "checkpoints/data.json"
-    return json.loads(file.read_text())["fingerprint"] if file.exists() else None
+    if not file.exists():
+        return None
+    content = read_json(file, BEGIN_AGAIN)
+    if not isinstance(content.get("fingerprint"), int):
+        raise ValueError(f"{file} is damaged (it has no fingerprint): {BEGIN_AGAIN}")
+    return content["fingerprint"]
 
 
 @contextlib.contextmanager
@@ -67,12 +81,9 @@ def locked(run: Path):
     run.mkdir(parents=True, exist_ok=True)
     handle = os.open(run, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"{run} is being trained by another process: wait for it, or give another --name"
-            ) from None
+        unguarded = f"make sure that no other process trains in {run}"
+        if lock_folder(handle, wait=False, unguarded=unguarded) is Lock.HELD:
+            raise FileExistsError(f"{run} is being trained by another process: wait for it, or give another --name")
         yield
     finally:
         os.close(handle)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -11,6 +14,8 @@ from .recipe import Recipe
 from .schedule import SCHEDULES, Slowed
 from .signals import handling
 from .strategy import Replicas
+
+INTERRUPTED = b"\nstopping after this step, to save a checkpoint; Ctrl-C again stops at once\n"
 
 
 class Step:
@@ -49,6 +54,8 @@ class Step:
         self.counter = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.stop, self.save = (tf.Variable(0.0, trainable=False) for _ in range(2))
         """Set to 1 on any worker, they are seen by all at the same step."""
+        self.interrupted = False
+        """Whether Ctrl-C was pressed here."""
         # XLA fuses what lies between convolutions; on a CPU its own depthwise convolution is eight times slower.
         xla = replicas.count == 1 and bool(tf.config.list_logical_devices("GPU"))
         self._gradients = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
@@ -73,13 +80,23 @@ class Step:
         """Return what is to be evaluated and saved, in the order of the model's: the average where there is one."""
         return [keras.ops.convert_to_numpy(value) for value in (self.average or self.model.variables)]
 
-    def stopping_on_sigterm(self):
-        """Let SIGTERM, which clusters send before they take a machine away, stop all workers after the same step."""
+    @contextlib.contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """Let SIGTERM, which clusters send before they take a machine away, and Ctrl-C stop all workers after a step.
+
+        A second Ctrl-C interrupts at once.
+        """
 
         def stop(number, frame):
+            if number == signal.SIGINT:
+                if self.interrupted:
+                    raise KeyboardInterrupt
+                self.interrupted = True
+                os.write(2, INTERRUPTED)  # print() may be what was interrupted
             self.stop.assign(1.0)
 
-        return handling(signal.SIGTERM, stop)
+        with handling(signal.SIGTERM, stop), handling(signal.SIGINT, stop):
+            yield
 
     def _run(self, batch):
         """Train a step: return mean loss, accuracy, the gradients' norm, whether to stop and to save, float32 `[5]`."""

@@ -1,3 +1,6 @@
+import os
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,9 +42,9 @@ def test_a_folder_is_read_and_what_cannot_be_read_is_named(folder):
     found = read_calibration(folder, SEEN, 500, seed=0)
     assert found.images.shape == (20, 8, 8, 3)
     assert reds(found.images) == [10 * number for number in range(20)]
-    assert sorted(sentence.split("/")[-1].split(" ")[0] for sentence in found.skipped) == [
+    assert sorted(sentence.split(" ")[0].rpartition("/")[2] for sentence in found.skipped) == [
         "damaged.png",
-        "gone.png:",
+        "gone.png",
         "no.jpg",
     ]
 
@@ -74,6 +77,13 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
     np.savez(tmp_path / "cut.npz", images=np.zeros((3, 8, 8, 3), np.uint8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:300])
     np.savez(tmp_path / "objects.npz", images=np.array([np.zeros(1), np.zeros(2)], dtype=object))
+    os.mkfifo(tmp_path / "pipe.npz")
+    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((1000, 200, 1000, 3), np.uint8))
+    with zipfile.ZipFile(tmp_path / "lying.npz", "w") as archive, archive.open("images.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 1000, 1000, 3)}
+        )
+    np.lib.format.open_memmap(tmp_path / "thick.npy", "w+", np.uint8, (2, 10_000, 10_000, 3))
     np.save(tmp_path / "one.npy", np.zeros((9, 8, 3), np.uint8))
     np.save(tmp_path / "none.npy", np.zeros((0, 8, 8, 3), np.uint8))
     for name, error, words in (
@@ -83,7 +93,11 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
         ("unreadable", ValueError, "none of the 1 pictures in .*unreadable can be read"),
         ("text.npz", ValueError, "text.npz is damaged, or no array file of NumPy"),
         ("cut.npz", ValueError, "cut.npz is damaged, or no array file of NumPy"),
-        ("objects.npz", ValueError, "objects.npz is damaged, or no array file of NumPy"),
+        ("objects.npz", ValueError, r"objects.npz holds object \(2,\)"),
+        ("pipe.npz", ValueError, "pipe.npz is a pipe, not a file"),
+        ("bomb.npz", ValueError, r"bomb.npz unpacks to 600,000,128 bytes, 1,0\d\d times its size"),
+        ("lying.npz", ValueError, "lying.npz is damaged, or no array file of NumPy"),
+        ("thick.npy", ValueError, "thick.npy holds images of 10000x10000 pixels, and the limit is 50,000,000"),
         ("one.npy", ValueError, r"one.npy holds uint8 \(9, 8, 3\)"),
         ("two.npz", ValueError, "two.npz holds a, b: name the array of images 'images'"),
         ("float.npy", ValueError, r"float.npy holds float32 \(3, 8, 8, 3\): give uint8"),
@@ -91,6 +105,17 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
     ):
         with pytest.raises(error, match=words):
             read_calibration(tmp_path / name, SEEN, 10, seed=0)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_only_the_chosen_images_of_an_archive_are_kept(tmp_path, save):
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3)).astype(np.uint8)
+    save(tmp_path / "a.npz", images=images, labels=np.zeros(200))
+    found = read_calibration(tmp_path / "a.npz", SEEN, 20, seed=1).images
+    np.testing.assert_array_equal(found, images[np.sort(np.random.default_rng(1).permutation(200)[:20])])
+    np.savez(tmp_path / "f.npz", images=np.asfortranarray(images))
+    with pytest.raises(ValueError, match=r"f\.npz is in Fortran's order"):
+        read_calibration(tmp_path / "f.npz", SEEN, 20, seed=1)
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_bundle_is_named(broken, tmp_path):
         return str(error.value)
 
     assert "no such bundle" in message(tmp_path / "missing")
-    assert "is no bundle: it holds no manifest.json" in message(tmp_path)
+    assert "is not a bundle: it holds no manifest.json" in message(tmp_path)
     assert "no .tflite file 'float64': it has float32, float16, dynamic, int8" in message(format="float64")
     manifest.write_text(content[:-9])
     assert "manifest.json is damaged" in message()

@@ -1,13 +1,15 @@
 import errno
+import fcntl
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from keras_convmixer import atomic
+from keras_convmixer import atomic, folder_lock
 from keras_convmixer.atomic import atomic_file, atomic_folder, require_folder_name
 
 
@@ -150,7 +152,7 @@ def test_without_the_exchange_call_a_failure_restores_the_former(tmp_path, monke
 
 @pytest.mark.parametrize("published", [True, False])
 def test_a_kill_between_the_two_renames_is_mended_by_the_next(tmp_path, published):
-    fill_former = tmp_path / ".bundle.0123abcd.former"
+    fill_former = tmp_path / f".bundle.0123abcd.{atomic._host()}.former"
     fill_former.mkdir()
     fill(fill_former, "former")
     if published:
@@ -163,11 +165,43 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next(tmp_path, publishe
 
 
 def test_what_only_has_a_partial_folders_name_is_left_alone(tmp_path):
-    (tmp_path / ".bundle.file.partial").write_text("mine")
-    os.mkfifo(tmp_path / ".bundle.pipe.partial")  # to open one would hang
+    names = [f".bundle.{kind}.{atomic._host()}.partial" for kind in ("file", "pipe")]
+    (tmp_path / names[0]).write_text("mine")
+    os.mkfifo(tmp_path / names[1])  # to open one would hang
     with atomic_folder(tmp_path / "bundle") as folder:
         fill(folder, "new")
-    assert {entry.name for entry in tmp_path.iterdir()} == {"bundle", ".bundle.file.partial", ".bundle.pipe.partial"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"bundle", *names}
+
+
+def test_what_another_host_may_still_be_writing_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    for name in ("partial", "former"):
+        (tmp_path / f".bundle.0123abcd.{atomic._host()}.{name}").mkdir()
+    monkeypatch.undo()
+    (tmp_path / f".bundle.0123abcd.{atomic._host()}.partial").mkdir()
+    (tmp_path / "bundle").mkdir()
+    with atomic_folder(tmp_path / "bundle") as folder:
+        fill(folder, "new")
+    left = [entry.name.rpartition(".")[2] for entry in tmp_path.iterdir() if entry.name != "bundle"]
+    assert sorted(left) == ["former", "partial"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EACCES, errno.ENOTSUP, errno.ENOLCK])
+def test_without_locks_a_folder_is_written_and_nothing_swept_up(tmp_path, monkeypatch, caplog, error):
+    def flock(*arguments):
+        raise OSError(error, os.strerror(error))
+
+    left = tmp_path / f".bundle.0123abcd.{atomic._host()}.partial"
+    left.mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder_lock._warn_once.cache_clear()
+    for content in ("one", "other"):
+        with atomic_folder(tmp_path / "bundle") as folder:
+            fill(folder, content)
+    assert content_of(tmp_path / "bundle") == "other"
+    assert left.exists()
+    (warning,) = caplog.messages
+    assert f"what killed processes leave in {tmp_path} as .bundle.*.partial stays" in warning
 
 
 def test_a_mount_point_is_refused_before_any_work(small_disk):
@@ -209,9 +243,11 @@ def test_another_process_that_still_writes_is_not_swept_up(tmp_path):
     path = tmp_path / "bundle"
     context = multiprocessing.get_context("spawn")
     started, go_on = context.Event(), context.Event()
-    process = context.Process(target=write_slowly, args=(str(path), started, go_on))
+    process = context.Process(target=write_slowly, args=(str(path), started, go_on), daemon=True)
     process.start()
     assert started.wait(60)
+    with pytest.raises(FileExistsError, match=r"another process is writing .*bundle"), atomic_folder(path, alone=True):
+        pytest.fail("the block ran")
     with atomic_folder(path) as folder:
         fill(folder, "quick")
     assert content_of(path) == "quick"

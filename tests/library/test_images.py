@@ -4,6 +4,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import special_files
 from picture_encodings import POSTSCRIPT
 from PIL import Image, PngImagePlugin
 
@@ -145,7 +146,7 @@ def test_roundings_are_torchvisions_and_interpolation_tensorflows(size, target, 
 
 
 def test_facts_round_trip_and_may_grow():
-    preprocessing = Preprocessing(224, 192, channels=1, crop_fraction=0.96)
+    preprocessing = Preprocessing(224, 192, channels=1, crop_fraction=0.96, max_pixels=10**6)
     assert Preprocessing.from_facts({**preprocessing.facts(), "of a later version": True}) == preprocessing
 
 
@@ -154,7 +155,10 @@ def test_one_channel_is_grey():
     np.testing.assert_array_equal(Preprocessing(4, 4, channels=1).apply(image), np.full((4, 4, 1), 76))
 
 
-@pytest.mark.parametrize("arguments", [{"channels": 4}, {"crop_fraction": 0}, {"crop_fraction": 1.5}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"channels": 4}, {"crop_fraction": 0}, {"crop_fraction": 1.5}, {"max_pixels": 3}, {"max_pixels": 10**9}],
+)
 def test_preprocessing_names_the_wrong_argument(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         Preprocessing(8, 8, **arguments)
@@ -178,6 +182,13 @@ def test_what_is_no_picture_is_said_to_be_none(tmp_path):
     for mode in ("I", "F"):
         with pytest.raises(ValueError, match=r"deep\.tif has 32-bit pixels"):
             read_image(save(Image.new(mode, (8, 8)), tmp_path / "deep.tif"))
+
+
+@pytest.mark.parametrize(("name", "reason"), special_files.REASONS.items())
+def test_a_path_that_leads_to_no_file_is_refused_without_waiting(tmp_path, name, reason):
+    special_files.make(tmp_path)
+    with pytest.raises((OSError, ValueError), match=rf"{name}\.png {reason}"):
+        read_image(tmp_path / f"{name}.png")
 
 
 def test_no_program_is_started_for_what_a_name_promises(tmp_path, monkeypatch):
@@ -234,3 +245,10 @@ def test_more_than_50_million_pixels_are_refused_without_decoding_them(tmp_path)
     path = save(Image.new("1", (7100, 7100)), tmp_path / "huge.png")
     with pytest.raises(ValueError, match=r"huge\.png is too large \(7100x7100 pixels, and the limit is 50 million\)"):
         read_image(path)
+
+
+def test_the_limit_of_pixels_may_be_another(tmp_path):
+    path = save(Image.new("1", (300, 300)), tmp_path / "picture.png")
+    with pytest.raises(ValueError, match=r"picture\.png is too large \(300x300 pixels, and the limit is 0\.089999 mil"):
+        Preprocessing(8, 8, max_pixels=300 * 300 - 1).load(path)
+    assert Preprocessing(8, 8, max_pixels=300 * 300).load(path).shape == (8, 8, 3)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -89,6 +90,36 @@ def test_what_a_failed_worker_said_last_is_said(tmp_path, capfd, beats, message)
     errors = capfd.readouterr().err
     assert message in errors
     assert ": convmixer: no disk" in errors
+
+
+SAVES_AND_STOPS = """
+def stop(number, frame):
+    (marks / f"saved_{worker}").touch()
+    sys.exit(130 if number == signal.SIGINT else 75)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+beat.touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_sigterm_and_ctrl_c_let_all_workers_save(tmp_path, number, code):
+    launch = Scripted(SAVES_AND_STOPS, tmp_path)
+    threading.Timer(1.5, lambda: os.kill(os.getpid(), number)).start()
+    assert launch.run() == code
+    assert {f"saved_{worker}" for worker in "01"} <= {path.name for path in tmp_path.iterdir()}
+    assert starts(tmp_path) == [1, 1]
+
+
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path):
+    launch = Scripted("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nbeat.touch()\ntime.sleep(60)", tmp_path)
+    for seconds in (1.5, 2.5):
+        threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch.run()
+    assert time.monotonic() - started < 20
 
 
 def test_a_failure_after_each_start_ends_it(tmp_path):

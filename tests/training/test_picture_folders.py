@@ -1,10 +1,13 @@
 """What commands do with damaged pictures and with files that are no pictures by their ending: all the same."""
 
+import errno
+import os
 import re
 import shutil
 
 import numpy as np
 import pytest
+import special_files
 from picture_encodings import damaged_avif, encode, photograph
 from PIL import Image
 from processes import convmixer
@@ -67,6 +70,57 @@ def test_over_one_percent_are_an_error_everywhere(folder):
     ):
         with pytest.raises(ValueError, match=r"2 of 121 pictures are damaged, more than 1%: .*damaged"):
             read()
+
+
+@pytest.mark.parametrize("name", [name for name in special_files.REASONS if name != "folder"])
+def test_a_path_that_leads_to_no_file_is_left_out_as_damaged(folder, tmp_path, name):
+    special_files.make(tmp_path)
+    (folder / "cat/damaged.avif").unlink()
+    (tmp_path / f"{name}.png").rename(folder / f"cat/{name}.png")
+    dataset = load_dataset(str(folder), SEEN)
+    for sentences in (load_images(str(folder), SEEN).damaged, dataset.damaged):
+        assert len(sentences) == 1
+        assert f"{name}.png {special_files.REASONS[name]}" in sentences[0]
+    assert sum(len(part) for part in (dataset.train, dataset.validation, dataset.test)) == 120
+
+
+def test_a_file_that_may_not_be_read_is_left_out_as_damaged(folder, monkeypatch):
+    read = os.open
+
+    def denied(path, *arguments):
+        if str(path).endswith("007.png") and "cat" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path, *arguments)
+
+    monkeypatch.setattr(os, "open", denied)
+    (folder / "cat/damaged.avif").unlink()
+    (damaged,) = load_images(str(folder), SEEN).damaged
+    assert damaged.endswith("cat/007.png: Permission denied")
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    save(tmp_path / "elsewhere", 3)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "folder/again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/cat/back").symlink_to(tmp_path / "folder")
+    found = picture_files(tmp_path / "folder")
+    assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == [
+        f"folder/again/{label}/00{number}.png" for label in ("cat", "dog") for number in range(3)
+    ]
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(folder, monkeypatch):
+    scan = os.scandir
+
+    def denied(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(PermissionError, match="dog"):
+        picture_files(folder)
 
 
 def test_a_sample_with_many_damaged_by_chance_is_not_an_error(folder):

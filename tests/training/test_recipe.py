@@ -45,7 +45,24 @@ def test_seed_and_weight_decay_may_be_zero():
         dataclasses.replace(recipe, weight_decay=float("nan"))
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "/"])
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("epochs", 1.5, "a whole number"),
+        ("epochs", True, "a whole number"),
+        ("learning_rate", "fast", "a number"),
+        ("flip", 1, "true or false"),
+        ("dataset", None, "a text"),
+        ("schedule", "linear", "one of piecewise_linear, cosine"),
+        ("precision", 32, "one of auto, float32"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(field, value, allowed):
+    with pytest.raises(ValueError, match=f"{field}={value!r}: give {allowed}"):
+        dataclasses.replace(RECIPES["digits"], **{field: value})
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/"])
 def test_a_name_is_one_folders(name):
     with pytest.raises(ValueError, match="give a name for a folder"):
         dataclasses.replace(RECIPES["digits"], name=name)

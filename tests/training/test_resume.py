@@ -1,6 +1,8 @@
 """A run that stops, however it stops, goes on and ends as if nothing had been."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import random
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from processes import Forked, convmixer
 
+from keras_convmixer.folder_lock import _warn_once
 from keras_convmixer.training import RECIPES, load_run, loop, run_folder, train
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -174,6 +177,44 @@ def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
         train(SHORT, tmp_path / "run", overwrite=True, verbose=False)
 
 
+DAMAGE = {
+    "nothing": (b"", "Expecting value"),
+    "half": (b'{"name": "di', "Unterminated string"),
+    "bytes": (b"\xff\xfe\0", "can't decode"),
+    "list": (b"[1]", "it holds no JSON object"),
+    "depth": (b"[" * 10**5, "recursion"),
+}
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "data.json"])
+@pytest.mark.parametrize(("content", "sentence"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_facts_of_a_run_are_a_sentence_and_may_be_overwritten(tmp_path, name, content, sentence):
+    checkpoints = tmp_path / "run/checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "recipe.json").write_text(json.dumps(dataclasses.asdict(SHORT)))
+    (checkpoints / "data.json").write_text('{"fingerprint": 1}')
+    (checkpoints / "ckpt-3.index").touch()
+    assert run_folder.goes_on(tmp_path / "run", SHORT, overwrite=False)
+    (checkpoints / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*{sentence}.*\): put it back, pass --overwrite"):
+        run_folder.goes_on(tmp_path / "run", SHORT, overwrite=False)
+    assert not run_folder.goes_on(tmp_path / "run", SHORT, overwrite=True)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EACCES, errno.ENOTSUP, errno.ENOLCK])
+def test_without_locks_a_run_is_trained_and_the_log_says_what_is_not_guarded(tmp_path, monkeypatch, caplog, error):
+    def flock(*arguments):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    _warn_once.cache_clear()
+    with run_folder.locked(tmp_path / "run"), run_folder.locked(tmp_path / "run"):
+        pass
+    (warning,) = caplog.messages
+    assert "the file system has no locks" in warning
+    assert f"make sure that no other process trains in {tmp_path}" in warning
+
+
 @pytest.mark.slow
 def test_another_recipe_does_not_go_on(stopped_at, tmp_path):
     stopped_at(3, tmp_path / "run")
@@ -195,23 +236,24 @@ def wait_for_checkpoint(folder, seconds=120):
 
 
 @pytest.mark.slow
-def test_sigkill_then_sigterm_then_to_the_end(uninterrupted, tmp_path):
+def test_sigkill_then_sigterm_then_ctrl_c_then_to_the_end(uninterrupted, tmp_path):
     killed = start(tmp_path)
     wait_for_checkpoint(tmp_path)
     time.sleep(random.uniform(0, 0.5))
     killed.process.kill()
     assert killed.finished().returncode == -signal.SIGKILL
 
-    asked = start(tmp_path)
-    asked.wait_for("resuming at step")
-    lines = asked.output("stderr").splitlines()
-    assert "one_device" in lines[0]
-    assert "10 labels" in lines[1]
-    assert "resuming at step" in lines[2]
-    os.kill(asked.process.pid, signal.SIGTERM)
-    stopped = asked.finished(seconds=60)
-    assert stopped.returncode == 75, stopped.stderr
-    assert "the same command goes on" in stopped.stderr
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        asked = start(tmp_path)
+        asked.wait_for("resuming at step")
+        lines = asked.output("stderr").splitlines()
+        assert "one_device" in lines[0]
+        assert "10 labels" in lines[1]
+        assert "resuming at step" in lines[2]
+        os.kill(asked.process.pid, number)
+        stopped = asked.finished(seconds=60)
+        assert stopped.returncode == code, stopped.stderr
+        assert "the same command goes on" in stopped.stderr
 
     again = convmixer("train", *OPTIONS, "--runs", tmp_path)
     assert again.returncode == 0, again.stderr

@@ -19,12 +19,15 @@ from typing import ClassVar
 from keras_convmixer.console import report
 
 from ..recipes import RECIPES
+from ..signals import handling
 from .loopback import Loopback, NoNetwork, loopback
 
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """The environment variable with the file that a worker touches at each step."""
 STOPPED = 75
 """Exit code of a worker that saved a checkpoint and stopped because it was told to: EX_TEMPFAIL, try again."""
+INTERRUPTED = 130
+"""Exit code of one that saved a checkpoint and stopped because of Ctrl-C, as shells have it."""
 
 FORGIVEN = 3600
 """Seconds after which earlier restarts do not count."""
@@ -55,7 +58,7 @@ class Launch:
     _program: ClassVar[tuple] = (sys.executable, "-m", "keras_convmixer")
 
     def run(self) -> int:
-        """Train; return the exit code: 0 done, 75 stopped by SIGTERM, else that of the worker that failed.
+        """Train; return the exit code: 0 done, 75 after SIGTERM, 130 after Ctrl-C, else that of the worker that failed.
 
         A worker that dies by a signal, stalls or never starts has all of them started again, as workers cannot go on
         without one, up to `restarts` times, which are forgiven when all have run for an hour. So has one that fails
@@ -65,14 +68,14 @@ class Launch:
         Workers run in a network of their own, see `loopback`, unless `network`, or unless the arguments name what only
         the machine's network has; a warning then says that other machines reach the workers' ports.
         """
-        self._told_to_stop, self._processes = False, []
-        former = signal.signal(signal.SIGTERM, self._stop)
-        try:
-            with contextlib.ExitStack() as context:
-                self._loopback, self._reachable = self._network(context)
-                return self._run()
-        finally:
-            signal.signal(signal.SIGTERM, former)
+        self._told_to_stop, self._stopped, self._processes = False, STOPPED, []
+        with (
+            handling(signal.SIGTERM, self._stop),
+            handling(signal.SIGINT, self._stop),
+            contextlib.ExitStack() as context,
+        ):
+            self._loopback, self._reachable = self._network(context)
+            return self._run()
 
     def _network(self, context) -> tuple[Loopback | None, str]:
         """Return the workers' own network, or None and why they are in the machine's, if others reach them there."""
@@ -94,7 +97,7 @@ class Launch:
             if problem is None:
                 return code
             if self._told_to_stop:
-                return STOPPED
+                return self._stopped
             if code > 0 and failed_before:
                 return code
             failed_before = code > 0
@@ -107,7 +110,14 @@ class Launch:
             left -= 1
 
     def _stop(self, number, frame):
-        self._told_to_stop = True  # the workers are told by _watch, those too that are being started now
+        """Note that the workers are to stop; `_watch` tells them, those too that are being started now.
+
+        A terminal's Ctrl-C reaches the workers themselves as well; a second one ends all at once.
+        """
+        if number == signal.SIGINT and self._stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        self._told_to_stop = True
+        self._stopped = INTERRUPTED if number == signal.SIGINT else self._stopped
 
     def _attempt(self):
         """Run the workers once; return an exit code, and what went wrong if they are to be started again."""
@@ -156,7 +166,8 @@ class Launch:
                     if code is None:
                         process.send_signal(signal.SIGTERM)
                 if all(code is not None for code in codes):
-                    return STOPPED if {STOPPED, -signal.SIGTERM} & set(codes) else 1, None
+                    asked = {STOPPED, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT} & set(codes)
+                    return self._stopped if asked else 1, None
             failed = [worker for worker, code in enumerate(codes) if code not in (None, 0)]
             if failed and not self._told_to_stop:
                 worker, code = failed[0], codes[failed[0]]

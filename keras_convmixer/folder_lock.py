@@ -1,0 +1,59 @@
+"""Lock a folder for one process, where its file system can."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import functools
+import logging
+import os
+from enum import Enum
+
+log = logging.getLogger(__name__)
+
+HELD = {errno.EWOULDBLOCK, errno.EAGAIN}
+MISSING = {
+    *(errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK),
+    # Lustre without `flock` answers ENOSYS, NFS EBADF for a folder or EACCES or EIO, some FUSE file systems EINVAL.
+    *(errno.EBADF, errno.EINVAL, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE),
+}
+"""Errors of `flock` that say that a file system has no locks."""
+
+
+class Lock(Enum):
+    """What became of an attempt to lock a folder."""
+
+    OURS = "this process has it until the descriptor is closed"
+    HELD = "another process has it"
+    MISSING = "the file system has no locks"
+
+
+def lock_folder(descriptor: int, wait: bool, unguarded: str) -> Lock:
+    """Lock an open folder until its descriptor is closed; the lock dies with the process.
+
+    Example:
+
+        descriptor = os.open("runs/digits", os.O_RDONLY)
+        if lock_folder(descriptor, wait=False, unguarded="two processes may train in runs/digits") is Lock.HELD:
+            raise FileExistsError("another process trains there")
+
+    Args:
+        descriptor: of the folder.
+        wait: for a process that has it.
+        unguarded: what may happen where there are no locks, for the log.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            return Lock.HELD
+        if error.errno not in MISSING:
+            raise
+        _warn_once(os.strerror(error.errno), unguarded)
+        return Lock.MISSING
+    return Lock.OURS
+
+
+@functools.cache
+def _warn_once(reason, unguarded):
+    log.warning("the file system has no locks (%s): %s", reason, unguarded)
