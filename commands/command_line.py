@@ -11,7 +11,7 @@ import tyro
 from PIL import Image
 
 from keras_convmixer import __version__
-from keras_convmixer.console import escape_warnings, report, report_traceback, silence_native_logs, waiting
+from keras_convmixer.console import escape_warnings, print_line, report, report_traceback, silence_native_logs, waiting
 
 # What the package raises with a sentence for the user; anything else is a surprise and says where to look.
 EXPLAINED = (
@@ -49,7 +49,7 @@ def run_app(commands: Sequence[Callable], prepare: Callable[[list[str]], list[st
     `prepare` is given the words of the command line and returns those to read.
     """
     if sys.argv[1:] == ["--version"]:
-        print(f"convmixer {__version__}")
+        print_line(f"convmixer {__version__}")
         return
     verbose = "--verbose" in sys.argv
     # `read_image` has a limit of its own, and refuses in a sentence what is over it.

@@ -41,7 +41,7 @@ def check_out(out: Path) -> None:
 def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target: str) -> None:
     """Check labels, names of formats and the target; raises ValueError."""
     if isinstance(class_names, str) or len(set(class_names)) != len(class_names) or not all(map(is_label, class_names)):
-        raise ValueError("class_names: give strings of one line of valid Unicode each, no two the same")
+        raise ValueError("class_names: give strings of valid Unicode, one line each, no two the same")
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")

@@ -63,7 +63,7 @@ def test_the_command_needs_no_tensorflow(toy_bundle):
 
 
 def test_what_is_no_tflite_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none.tflite: there is no such .tflite file"):
+    with pytest.raises(FileNotFoundError, match=r"none.tflite: there is no such file"):
         inspect(tmp_path / "none.tflite")
     (tmp_path / "text.tflite").write_text("not a model")
     process = convmixer("inspect", tmp_path / "text.tflite")

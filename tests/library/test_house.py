@@ -67,6 +67,23 @@ def test_the_rule_sees_a_breach(tmp_path, line):
     assert list(imports_between_floors({TRAINING: tmp_path}))
 
 
+def places_that_print(folder):
+    """Files and lines that write to the terminal themselves: print(), rich's Console, sys.stdout and sys.stderr."""
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called in ("print", "Console", "sys.stdout.write", "sys.stderr.write"):
+                yield path.name, ast.unparse(node)
+
+
+def test_text_reaches_the_terminal_through_console_alone(tmp_path):
+    """Where it is made printable; a child's answer to its parent is none of a terminal's."""
+    found = {place for folder in ALL.values() for place in places_that_print(folder) if place[0] != "console.py"}
+    assert {(name, line) for name, line in found if not line.startswith("print(json.dumps(_run(")} == set()
+    (tmp_path / "broken.py").write_text("def f(label):\n    print(label)\n")
+    assert list(places_that_print(tmp_path)) == [("broken.py", "print(label)")]
+
+
 def modules_after(statement):
     process = run_python(f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))")
     return {name.split(".")[0] for name in json.loads(process.stdout.splitlines()[-1])}

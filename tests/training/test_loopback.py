@@ -78,7 +78,7 @@ def test_a_network_has_loopback_alone_and_users_stay_who_they_are(network, tmp_p
     (tmp_path / "mine").touch()
     code = "import os, socket, sys; print(os.geteuid(), os.stat(sys.argv[1]).st_uid, socket.if_nameindex())"
     command = [sys.executable, "-c", code, str(tmp_path / "mine")]
-    inside = subprocess.run(command, preexec_fn=network.enter, capture_output=True, text=True, check=True).stdout
+    inside = subprocess.run(**network.inside(command), capture_output=True, text=True, check=True).stdout
     assert inside == f"{os.geteuid()} {os.geteuid()} [(1, 'lo')]\n"
     open_files = len([*Path("/proc/self/fd").iterdir()])
     with loopback.loopback():
@@ -91,7 +91,7 @@ def test_without_the_right_to_make_networks_a_user_namespace_has_one(network):
     code = "import os, socket, subprocess, sys\nfrom keras_convmixer.training.launch.loopback import loopback\n"
     code += "with loopback() as network:\n"
     code += "    assert len(network.namespaces) == 2\n"
-    code += "    subprocess.run(['cat', '/proc/self/uid_map'], preexec_fn=network.enter, check=True)\n"
+    code += "    subprocess.run(**network.inside(['cat', '/proc/self/uid_map']), check=True)\n"
     command = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", sys.executable, "-c", code]
     process = subprocess.run(command, capture_output=True, text=True)
     if "NoNetwork" in process.stderr:
@@ -124,6 +124,15 @@ def test_where_others_reach_them_a_warning_names_the_ports(tmp_path, capfd, monk
     assert "close these to them in the firewall" in warning
 
 
+def test_one_worker_listens_nowhere(tmp_path, capfd):
+    launch = Listening(tmp_path, network=True)
+    launch.workers, launch._program = 1, (sys.executable, "-c", "")
+    (tmp_path / "1.port").touch()
+    (tmp_path / "2.port").touch()
+    assert launch.run() == 0
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("broken", ["_keep_ids", "enter", "maker"])
 def test_what_a_system_forbids_is_said(monkeypatch, tmp_path, broken):
     def refuse(*_):
@@ -131,13 +140,13 @@ def test_what_a_system_forbids_is_said(monkeypatch, tmp_path, broken):
 
     if broken == "maker":
         (tmp_path / "maker.py").write_text("raise SystemExit")
-        monkeypatch.setattr(loopback, "__file__", str(tmp_path / "maker.py"))
+        monkeypatch.setattr(loopback, "PYTHON", (sys.executable, str(tmp_path / "maker.py")))
     elif broken == "enter":
-        monkeypatch.setattr(Loopback, "enter", refuse)
+        monkeypatch.setattr(Loopback, "inside", lambda *_: {"args": ["false"]})
     else:
-        text = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.send(b'user'); s.recv(100)"
+        text = "import socket, sys; s = socket.socket(fileno=int(sys.argv[2])); s.send(b'user'); s.recv(100)"
         (tmp_path / "maker.py").write_text(text)
-        monkeypatch.setattr(loopback, "__file__", str(tmp_path / "maker.py"))
+        monkeypatch.setattr(loopback, "PYTHON", (sys.executable, str(tmp_path / "maker.py")))
         monkeypatch.setattr(loopback, "_keep_ids", refuse)
     with pytest.raises(NoNetwork, match="this system"), loopback.loopback():
         pass

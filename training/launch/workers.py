@@ -68,13 +68,19 @@ class Launch:
         Workers run in a network of their own, see `loopback`, unless `network`, or unless the arguments name what only
         the machine's network has; a warning then says that other machines reach the workers' ports.
         """
-        self._told_to_stop, self._stopped, self._processes, self._warned = False, STOPPED, [], False
-        with contextlib.ExitStack() as context:
+        self._told_to_stop, self._stopped, self._processes = False, STOPPED, []
+        with (
+            handling(signal.SIGTERM, self._stop),
+            handling(signal.SIGINT, self._stop),
+            contextlib.ExitStack() as context,
+        ):
             self._loopback, self._reachable = self._network(context)
             return self._run()
 
     def _network(self, context) -> tuple[Loopback | None, str]:
-        """Return the workers' own network; None, and why, where they are in the machine's."""
+        """Return the workers' own network, or None and why they are in the machine's, if others reach them there."""
+        if self.workers == 1:  # which listens nowhere
+            return None, ""
         why = "--network is given" if self.network else needed_network(self.arguments)
         if not why:
             try:
@@ -84,25 +90,24 @@ class Launch:
         return None, why
 
     def _run(self):
-        with handling(signal.SIGTERM, self._stop), handling(signal.SIGINT, self._stop):
-            failed_before, left = False, self.restarts
-            while True:
-                started = time.monotonic()
-                code, problem = self._attempt()
-                if problem is None:
-                    return code
-                if self._told_to_stop:
-                    return self._stopped
-                if code > 0 and failed_before:
-                    return code
-                failed_before = code > 0
-                if time.monotonic() - started > FORGIVEN:
-                    left = self.restarts
-                then = "starting all again from the last checkpoint" if left else "no restarts are left"
-                report(f"convmixer launch: {problem}; {then}")
-                if not left:
-                    return 1
-                left -= 1
+        failed_before, left = False, self.restarts
+        while True:
+            started = time.monotonic()
+            code, problem = self._attempt()
+            if problem is None:
+                return code
+            if self._told_to_stop:
+                return self._stopped
+            if code > 0 and failed_before:
+                return code
+            failed_before = code > 0
+            if time.monotonic() - started > FORGIVEN:
+                left = self.restarts
+            then = "starting all again from the last checkpoint" if left else "no restarts are left"
+            report(f"convmixer launch: {problem}; {then}")
+            if not left:
+                return 1
+            left -= 1
 
     def _stop(self, number, frame):
         """Note that the workers are to stop; `_watch` tells them, those too that are being started now.
@@ -131,27 +136,24 @@ class Launch:
                     process.wait()
 
     def _warn(self, ports):
-        """Say once that other machines reach the workers."""
-        if self._loopback or self._warned:
-            return
-        self._warned = True
-        report(
-            f"convmixer launch: other machines can reach the workers, which ask for no password, at ports "
-            f"{', '.join(map(str, ports))}, as {self._reachable}: close these to them in the firewall; a restart takes "
-            "others"
-        )
+        """Say, the first time, that other machines reach the workers."""
+        if self._reachable:
+            report(
+                "convmixer launch: other machines can reach the workers, which ask for no password, at ports "
+                f"{', '.join(map(str, ports))}, as {self._reachable}: close these to them in the firewall; a restart "
+                "takes others"
+            )
+            self._reachable = ""
 
     def _start(self, worker, addresses, heartbeat):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(heartbeat)}
         command = [*self._program, *self.arguments]
-        enter = self._loopback and self._loopback.enter
+        run = self._loopback.inside(command) if self._loopback else {"args": command}
         if worker == 0:
-            return subprocess.Popen(command, env=environment, preexec_fn=enter)
+            return subprocess.Popen(**run, env=environment)
         with self._errors[worker].open("w") as errors:
-            return subprocess.Popen(
-                command, env=environment, preexec_fn=enter, stdout=subprocess.DEVNULL, stderr=errors
-            )
+            return subprocess.Popen(**run, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
 
     def _watch(self, beats):
         started = time.time()
