@@ -86,7 +86,8 @@ def export(
 
     run = load_run(model, crop_fraction)
     trained = _trained_int8(model) if "qat_int8" in formats else None
-    preprocessing = replace(run.preprocessing, max_pixels=max_pixels)
+    # The limit is the bundle's: pictures of one's own may be larger, up to the usual limit.
+    preprocessing = replace(run.preprocessing, max_pixels=max(max_pixels, run.preprocessing.max_pixels))
     with progress_bar() as progress:
         data = data or own_data(run, model)
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))

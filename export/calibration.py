@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
+import math
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,8 @@ IMAGES = "images"
 """The array of an .npz file that is taken where there are several."""
 SMALL, PACKED = 2**28, 100
 """An array of over so many bytes is refused where it was packed to less than a hundredth, as no photographs are."""
+MEMORY = 4_000_000_000
+"""Bytes that the chosen images may take."""
 CHUNK = 2**20
 """Bytes that are unpacked at once, of images that were not chosen."""
 
@@ -112,11 +113,14 @@ def _read_arrays(path, choose):
                 return _read_archive(path, file, choose)
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         _check_array(path, found.dtype, found.shape)
-        return np.array(_with_channels(found)[choose(len(found))])
-    except (NotAFile, Refused):
+        chosen = choose(len(found))
+        _check_memory(path, len(chosen), found.shape)
+        return np.array(_with_channels(found)[chosen])
+    except (FileNotFoundError, MemoryError, NotAFile, Refused):
         raise
-    # RuntimeError: encrypted; NotImplementedError: compressed in another way.
-    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+    except Exception as error:  # of NumPy's header, zipfile and four decompressors: of a dozen types
+        if getattr(error, "errno", None):  # the system's
+            raise
         raise ValueError(
             f"{path} is damaged, or no array file of NumPy ({error}): write one array of uint8 images with numpy.savez"
         ) from None
@@ -129,9 +133,10 @@ def _read_archive(path, packed, choose):
         if name is None:
             raise Refused(f"{path} holds {', '.join(members) or 'nothing'}: name the array of images {IMAGES!r}")
         info = members[name]
-        if info.file_size > SMALL and info.file_size > PACKED * info.compress_size:
+        packed_size = min(info.compress_size, path.stat().st_size)  # a directory may say anything
+        if info.file_size > SMALL and info.file_size > PACKED * packed_size:
             raise Refused(
-                f"{path} unpacks to {info.file_size:,} bytes, {info.file_size // max(info.compress_size, 1):,} times "
+                f"{path} unpacks to {info.file_size:,} bytes, {info.file_size // max(packed_size, 1):,} times "
                 "its size, as images do not: give images like those which the model will see"
             )
         with archive.open(info) as file:
@@ -141,7 +146,10 @@ def _read_archive(path, packed, choose):
             _check_array(path, dtype, shape)
             if fortran:
                 raise Refused(f"{path} is in Fortran's order: write numpy.ascontiguousarray(images)")
+            if math.prod(shape) > info.file_size:
+                raise ValueError(f"it says that it holds {math.prod(shape):,} bytes, in {info.file_size:,}")
             chosen = choose(shape[0])
+            _check_memory(path, len(chosen), shape)
             images = np.empty((len(chosen), *shape[1:]), np.uint8)
             place = 0
             for row, index in zip(images, chosen, strict=True):
@@ -150,6 +158,13 @@ def _read_archive(path, packed, choose):
                 row[...] = np.frombuffer(content, np.uint8).reshape(row.shape)
                 place = index + 1
     return _with_channels(images)
+
+
+def _check_memory(path, count, shape):
+    if count * math.prod(shape[1:]) > MEMORY:
+        raise Refused(
+            f"{path}: {count:,} images {shape[1:]} take over {MEMORY / 1e9:.0f} GB: give smaller ones, or fewer"
+        )
 
 
 def _skip(file, count):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,5 +126,7 @@ def _labels(content):
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(LABELS) as file:
             return tuple(file.read(LABELS_LIMIT).decode().splitlines())
-    except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, EOFError):  # RuntimeError: encrypted, or unknown
+    except UnicodeDecodeError:
+        raise
+    except Exception:  # there is no archive, or its labels are damaged or encrypted: of a dozen types
         return ()

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import importlib.resources
 import json
+import os
+import re
 from pathlib import Path, PurePosixPath
 
 import jsonschema
@@ -13,9 +15,9 @@ from keras_convmixer.regular_files import open_file, read_file
 SCHEMA = 1
 NAME = "manifest.json"
 UNSIGNED = "0" * 64
-LARGEST = 32 * 2**20
+LARGEST = 4 * 2**20
 """Bytes of a manifest at most; that of ConvMixer-1536/20 has under 200,000."""
-AGAIN = "export or copy the bundle again"
+AGAIN = "copy the bundle again, or remove it and export again"
 
 
 def write_manifest(bundle: Path, content: dict) -> None:
@@ -70,7 +72,7 @@ def _read_signed(path):
     if schema != SCHEMA:
         raise ValueError(f"{path} has schema {schema!r:.20}, and this version reads {SCHEMA}: export the model again")
     digest = str(content.get("sha256"))
-    if _digest(text.replace(digest, UNSIGNED)) != digest:
+    if not re.fullmatch("[0-9a-f]{64}", digest) or _digest(text.replace(digest, UNSIGNED)) != digest:
         raise ValueError(f"{path} was changed: its checksum is not its own; {AGAIN}")
     return content
 
@@ -82,7 +84,9 @@ def _refuse_constant(name):
 @functools.cache
 def _validator():
     schema = importlib.resources.files(__package__).joinpath("manifest.schema.json").read_text(encoding="utf-8")
-    return jsonschema.Draft202012Validator(json.loads(schema))
+    # JSON Schema counts 16.0 among the integers, which no shape may be here.
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(json.loads(schema))
 
 
 def _check_paths(path, content):
@@ -117,12 +121,13 @@ def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
     """
     path, expected = Path(bundle) / name, manifest["files"][name]
     try:
-        # No more than is listed, whatever lies there now.
         with open_file(path, "the bundle's own file") as file:
-            content = file.read(expected["size"] + 1)
+            # No more than is listed, whatever lies there now.
+            whole = os.fstat(file.fileno()).st_size == expected["size"]
+            content = file.read() if whole else b""
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: {AGAIN}") from None
-    if len(content) != expected["size"] or hashlib.sha256(content).hexdigest() != expected["sha256"]:
+    if not whole or hashlib.sha256(content).hexdigest() != expected["sha256"]:
         raise ValueError(f"{path} was changed: its checksum is not the manifest's; {AGAIN}")
     return content
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_convmixer.images import Preprocessing
-from keras_convmixer.regular_files import read_file
+from keras_convmixer.regular_files import open_file, read_file
 
 from .decision import BINARY, MULTI, SINGLE, Decision
 from .flatbuffer import LARGEST
@@ -70,6 +70,8 @@ class Classifier:
             raise FileNotFoundError(f"{path}: there is no such bundle or .tflite file")
         if format is not None:
             raise ValueError(f"{path} is one file and has no formats: leave --format out, or name the bundle")
+        with open_file(path, "a bundle or a .tflite file"):
+            pass  # before resolve(), which fails in its own way where a link leads back to itself
         bundle = path.resolve().parent.parent
         if path.resolve().parent.name == "litert" and (bundle / NAME).is_file():
             manifest = read_manifest(bundle)

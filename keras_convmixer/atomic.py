@@ -16,6 +16,9 @@ from pathlib import Path
 
 from .folder_lock import Lock, lock_folder
 
+PATIENCE = 10.0
+"""Seconds to wait for another process's lock on a folder, which lasts milliseconds, or as long as a training in it."""
+
 
 def require_folder_name(path: Path) -> None:
     """Check that a folder `path` is there or can be made.
@@ -91,14 +94,16 @@ def atomic_folder(path: Path, alone: bool = False) -> Iterator[Path]:
     with ExitStack() as cleanup:
         with _open(path.parent) as parent:
             unguarded = f"what killed processes leave in {path.parent} as .{path.name}.*.partial stays, to be deleted"
+            if alone:
+                unguarded += f", and nothing keeps two processes that write {path} at once apart"
             # Nobody sweeps a partial folder between its making and its locking.
-            lock_folder(parent, wait=True, unguarded=unguarded)
+            lock_folder(parent, seconds=PATIENCE, unguarded=unguarded)
             if _sweep(path, unguarded) and alone:
                 raise FileExistsError(f"another process is writing {path}: wait for it, or name another folder")
             partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.{_host()}.partial"
             cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
             partial.mkdir()
-            lock_folder(cleanup.enter_context(_open(partial)), wait=True, unguarded=unguarded)
+            lock_folder(cleanup.enter_context(_open(partial)), seconds=PATIENCE, unguarded=unguarded)
         with explaining_full_disk(path):
             yield partial
             for written in (partial, *partial.rglob("*")):
@@ -149,17 +154,18 @@ def _sweep(path: Path, unguarded: str) -> bool:
     A folder still being filled holds its lock, which dies with the process. Only what this host left is removed, as on
     some network file systems a lock is not seen from another host.
     """
-    name = glob.escape(path.name)
+    token = "[0-9a-f]" * 8
+    name = f"{glob.escape(path.name)}.{token}"  # not a folder's whose name begins with this one's
     if not path.exists():
-        for former in path.parent.glob(f".{name}.*.former"):
+        for former in path.parent.glob(f".{name}.{token}.former"):
             former.rename(path)
             break
-    for former in path.parent.glob(f".{name}.*.{_host()}.former"):
+    for former in path.parent.glob(f".{name}.{_host()}.former"):
         shutil.rmtree(former, ignore_errors=True)
     busy = False
-    for partial in path.parent.glob(f".{name}.*.{_host()}.partial"):
+    for partial in path.parent.glob(f".{name}.{_host()}.partial"):
         with suppress(OSError), _open(partial) as descriptor:  # it may be renamed at this moment, or be no folder
-            lock = lock_folder(descriptor, wait=False, unguarded=unguarded)
+            lock = lock_folder(descriptor, seconds=0, unguarded=unguarded)
             if lock is Lock.OURS:
                 shutil.rmtree(partial, ignore_errors=True)
             busy |= lock is Lock.HELD

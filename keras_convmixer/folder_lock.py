@@ -7,6 +7,7 @@ import fcntl
 import functools
 import logging
 import os
+import time
 from enum import Enum
 
 log = logging.getLogger(__name__)
@@ -28,30 +29,35 @@ class Lock(Enum):
     MISSING = "the file system has no locks"
 
 
-def lock_folder(descriptor: int, wait: bool, unguarded: str) -> Lock:
+def lock_folder(descriptor: int, seconds: float, unguarded: str) -> Lock:
     """Lock an open folder until its descriptor is closed; the lock dies with the process.
 
     Example:
 
         descriptor = os.open("runs/digits", os.O_RDONLY)
-        if lock_folder(descriptor, wait=False, unguarded="two processes may train in runs/digits") is Lock.HELD:
+        if lock_folder(descriptor, seconds=0, unguarded="two processes may train in runs/digits") is Lock.HELD:
             raise FileExistsError("another process trains there")
 
     Args:
         descriptor: of the folder.
-        wait: for a process that has it.
+        seconds: for how long to wait for a process that has it.
         unguarded: what may happen where there are no locks, for the log.
     """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in HELD:
-            return Lock.HELD
-        if error.errno not in MISSING:
-            raise
-        _warn_once(os.strerror(error.errno), unguarded)
-        return Lock.MISSING
-    return Lock.OURS
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in HELD and time.monotonic() < until:
+                time.sleep(0.02)
+                continue
+            if error.errno in HELD:
+                return Lock.HELD
+            if error.errno not in MISSING:
+                raise
+            _warn_once(os.strerror(error.errno), unguarded)
+            return Lock.MISSING
+        return Lock.OURS
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ MIN_SIDE, MAX_RATIO, MAX_PIXELS = 2, 100, 50_000_000
 which `Preprocessing.max_pixels` may be another."""
 STRIP = 1 << 20
 """Pixels that are laid on white at once."""
+LEAST_CROP = 0.25
+"""Smallest `Preprocessing.crop_fraction`: the whole picture is enlarged before it is cut, which takes memory."""
 LARGEST = 178_000_000
 """Largest `Preprocessing.max_pixels`: Pillow itself refuses pictures of over 178.9 million pixels."""
 
@@ -57,8 +60,8 @@ class Preprocessing:
     def __post_init__(self):
         if self.channels not in (1, 3):
             raise ValueError(f"channels={self.channels}: pictures have 1 (grey) or 3 (RGB)")
-        if not 0 < self.crop_fraction <= 1:
-            raise ValueError(f"crop_fraction={self.crop_fraction}: allowed is more than 0 and at most 1")
+        if not LEAST_CROP <= self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction={self.crop_fraction}: allowed is {LEAST_CROP} to 1")
         smallest = MIN_SIDE**2
         if not smallest <= self.max_pixels <= LARGEST:
             raise ValueError(f"max_pixels={self.max_pixels}: allowed is {smallest} to {LARGEST}")
@@ -150,7 +153,9 @@ def read_image(file: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Image.DecompressionBombError:
         raise Refused(_too_large(path, "", max_pixels)) from None
     except Exception as error:  # decoders raise errors of any type, AVIF's RuntimeError
-        if getattr(error, "errno", None):  # the system's: the file may be whole
+        # With these the system refuses a place in the file that only the file can have named; any other error of the
+        # system says nothing about the file, which may be whole.
+        if getattr(error, "errno", None) not in (None, errno.EINVAL, errno.EOVERFLOW):
             raise
         raise ValueError(f"{path} is damaged ({error}): get the file again") from None
 

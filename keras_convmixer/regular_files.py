@@ -55,7 +55,7 @@ def open_file(path: Path, wanted: str = "a file") -> BinaryIO:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotAFile(f"{path} is a link that leads back to itself: name {wanted}") from None
-        if error.errno == errno.ENXIO:
+        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # Linux's and macOS's
             raise NotAFile(f"{path} is a socket, not a file: name {wanted}") from None
         raise
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
@@ -84,8 +84,8 @@ def read_json(path: Path, remedy: str) -> dict:
     """
     try:
         content = json.loads(read_file(path, JSON_LIMIT).decode())
-    except NotAFile:
-        raise
+    except NotAFile as error:
+        raise NotAFile(f"{str(error).rpartition(':')[0]}: {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): {remedy}") from None
     if not isinstance(content, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import logging
 from typing import NamedTuple
 
@@ -55,7 +56,11 @@ class Meter:
     def __init__(self, look_up_country: bool = False):
         logging.getLogger("codecarbon").disabled = True
         self._last = _Last()
-        named = {"country_iso_code", "cloud_provider"} & set(get_hierarchical_config())
+        try:
+            named = {"country_iso_code", "cloud_provider"} & set(get_hierarchical_config())
+        except configparser.Error as error:
+            sentence = str(error).splitlines()[0]
+            raise ValueError(f"codecarbon cannot read a .codecarbon.config ({sentence}): mend or remove it") from None
         tracker = EmissionsTracker if look_up_country and not named else OfflineEmissionsTracker
         self._tracker = tracker(
             save_to_file=False,

@@ -6,6 +6,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, get_args
 
+from keras_convmixer.images import LEAST_CROP
+
 _ZERO_OR_MORE = ("0 or more", lambda value: value >= 0)
 _SHARE = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 RANGES = {
@@ -13,6 +15,7 @@ RANGES = {
     **dict.fromkeys(("weight_decay", "mixup", "cutmix", "color_jitter"), _ZERO_OR_MORE),
     **dict.fromkeys(("rand_augment_magnitude", "rand_augment_deviation"), _ZERO_OR_MORE),
     **dict.fromkeys(("label_smoothing", "average_decay"), _SHARE),
+    "crop_fraction": (f"{LEAST_CROP} to 1", lambda value: LEAST_CROP <= value <= 1),
     "erasing": ("0 to 1", lambda value: 0 <= value <= 1),
     "crop_scale": ("more than 0 and at most 1", lambda value: 0 < value <= 1),
     "crop_ratio": ("1 or more", lambda value: value >= 1),

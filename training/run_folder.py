@@ -43,6 +43,8 @@ def goes_on(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None 
     try:
         former = {} if ended else read_json(begun, BEGIN_AGAIN)
         fingerprint = None if ended else _fingerprint(run)
+        if not ended and "dataset" not in former:
+            raise ValueError(f"{begun} is damaged (it is no recipe): {BEGIN_AGAIN}")
     except ValueError:
         if not overwrite:
             raise
@@ -70,7 +72,7 @@ def _fingerprint(run):
     if not file.exists():
         return None
     content = read_json(file, BEGIN_AGAIN)
-    if not isinstance(content.get("fingerprint"), int):
+    if type(content.get("fingerprint")) is not int:  # nor a bool
         raise ValueError(f"{file} is damaged (it has no fingerprint): {BEGIN_AGAIN}")
     return content["fingerprint"]
 
@@ -82,7 +84,7 @@ def locked(run: Path):
     handle = os.open(run, os.O_RDONLY)
     try:
         unguarded = f"make sure that no other process trains in {run}"
-        if lock_folder(handle, wait=False, unguarded=unguarded) is Lock.HELD:
+        if lock_folder(handle, seconds=0, unguarded=unguarded) is Lock.HELD:
             raise FileExistsError(f"{run} is being trained by another process: wait for it, or give another --name")
         yield
     finally:

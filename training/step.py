@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import keras
@@ -92,7 +93,8 @@ class Step:
                 if self.interrupted:
                     raise KeyboardInterrupt
                 self.interrupted = True
-                os.write(2, INTERRUPTED)  # print() may be what was interrupted
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # a notebook's has no descriptor
+                    os.write(sys.stderr.fileno(), INTERRUPTED)  # print() may be what was interrupted
             self.stop.assign(1.0)
 
         with handling(signal.SIGTERM, stop), handling(signal.SIGINT, stop):

@@ -83,6 +83,19 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
         np.lib.format.write_array_header_1_0(
             file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 1000, 1000, 3)}
         )
+    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive, archive.open("images.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (300_000_000, 2, 2, 3)}
+        )
+    np.save(tmp_path / "whole.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    whole = (tmp_path / "whole.npy").read_bytes()
+    (tmp_path / "cut_header.npy").write_bytes(whole.replace(b"(3, 8, 8, 3), }", b"(3, 8, 8, 3   }"))
+    (tmp_path / "odd_header.npy").write_bytes(whole[:10] + b"{[]: 1}".ljust(118) + whole[128:])
+    with zipfile.ZipFile(tmp_path / "xz.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("images.npy", whole)
+    damaged = bytearray((tmp_path / "xz.npz").read_bytes())
+    damaged[60:90] = bytes(30)
+    (tmp_path / "xz.npz").write_bytes(damaged)
     np.lib.format.open_memmap(tmp_path / "thick.npy", "w+", np.uint8, (2, 10_000, 10_000, 3))
     np.save(tmp_path / "one.npy", np.zeros((9, 8, 3), np.uint8))
     np.save(tmp_path / "none.npy", np.zeros((0, 8, 8, 3), np.uint8))
@@ -97,6 +110,10 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
         ("pipe.npz", ValueError, "pipe.npz is a pipe, not a file"),
         ("bomb.npz", ValueError, r"bomb.npz unpacks to 600,000,128 bytes, 1,0\d\d times its size"),
         ("lying.npz", ValueError, "lying.npz is damaged, or no array file of NumPy"),
+        ("claims.npz", ValueError, r"claims.npz is damaged, or .* says that it holds 3,600,000,000 bytes, in 1\d\d"),
+        ("cut_header.npy", ValueError, "cut_header.npy is damaged, or no array file of NumPy"),
+        ("odd_header.npy", ValueError, "odd_header.npy is damaged, or no array file of NumPy"),
+        ("xz.npz", ValueError, "xz.npz is damaged, or no array file of NumPy"),
         ("thick.npy", ValueError, "thick.npy holds images of 10000x10000 pixels, and the limit is 50,000,000"),
         ("one.npy", ValueError, r"one.npy holds uint8 \(9, 8, 3\)"),
         ("two.npz", ValueError, "two.npz holds a, b: name the array of images 'images'"),

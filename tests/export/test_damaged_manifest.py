@@ -59,6 +59,12 @@ FAULTS = {
         lambda c: c["artifacts"][1]["preprocessing"].update(crop_fraction=0),
         "artifacts/1/preprocessing/crop_fra",
     ),
+    "float": (lambda c: c["artifacts"][1]["preprocessing"].update(height=8.0), "8.0 is not of type 'integer'"),
+    "enlarged": (
+        lambda c: c["artifacts"][1]["preprocessing"].update(crop_fraction=1e-6),
+        "preprocessing/crop_fraction",
+    ),
+    "immense": (lambda c: c["files"]["labels.txt"].update(size=10**13), "labels.txt was changed"),
     "pixels": (lambda c: c["artifacts"][1]["preprocessing"].update(max_pixels=10**12), "preprocessing/max_pixels"),
     "outputs": (lambda c: c.pop("outputs"), "'outputs' is a required property"),
     "binary": (lambda c: c["outputs"].update(kind="binary", threshold=0.5), "3 labels of a binary model"),
@@ -81,6 +87,13 @@ def test_what_is_wrong_is_said_in_a_sentence(bundle, manifest, damage, sentence)
         Classifier.load(bundle)
     assert len(str(error.value)) < 600
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("digest", ["", "0", "a" * 63, "A" * 64, 64, None])
+def test_only_a_checksum_is_compared(bundle, manifest, digest):
+    (bundle / NAME).write_text(json.dumps({**manifest, "sha256": digest}))
+    with pytest.raises(ValueError, match=r"manifest\.json was changed"):
+        read_manifest(bundle)
 
 
 def test_a_manifest_that_nests_without_end_is_damaged(bundle):
@@ -115,7 +128,10 @@ def test_a_manifest_or_file_that_is_a_pipe_is_never_waited_for(bundle, manifest,
     (bundle / NAME).unlink()
 
 
-JUNK = (None, True, -1, 0, 1, 2, 10**30, 1.5, "", "x", "..", "/", "a/../../b", "\0", [], {}, [[]], {"": ""}, "litert")
+JUNK = (
+    *(None, True, -1, 0, 1, 2, 10**13, 10**30, 1.5, 8.0, 16.0, 1e-6, 1e-300),
+    *("", "x", "..", "/", "a/../../b", "\0", [], {}, [[]], {"": ""}, "litert"),
+)
 
 
 def mutate(value, chance):

@@ -165,12 +165,28 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next(tmp_path, publishe
 
 
 def test_what_only_has_a_partial_folders_name_is_left_alone(tmp_path):
-    names = [f".bundle.{kind}.{atomic._host()}.partial" for kind in ("file", "pipe")]
+    names = [f".bundle.{token}.{atomic._host()}.partial" for token in ("0000f11e", "0000b1be")]
     (tmp_path / names[0]).write_text("mine")
     os.mkfifo(tmp_path / names[1])  # to open one would hang
     with atomic_folder(tmp_path / "bundle") as folder:
         fill(folder, "new")
     assert {entry.name for entry in tmp_path.iterdir()} == {"bundle", *names}
+
+
+def test_what_belongs_to_another_folder_of_a_longer_name_is_left_alone(tmp_path):
+    (tmp_path / f".bundle.v2.0123abcd.{atomic._host()}.former").mkdir()
+    with atomic_folder(tmp_path / "bundle.v2", alone=True), atomic_folder(tmp_path / "bundle", alone=True) as folder:
+        fill(folder, "new")
+    assert content_of(tmp_path / "bundle") == "new"
+
+
+def test_a_parent_that_is_locked_for_long_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "PATIENCE", 0.1)
+    with atomic._open(tmp_path) as parent:
+        fcntl.flock(parent, fcntl.LOCK_EX)
+        with atomic_folder(tmp_path / "bundle") as folder:
+            fill(folder, "new")
+    assert content_of(tmp_path / "bundle") == "new"
 
 
 def test_what_another_host_may_still_be_writing_is_left_alone(tmp_path, monkeypatch):

@@ -211,6 +211,13 @@ def test_whatever_a_decoder_raises_is_the_pictures_failure(tmp_path, monkeypatch
             read_image(path)
 
 
+def test_a_place_that_no_file_has_is_the_pictures_damage(tmp_path):
+    path = tmp_path / "far.tif"
+    path.write_bytes(b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**62) + bytes(64))  # BigTIFF: where its directory is
+    with pytest.raises(ValueError, match=r"far\.tif is damaged|far\.tif is not a picture"):
+        read_image(path)
+
+
 def raising(error):
     raise error("of a decoder")
 

@@ -99,23 +99,37 @@ def stop(number, frame):
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, stop)
 beat.touch()
+(marks / f"ready_{worker}").touch()
 time.sleep(60)
 """
+
+
+def send(number, folder, seconds=0.0):
+    """Send this process a signal once both workers are ready, and some seconds later."""
+
+    def wait():
+        while len(list(folder.glob("ready_*"))) < 2:
+            time.sleep(0.02)
+        time.sleep(seconds)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_sigterm_and_ctrl_c_let_all_workers_save(tmp_path, number, code):
     launch = Scripted(SAVES_AND_STOPS, tmp_path)
-    threading.Timer(1.5, lambda: os.kill(os.getpid(), number)).start()
+    send(number, tmp_path)
     assert launch.run() == code
     assert {f"saved_{worker}" for worker in "01"} <= {path.name for path in tmp_path.iterdir()}
     assert starts(tmp_path) == [1, 1]
 
 
 def test_a_second_ctrl_c_ends_all_at_once(tmp_path):
-    launch = Scripted("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nbeat.touch()\ntime.sleep(60)", tmp_path)
-    for seconds in (1.5, 2.5):
-        threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    script = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nbeat.touch()\n(marks / f'ready_{worker}').touch()\n"
+    launch = Scripted(f"{script}time.sleep(60)", tmp_path)
+    for seconds in (0, 1):
+        send(signal.SIGINT, tmp_path, seconds)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         launch.run()

@@ -165,6 +165,7 @@ def test_what_a_system_forbids_is_said(monkeypatch, tmp_path, broken):
         ("digits --weights imagenet", "published weights"),
         ("digits --look-up-country", "asks where this machine is"),
         ("digits --weights", ""),
+        ("--runs mine finetune --dataset cats", "published weights"),
         ("", ""),
     ],
 )

@@ -254,6 +254,7 @@ def test_sigkill_then_sigterm_then_ctrl_c_then_to_the_end(uninterrupted, tmp_pat
         stopped = asked.finished(seconds=60)
         assert stopped.returncode == code, stopped.stderr
         assert "the same command goes on" in stopped.stderr
+        assert ("Ctrl-C again stops at once" in stopped.stderr) == (number == signal.SIGINT)
 
     again = convmixer("train", *OPTIONS, "--runs", tmp_path)
     assert again.returncode == 0, again.stderr

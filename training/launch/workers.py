@@ -214,7 +214,7 @@ def needed_network(arguments: list[str]) -> str:
     remote = [word for word in (*arguments, os.environ.get("TFDS_DATA_DIR", "")) if "://" in word]
     if remote:
         return f"{remote[0]} is on another machine"
-    recipe = RECIPES.get(arguments[1]) if len(arguments) > 1 else None
+    recipe = next((RECIPES[word] for word in arguments if word in RECIPES), None)  # options may stand before it
     weights = recipe.weights if recipe else ""
     for word, after in itertools.pairwise([*arguments, ""]):
         option, _, value = word.partition("=")
