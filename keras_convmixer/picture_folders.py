@@ -53,7 +53,7 @@ def picture_files(folder: Path) -> PictureFiles:
             continue
         searched.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != MACOS)
-        for path in (Path(place, name) for name in names if not name.startswith(".")):
+        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
             if path.suffix.lower() in SUFFIXES:
                 paths.append(path)
             elif path.is_file():

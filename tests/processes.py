@@ -35,9 +35,9 @@ def run_python(code: str, *arguments, check=True, timeout=None) -> subprocess.Co
     )
 
 
-def run_forked(code: str, *arguments, blocked=()) -> subprocess.CompletedProcess:
+def run_forked(code: str, *arguments, blocked=(), cwd=None) -> subprocess.CompletedProcess:
     """Run Python code in a forked process in which importing a `blocked` package fails, as if it never had been."""
-    return Forked(code, blocked, *map(str, arguments), function=_run_code).finished()
+    return Forked(code, blocked, *map(str, arguments), cwd=cwd, function=_run_code).finished()
 
 
 def convmixer(*arguments, cwd=None, blocked=(), new=False) -> subprocess.CompletedProcess:
