@@ -12,7 +12,13 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.images import MAX_PIXELS, SUFFIXES, Preprocessing, Refused, read_image
-from keras_convmixer.picture_folders import DAMAGED, picture_files, require_few_damaged, sentence_of_others
+from keras_convmixer.picture_folders import (
+    DAMAGED,
+    picture_files,
+    require_few_damaged,
+    sentence_of_failure,
+    sentence_of_others,
+)
 from keras_convmixer.regular_files import NotAFile, open_file
 
 ARRAYS = (".npz", ".npy")
@@ -81,7 +87,7 @@ def read_calibration(
         try:
             images.append(preprocessing.load(paths[place]))
         except (OSError, ValueError) as error:
-            skipped.append(_sentence(paths[place], error))
+            skipped.append(sentence_of_failure(paths[place], error))
             continue
         if progress:
             progress.advance(task)
@@ -92,17 +98,13 @@ def read_calibration(
             try:
                 read_image(paths[place], preprocessing.max_pixels)
             except (OSError, ValueError) as error:
-                skipped.append(_sentence(paths[place], error))
+                skipped.append(sentence_of_failure(paths[place], error))
     if not images:
         raise ValueError(
             f"none of the {len(paths)} pictures in {source} can be read ({skipped[0]}): name another folder"
         )
     require_few_damaged(skipped, len(paths))
     return Calibration(np.stack(images), tuple(skipped), sentence_of_others(source, files.others))
-
-
-def _sentence(path, error):
-    return f"{path}: {error.strerror}" if getattr(error, "strerror", None) else str(error)
 
 
 def _read_arrays(path, choose):

@@ -14,7 +14,7 @@ from .interpreter import LiteRTModel
 from .manifest import AGAIN, NAME, read_manifest, read_verified
 
 CLOSE = 1e-3
-"""How far outside 0..1 a probability may be rounded."""
+"""Rounding may take a probability this far outside 0..1."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Zip archives that .keras and PyTorch's files are: whole, and not many times larger once they are unpacked."""
+"""Checks of .keras and PyTorch files, which are zip archives: their checksums, and the size that they unpack to."""
 
 import zipfile
 from pathlib import Path

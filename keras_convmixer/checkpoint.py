@@ -14,7 +14,7 @@ from .tensor_names import find_names, require_few_names
 from .torch_file import Contents, open_torch
 
 EPSILON = 1e-5
-"""What PyTorch, and `ConvMixer` here, add to a normalization's variance."""
+"""Epsilon of every BatchNormalization in PyTorch's ConvMixer and in `ConvMixer`."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Checkpoint:
     activation: str | None = None
     """Name in Keras, where the file says it; PyTorch's own files do not."""
     epsilon: Callable[[str], float | None] = lambda name: EPSILON
-    """What the normalization of a name, such as "stem.2", adds to its variance; None where the file does not say it."""
+    """Returns a BatchNormalization's epsilon by its name in timm, such as "stem.2"; None where the file has none."""
     extra: dict[str, tuple[int, ...]] | None = None
     """Tensors beside the ConvMixer's that are part of no ConvMixer."""
     others: tuple[str, ...] = ()
-    """What else the file holds, such as "optimizer"."""
+    """Keys of the file's other entries, such as "optimizer"."""
     average_instead_of: str | None = None
-    """If these are a moving average, and the file has the weights themselves too: where in it those are."""
+    """Where the file has the weights themselves, if these tensors are their moving average; else None."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -56,7 +56,7 @@ class ConvMixerLayers:
 
     @property
     def epsilons(self) -> dict[str, float]:
-        """What each normalization adds to its variance, by its name in timm, such as "stem.2"."""
+        """Epsilon of each BatchNormalization by its name in timm, such as "stem.2"."""
         return {
             tensors[0][0].rsplit(".", 1)[0]: layer.epsilon
             for layer, tensors in self.layers

@@ -1,4 +1,4 @@
-"""What a file holds, by its first bytes: so that an error says what to do with this file."""
+"""Recognizes kinds of files by their first bytes, so that an error can say what to do with the file."""
 
 import re
 import zipfile
@@ -29,7 +29,7 @@ _BEGINNING = 512
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is, and what to do with it, each to go into a sentence."""
+    """A kind of file: its name and the advice to the user, as parts of an error's sentence."""
 
     name: str
     advice: str

@@ -80,6 +80,14 @@ def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:
     return (f"{which} left out, by ending ({described}); endings that are read: {', '.join(SUFFIXES)}",)
 
 
+def sentence_of_failure(name: Path | str, error: Exception) -> str:
+    """Return a sentence about a picture that `read_image` could not read.
+
+    Its own sentences name the file; those of the system do not.
+    """
+    return f"{name}: {error.strerror}" if getattr(error, "strerror", None) else str(error)
+
+
 def require_few_damaged(damaged: Sequence[str], count: int) -> None:
     """Raise ValueError where more than 1 % of `count` pictures are damaged; `damaged` has a sentence for each."""
     if len(damaged) > DAMAGED * count:

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.images import Preprocessing, read_image
-from keras_convmixer.picture_folders import require_few_damaged
+from keras_convmixer.picture_folders import require_few_damaged, sentence_of_failure
 
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of the system that say nothing about the file that was opened: too many are open, no memory is left."""
@@ -180,9 +180,7 @@ def showing(progress: Progress | None, name: str, count: int) -> Callable[[Itera
 
 def _named(error, file, source, index):
     name = source.name(index)
-    if getattr(error, "strerror", None):
-        return f"{name}: {error.strerror}"
-    return str(error) if isinstance(file, Path) else f"{name}: {error}"
+    return sentence_of_failure(name, error) if isinstance(file, Path) else f"{name}: {error}"
 
 
 def _shape(preprocessing):
