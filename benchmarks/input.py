@@ -16,10 +16,10 @@ import tyro
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.console import print_table
-from keras_convmixer.images import SUFFIXES
+from keras_convmixer.images.preprocessing import SUFFIXES
 from keras_convmixer.training import RECIPES, Split
-from keras_convmixer.training.input import distributed_batches
-from keras_convmixer.training.pictures import Files, check
+from keras_convmixer.training.data.batches import distributed_batches
+from keras_convmixer.training.data.lazy_images import Files, check
 from keras_convmixer.training.strategy import choose
 
 BATCH, ROUNDS = 64, 5

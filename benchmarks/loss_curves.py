@@ -140,7 +140,7 @@ def draw(size: Size) -> Path:
     """Draw every run of a size that is there; return the picture's path."""
     from matplotlib import pyplot
 
-    from keras_convmixer.figure_style import STYLE, save_png
+    from keras_convmixer.visualization.style import STYLE, save_png
 
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")

@@ -9,8 +9,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_convmixer.export.flatbuffer import read_model, write_model
-from keras_convmixer.export.operators import OPERATORS
+from keras_convmixer.export.tflite.flatbuffer import read_model, write_model
+from keras_convmixer.export.tflite.operators import OPERATORS
 
 ROUNDS = 7
 

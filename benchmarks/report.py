@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from keras_convmixer.export.benchmarking import processor
-from keras_convmixer.figure_style import STYLE, save_png
+from keras_convmixer.export.runtime.benchmarking import processor
+from keras_convmixer.visualization.style import STYLE, save_png
 
 FORMS = ("float32", "dynamic int8", "static int8")
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "torch", "timm", "onnxruntime", "openvino")

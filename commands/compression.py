@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.atomic import atomic_file, atomic_folder, require_folder_name
 from keras_convmixer.console import print_facts, print_line, progress_bar
+from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 
 from . import tables
 from .command_line import UsageError, argument, starting_tensorflow
@@ -103,7 +103,7 @@ def compress(
     _check_numbers(epochs, steps, batch_size, learning_rate)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import cluster, prune
-        from keras_convmixer.export.compression import file_sizes, sparsity_of
+        from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
         from keras_convmixer.training import load_run
         from keras_convmixer.training.evaluation import evaluate
 
@@ -142,7 +142,7 @@ class _Training:
 
     @classmethod
     def of(cls, run, model, epochs, steps, batch_size, data, data_dir):
-        from keras_convmixer.picture_folders import report_left_out
+        from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import load_dataset
 
         if run.recipe is None or run.class_names is None:
@@ -163,7 +163,7 @@ class _Training:
         return cls(dataset, recipe, steps or epochs * steps_per_epoch)
 
     def batches(self):
-        from keras_convmixer.training.input import distributed_batches
+        from keras_convmixer.training.data.batches import distributed_batches
         from keras_convmixer.training.strategy import choose
 
         classes = len(self.dataset.class_names)

@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 
 from keras_convmixer.console import print_json, progress_bar, report, silence_native_logs
-from keras_convmixer.images import LARGEST
+from keras_convmixer.images.preprocessing import LARGEST
 
 from . import tables
 from .command_line import UsageError, argument, sentence, starting_tensorflow
@@ -80,8 +80,8 @@ def export(
     max_pixels = max(round(max_megapixels * 1e6), 4)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
-        from keras_convmixer.export.shown import without_places
-        from keras_convmixer.picture_folders import report_left_out
+        from keras_convmixer.export.report.text import without_places
+        from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import load_dataset, load_run
 
     run = load_run(model, crop_fraction)
@@ -229,7 +229,7 @@ def benchmark(
         verbose: show tracebacks.
     """
     from keras_convmixer.export import benchmark, draw_benchmark, read_manifest
-    from keras_convmixer.export.benchmarking import ROUNDS
+    from keras_convmixer.export.runtime.benchmarking import ROUNDS
 
     if not threads or min(threads) < 1 or seconds <= 0:
         raise UsageError(f"--threads {' '.join(map(str, threads))} --seconds {seconds}: give more than 0")

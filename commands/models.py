@@ -5,8 +5,8 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.atomic import require_folder_name
 from keras_convmixer.console import print_facts, print_json, progress_bar, waiting
+from keras_convmixer.files.atomic import require_folder_name
 
 from . import tables
 from .command_line import argument, starting_tensorflow
@@ -38,7 +38,7 @@ def evaluate(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer.picture_folders import report_left_out
+        from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import evaluate, load_dataset, load_images, load_run
 
     if out:
@@ -65,7 +65,7 @@ def evaluate(
         )
     result = evaluate(run.model, split)
     if out:
-        from keras_convmixer.training import figures
+        from keras_convmixer.training.runs import figures
 
         out.mkdir(parents=True, exist_ok=True)
         figures.draw_confusion(result, class_names, out / "confusion.png")
@@ -98,8 +98,9 @@ def visualize(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer import imagenet, pictures
+        from keras_convmixer import imagenet
         from keras_convmixer.training import load_run
+        from keras_convmixer.visualization import figures as pictures
 
     require_folder_name(out)
     run = load_run(model, crop_fraction)
@@ -155,7 +156,7 @@ def convert(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer.conversion import convert, require_target, source_file
+        from keras_convmixer.weights.conversion import convert, require_target, source_file
 
     require_target(out)
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
@@ -167,7 +168,7 @@ def convert(
 def _imagenet_ids(model, data):
     """Return ImageNet's ids where the model has its classes and the data has folders of their names, else None."""
     from keras_convmixer.imagenet import class_names
-    from keras_convmixer.picture_folders import subfolders
+    from keras_convmixer.images.folders import subfolders
 
     ids = tuple(wordnet_id for wordnet_id, _ in class_names())
     folders = {path.name for path in subfolders(Path(data))} if Path(data).is_dir() else set()

@@ -5,14 +5,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "benchmarking": ["Timing", "benchmark"],
-        "benchmark_picture": ["draw_benchmark"],
+        "runtime.benchmarking": ["Timing", "benchmark"],
+        "report.latency_figure": ["draw_benchmark"],
         "bundle": ["export_bundle"],
-        "compression": ["cluster", "prune"],
-        "inspection": ["Inspection", "inspect"],
+        "qat.compression": ["cluster", "prune"],
+        "runtime.inspection": ["Inspection", "inspect"],
         "manifest": ["read_manifest", "verify_bundle"],
-        "qat": ["quantization_aware"],
-        "predict": ["Classifier", "Prediction"],
+        "qat.quantization_aware": ["quantization_aware"],
+        "runtime.classifier": ["Classifier", "Prediction"],
         "validate": ["ValidationError"],
     },
 )

@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_convmixer.atomic import require_folder_name
-from keras_convmixer.classifier import as_classifier
-from keras_convmixer.labels import is_label
+from keras_convmixer.files.atomic import require_folder_name
+from keras_convmixer.files.labels import is_label
+from keras_convmixer.outputs.classifier import as_classifier
 
 from .decision import BINARY
 from .formats import FORMATS

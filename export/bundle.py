@@ -17,36 +17,36 @@ import numpy as np
 from PIL import Image
 
 from keras_convmixer import __version__
-from keras_convmixer.atomic import atomic_folder
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.classifier import predict
 from keras_convmixer.console import progress_bar
 from keras_convmixer.deployment import deploy
-from keras_convmixer.images import MAX_PIXELS, Preprocessing
-from keras_convmixer.labels import NAME as LABELS
-from keras_convmixer.labels import write_labels
-from keras_convmixer.printable import printable
+from keras_convmixer.files.atomic import atomic_folder
+from keras_convmixer.files.labels import NAME as LABELS
+from keras_convmixer.files.labels import write_labels
+from keras_convmixer.files.printable import printable
+from keras_convmixer.images.preprocessing import MAX_PIXELS, Preprocessing
+from keras_convmixer.outputs.classifier import predict
 
 from .arguments import check_choices, check_images, check_out, exportable_classifier
-from .benchmarking import QUICK_THREADS, processor, quick_latencies
 from .decision import BINARY, SINGLE, Decision, checked_labels, stated_kind
 from .formats import FORMATS, gzip_size
-from .interpreter import LiteRTModel
-from .layer_errors import IMAGES, layer_errors
-from .litert import Conversion
 from .manifest import NAME, read_manifest, sha256, write_manifest
-from .metadata import add_metadata
-from .model_card import NAME as CARD
-from .model_card import write_model_card
-from .operator_versions import oldest_runtime
-from .operators import read_operators
 from .reference import check_reference
-from .report import NAME as REPORT
-from .report import write_report
-from .saved_model import INPUT, OUTPUT, SavedModel
-from .serving import with_features, write_serving_model
-from .serving_files import served_name, write_serving_files
-from .shown import without_places
+from .report.html_report import NAME as REPORT
+from .report.html_report import write_report
+from .report.model_card import NAME as CARD
+from .report.model_card import write_model_card
+from .report.text import without_places
+from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
+from .runtime.interpreter import LiteRTModel
+from .serving.saved_model import INPUT, OUTPUT, SavedModel
+from .serving.server_files import served_name, write_serving_files
+from .serving.signatures import with_features, write_serving_model
+from .tflite.conversion import Conversion
+from .tflite.layer_errors import IMAGES, layer_errors
+from .tflite.metadata import add_metadata
+from .tflite.operator_versions import oldest_runtime
+from .tflite.operators import read_operators
 from .validate import REQUIREMENTS, ValidationError, accuracy, check_dtypes, check_litert, validate
 
 SAVED_MODELS = "saved_model"

@@ -11,15 +11,15 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
-from keras_convmixer.images import MAX_PIXELS, SUFFIXES, Preprocessing, Refused, read_image
-from keras_convmixer.picture_folders import (
+from keras_convmixer.files.regular_files import NotAFile, open_file
+from keras_convmixer.images.folders import (
     DAMAGED,
     picture_files,
     require_few_damaged,
     sentence_of_failure,
     sentence_of_others,
 )
-from keras_convmixer.regular_files import NotAFile, open_file
+from keras_convmixer.images.preprocessing import MAX_PIXELS, SUFFIXES, Preprocessing, Refused, read_image
 
 ARRAYS = (".npz", ".npy")
 IMAGES = "images"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .litert import Conversion, convert_float16, convert_float32, convert_int8, convert_int16x8
-from .quantize import convert_dynamic, convert_weight_int4, convert_weight_int8
+from .tflite.conversion import Conversion, convert_float16, convert_float32, convert_int8, convert_int16x8
+from .tflite.quantize import convert_dynamic, convert_weight_int4, convert_weight_int8
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import jsonschema
 
-from keras_convmixer.regular_files import open_file, read_file
+from keras_convmixer.files.regular_files import open_file, read_file
 
 SCHEMA = 1
 NAME = "manifest.json"

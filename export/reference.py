@@ -7,9 +7,9 @@ import math
 import keras
 import numpy as np
 
-from keras_convmixer.classifier import NotFinite, predict
 from keras_convmixer.imagenet import DEVIATION, MEAN
-from keras_convmixer.outputs import spread
+from keras_convmixer.outputs.classifier import NotFinite, predict
+from keras_convmixer.outputs.kind import spread
 
 from .decision import Decision
 from .validate import ValidationError

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .decision import Decision
-from .interpreter import LiteRTModel
-from .operators import Operators
+from .runtime.interpreter import LiteRTModel
+from .tflite.operators import Operators
 
 
 class ValidationError(ValueError):

@@ -14,10 +14,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "convmixer": ["ConvMixer", "features"],
         "deployment": ["deploy", "verify"],
         "imagenet": ["decode_predictions", "preprocess_input"],
-        "images": ["Preprocessing"],
-        "variants": [
-            "VARIANTS",
-            "Variant",
+        "images.preprocessing": ["Preprocessing"],
+        "variants": ["VARIANTS", "Variant"],
+        "variant_models": [
             "ConvMixer1536_20",
             "ConvMixer768_32",
             "ConvMixer1024_20",
@@ -31,6 +30,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ConvMixer768_32_ks3_p14",
             "ConvMixer256_8",
         ],
-        "weights": ["load_weights", "save_weights_torch"],
+        "weights.loading": ["load_weights", "save_weights_torch"],
     },
 )

@@ -20,7 +20,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from .printable import is_printable, printable
+from .files.printable import is_printable, printable
 
 
 class _PlainColumn(TextColumn):

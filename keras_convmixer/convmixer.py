@@ -6,8 +6,8 @@ import re
 
 from .backend import keras
 from .imagenet import DEVIATION, MEAN
-from .published import fetch, require_published
-from .weights import load_weights, require_weights_file
+from .weights.loading import load_weights, require_weights_file
+from .weights.published import fetch, require_published
 
 
 def ConvMixer(

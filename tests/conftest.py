@@ -65,7 +65,8 @@ class Toy:
         For tests of what follows the conversion, which takes most of an export's time. What a change or a patch of
         the test's concerns is converted, as in `export`.
         """
-        from keras_convmixer.export import bundle, formats, serving
+        from keras_convmixer.export import bundle, formats
+        from keras_convmixer.export.serving import signatures as serving
 
         write_serving_model = bundle.write_serving_model
 

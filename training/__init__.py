@@ -5,12 +5,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "data": ["Dataset", "Split", "load_dataset", "load_images"],
+        "data.dataset": ["Dataset", "Split", "load_dataset", "load_images"],
         "evaluation": ["Evaluation", "evaluate"],
         "recipe": ["Recipe"],
         "recipes": ["RECIPES"],
-        "input": ["Unreadable"],
-        "loop": ["Diverged", "Stopped", "train"],
-        "run": ["Run", "load_run"],
+        "data.batches": ["Unreadable"],
+        "trainer": ["Diverged", "Stopped", "train"],
+        "runs.run": ["Run", "load_run"],
     },
 )

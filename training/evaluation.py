@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_convmixer.classifier import as_classifier, predict
-from keras_convmixer.outputs import BINARY, MULTI
+from keras_convmixer.outputs.classifier import as_classifier, predict
+from keras_convmixer.outputs.kind import BINARY, MULTI
 
-from .data import Split
-from .pictures import Pictures
+from .data.dataset import Split
+from .data.lazy_images import Pictures
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, get_args
 
-from keras_convmixer.images import LEAST_CROP
+from keras_convmixer.images.preprocessing import LEAST_CROP
 
 _ZERO_OR_MORE = ("0 or more", lambda value: value >= 0)
 _SHARE = ("0 or more and less than 1", lambda value: 0 <= value < 1)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from .recipe import Recipe
 from .schedule import SCHEDULES, Slowed
-from .signals import handling
+from .stop_signals import handling
 from .strategy import Replicas
 
 INTERRUPTED = b"\nstopping after this step, to save a checkpoint; Ctrl-C again stops at once\n"

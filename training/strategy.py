@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_convmixer.console import report
 
-from .signals import handling
+from .stop_signals import handling
 
 Name = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"

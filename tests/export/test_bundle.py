@@ -11,8 +11,8 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_convmixer.export import Classifier, ValidationError, bundle, formats, read_manifest
-from keras_convmixer.export import litert as conversions
-from keras_convmixer.export.saved_model import write_saved_model
+from keras_convmixer.export.serving.saved_model import write_saved_model
+from keras_convmixer.export.tflite import conversion as conversions
 
 RED = (255, 0, 0)
 

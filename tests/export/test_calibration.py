@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
-from keras_convmixer import picture_folders
 from keras_convmixer.commands.export import _shares_test_images
 from keras_convmixer.export import calibration, read_manifest
 from keras_convmixer.export.calibration import read_calibration
-from keras_convmixer.images import Preprocessing
+from keras_convmixer.images import folders as picture_folders
+from keras_convmixer.images.preprocessing import Preprocessing
 
 SEEN = Preprocessing(8, 8, 3)
 

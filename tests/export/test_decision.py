@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from keras_convmixer import outputs
 from keras_convmixer.export.decision import BINARY, MULTI, SINGLE, Decision, checked_labels, stated_kind
+from keras_convmixer.outputs import kind as outputs
 
 PROBABILITIES = np.array([[0.9, 0.2, 0.6], [0.4, 0.3, 0.1]])
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from processes import SERVER
 
-from keras_convmixer.atomic import atomic_folder
 from keras_convmixer.export import verify_bundle
 from keras_convmixer.export.manifest import write_manifest
+from keras_convmixer.files.atomic import atomic_folder
 
 MOMENTS = 20
 PAGE = 4096

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from mediapipe_peer import CLASSIFY
 from PIL import Image
 from processes import convmixer
 from test_manifest import SCHEMA
-from test_metadata import CLASSIFY, mediapipe  # noqa: F401 - a fixture
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.export import Classifier, export_bundle, read_manifest
 from keras_convmixer.training import evaluate
-from keras_convmixer.training.data import Split
+from keras_convmixer.training.data.dataset import Split
 
 NAMES = ("red", "not green", "blue")
 QUANTIZED = ("float32", "dynamic", "int8")
@@ -246,7 +246,7 @@ def test_probabilities_stay_what_they_are(toy, tmp_path, change):
 
 
 @pytest.mark.slow
-def test_mediapipe_reads_both_kinds(multi, binary, pictures, mediapipe):  # noqa: F811
+def test_mediapipe_reads_both_kinds(multi, binary, pictures, mediapipe):
     for out, labels in ((multi[1], NAMES), (binary[1], ("blue",))):
         command = [mediapipe, "-c", CLASSIFY, out, "float32,int8", *pictures]
         process = subprocess.run(command, capture_output=True, text=True)

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_convmixer.classifier import as_classifier, predict
 from keras_convmixer.export import ValidationError
 from keras_convmixer.export.decision import MULTI, Decision
 from keras_convmixer.export.reference import _at_most, check_reference
+from keras_convmixer.outputs.classifier import as_classifier, predict
 
 RANDOM = np.random.default_rng(0)
 classifier_of = functools.cache(as_classifier)  # once for each model: Keras traces every one anew

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_convmixer.training import figures
+from keras_convmixer.training.runs import figures
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import tensorflow as tf
 from processes import Forked
 
 from keras_convmixer.training import RECIPES
-from keras_convmixer.training.data import Split
-from keras_convmixer.training.input import distributed_batches
+from keras_convmixer.training.data.batches import distributed_batches
+from keras_convmixer.training.data.dataset import Split
 from keras_convmixer.training.layers import trainable
 from keras_convmixer.training.model import build_model
 from keras_convmixer.training.step import Step

@@ -19,7 +19,7 @@ from typing import ClassVar
 from keras_convmixer.console import report
 
 from ..recipes import RECIPES
-from ..signals import handling
+from ..stop_signals import handling
 from .loopback import Loopback, NoNetwork, loopback
 
 HEARTBEAT = "CONVMIXER_HEARTBEAT"

@@ -1,0 +1,113 @@
+"""Quantization-aware training: a model learns to live with 8 bits, and ends in a file of integer operators."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_convmixer.backend import require_tensorflow
+from keras_convmixer.console import progress_bar
+from keras_convmixer.deployment import deploy
+from keras_convmixer.files.atomic import explaining_full_disk
+from keras_convmixer.outputs.classifier import as_classifier, require_single_label
+
+from ..serving.saved_model import INPUT, OUTPUT, SIGNATURE
+from ..tflite.conversion import convert_saved_model
+
+LEARNING_RATE = 1e-3
+"""Of Adafactor: how far a step moves a weight, as a share of its layer's weights in the root mean square."""
+
+
+def quantization_aware(
+    model: keras.Model,
+    batches: Iterable[tuple[tf.Tensor, tf.Tensor]],
+    steps: int,
+    learning_rate: float = LEARNING_RATE,
+    verbose: bool = True,
+) -> bytes:
+    """Train a classifier that takes pixels 0..255 on as int8 would compute it; return a .tflite file.
+
+    What is trained is the deployed form, whose normalizations are part of its convolutions, so that what is trained is
+    what the file computes. Adafactor moves each layer by a share of its own weights, as folding has made them of very
+    different sizes; the learning rate falls to 0 by a cosine. The model itself stays as it is. The file takes and
+    returns uint8 and holds integer operators only.
+
+    Args:
+        model: as `export_bundle` takes it.
+        batches: at least `steps` of images, float32 `[batch, height, width, channels]`, pixels 0..255, and label
+            distributions, float32 `[batch, classes]`.
+        steps: how many batches to train on.
+        learning_rate: at the first step.
+        verbose: show progress on stderr.
+
+    Raises:
+        RuntimeError: Keras runs on another backend than TensorFlow.
+        ImportError: tensorflow-model-optimization or tf_keras is not installed.
+        ValueError: the model has a layer that quantization-aware training does not know, or there are no steps.
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    require_tensorflow("quantization-aware training")
+    if steps < 1:
+        raise ValueError(f"steps={steps}: give 1 or more")
+    trained = trainable(model)
+    for _ in fit(trained, batches, steps, learning_rate, verbose):
+        pass
+    return converted(trained)
+
+
+def trainable(model: keras.Model):
+    """Return the tf_keras model that is trained: a classifier's deployed form, computing as int8 would."""
+    from .quantization_scheme import quantized
+    from .tf_keras_model import twin
+
+    classifier = as_classifier(model)
+    require_single_label(classifier, "quantization-aware training")
+    trained = quantized(twin(deploy(classifier, "litert", verified=False)))
+    (pixels,) = (layer for layer in trained.layers if type(layer).__name__ == "QuantizeLayer")
+    pixels.set_weights([np.float32(255.0) if "max" in weight.name else 0 * weight.numpy() for weight in pixels.weights])
+    return trained
+
+
+def fit(
+    trained, batches, steps: int, learning_rate: float, verbose: bool, description: str = "quantization-aware training"
+) -> Iterator[float]:
+    """Train a tf_keras classifier; yield each step's loss."""
+    from .legacy_keras import tf_keras
+
+    schedule = tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    optimizer = tf_keras.optimizers.Adafactor(schedule, relative_step=False)
+    # Not compiled by XLA, which is many times slower for depthwise convolutions on CPUs.
+    trained.compile(optimizer, "categorical_crossentropy", jit_compile=False)
+    with progress_bar(verbose) as progress:
+        task = progress.add_task(description, total=steps, detail="")
+        for step, (images, labels) in zip(range(steps), batches, strict=False):
+            # Augmentation's noise exceeds the pixels that the file's input can hold.
+            loss = float(trained.train_on_batch(tf.clip_by_value(images, 0, 255), labels))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {step}: give a lower learning rate")
+            progress.update(task, advance=1, detail=f"loss {loss:.3f}")
+            yield loss
+
+
+def converted(trained) -> bytes:
+    """Convert a model that was trained so to a .tflite file: uint8 in and out, integer operators only."""
+    module = tf.Module()
+    module.model = trained
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *trained.input_shape[1:]), tf.float32, name=INPUT)])
+    def classify(images):
+        return {OUTPUT: trained(images, training=False)}
+
+    def configure(converter):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+
+    with explaining_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={SIGNATURE: classify})
+        return convert_saved_model(folder, configure)

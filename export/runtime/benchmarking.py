@@ -1,0 +1,156 @@
+"""How fast a bundle's .tflite files are on this machine, and what they take; TensorFlow is not needed.
+
+Each file and thread count is measured in a process of its own, `python -m keras_convmixer.export.benchmarking FILE
+THREADS SECONDS`, as a start and a peak of memory can be seen once.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..manifest import read_manifest, read_verified
+
+ROUNDS = 3
+"""How often each is measured, taking turns, so that what else the machine does is spread over all."""
+LEAST = 5
+"""Images at least, where one takes long."""
+QUICK_THREADS, QUICK_SECONDS = 1, 0.2
+"""Of `quick_latencies`; seconds of each file in all."""
+FIRST = 2
+"""Runs after the start that do not count."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one file took with so many threads."""
+
+    name: str
+    threads: int
+    size: int
+    """Bytes of the file."""
+    median: float
+    """Milliseconds for one image."""
+    p90: float
+    """Milliseconds that nine of ten images stay under."""
+    cold_start: float
+    """Milliseconds from the file to the first answer."""
+    peak_memory: int
+    """Bytes that the process grew by."""
+    images: int
+
+
+def benchmark(
+    bundle: Path, threads: tuple[int, ...] = (1, 2), seconds: float = 3.0, done: Callable[[str], None] = lambda _: None
+) -> list[Timing]:
+    """Measure every .tflite file of a bundle, `seconds` for each and each thread count, in rounds.
+
+    `done` is told each measurement's name. Raises ValueError: it is no bundle, was changed since its export, or a
+    number is not positive.
+    """
+    if not threads or min(threads) < 1 or seconds <= 0:
+        raise ValueError(f"threads={threads}, seconds={seconds}: give more than 0")
+    bundle = Path(bundle)
+    manifest = read_manifest(bundle)
+    files = {a["name"]: bundle / a["path"] for a in manifest["artifacts"] if a["format"] == "litert"}
+    for path in files.values():
+        read_verified(bundle, manifest, path.relative_to(bundle).as_posix())
+    found = {}
+    for _ in range(ROUNDS):
+        for name, path in files.items():
+            for count in threads:
+                found.setdefault((name, count), []).append(_measured(path, count, seconds / ROUNDS))
+                done(f"{name}, {count} threads")
+    return [
+        Timing(
+            name=name,
+            threads=count,
+            size=files[name].stat().st_size,
+            median=float(np.median(latencies := np.concatenate([run["latencies"] for run in runs]))),
+            p90=float(np.quantile(latencies, 0.9)),
+            cold_start=float(np.median([run["cold_start"] for run in runs])),
+            peak_memory=int(np.median([run["peak_memory"] for run in runs])),
+            images=len(latencies),
+        )
+        for (name, count), runs in found.items()
+    ]
+
+
+def quick_latencies(contents: dict[str, bytes]) -> dict[str, float]:
+    """Return the median milliseconds of an image of each .tflite file, measured in this process, in rounds."""
+    from .interpreter import LiteRTModel
+
+    models = {name: LiteRTModel(content, name, QUICK_THREADS) for name, content in contents.items()}
+    found = {name: [] for name in models}
+    for _ in range(ROUNDS):
+        for name, model in models.items():
+            image = _random_image(model)
+            model(image)  # the first after others had the caches does not count
+            found[name] += _timed(model, image, QUICK_SECONDS / ROUNDS, least=-(-LEAST // ROUNDS))
+    return {name: float(np.median(milliseconds)) for name, milliseconds in found.items()}
+
+
+def processor() -> str:
+    """Return what this machine calls its processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _random_image(model):
+    shape = (1, model.height, model.width, model.channels)
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+def _timed(model, image, seconds, least):
+    latencies, until = [], time.perf_counter() + seconds
+    while time.perf_counter() < until or len(latencies) < least:
+        started = time.perf_counter()
+        model(image)
+        latencies.append(1000 * (time.perf_counter() - started))
+    return latencies
+
+
+def _measured(path, threads, seconds):
+    command = [sys.executable, "-m", __spec__.name, str(path), str(threads), str(seconds)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise ValueError(f"{path} cannot be run: {process.stderr.strip().splitlines()[-1]}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def _run(path: str, threads: int, seconds: float) -> dict:
+    from .interpreter import LiteRTModel
+
+    before = _peak_memory()
+    started = time.perf_counter()
+    model = LiteRTModel(Path(path).read_bytes(), path, threads)
+    image = _random_image(model)
+    model(image)
+    cold_start = time.perf_counter() - started
+    for _ in range(FIRST):
+        model(image)
+    latencies = _timed(model, image, seconds, LEAST)
+    return {"latencies": latencies, "cold_start": 1000 * cold_start, "peak_memory": _peak_memory() - before}
+
+
+def _peak_memory():
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's figure begins, on Linux, with that of the process that started this one
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_run(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))

@@ -1,0 +1,132 @@
+"""What a .tflite file holds: operators, tensors, labels, multiplications, and who runs them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_convmixer.files.labels import NAME as LABELS
+from keras_convmixer.files.regular_files import read_file
+
+from ..tflite.flatbuffer import LARGEST
+from ..tflite.operators import read_operators
+from .interpreter import open_interpreter
+
+LABELS_LIMIT = 2**22
+"""Bytes of labels that are read; a thousand have 20,000."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A .tflite file's facts; tensors are described as name, shape, dtype, and scale and zero point or None."""
+
+    size: int
+    inputs: tuple[dict, ...]
+    outputs: tuple[dict, ...]
+    operators: dict[str, int]
+    """How many of each kind."""
+    delegated: dict[str, int]
+    """Of these, how many XNNPACK takes on this machine; LiteRT's own kernels run the others."""
+    multiplications: dict[str, int]
+    """By kind, for one image: of convolutions and dense layers, which are nearly all."""
+    weights: dict[str, int]
+    """Bytes of constants, by dtype."""
+    labels: tuple[str, ...]
+    """From its metadata; none where it has none."""
+
+
+def inspect(path: Path) -> Inspection:
+    """Read a .tflite file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a .tflite file that LiteRT can run, or is damaged.
+    """
+    path = Path(path)
+    content = read_file(path, LARGEST, "a .tflite file")
+    try:
+        return _inspect(content, path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: a name in it is not UTF-8 ({error}); get it again") from None
+
+
+def _inspect(content, path):
+    interpreter = open_interpreter(content, str(path), threads=1)
+    nodes = interpreter._get_ops_details()
+    shapes = {tensor["index"]: tuple(tensor["shape"]) for tensor in interpreter.get_tensor_details()}
+    operators = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    made = {int(tensor) for node in operators for tensor in node["outputs"]}
+    made |= {int(tensor["index"]) for tensor in interpreter.get_input_details()}
+    return Inspection(
+        size=len(content),
+        inputs=tuple(map(_described, interpreter.get_input_details())),
+        outputs=tuple(map(_described, interpreter.get_output_details())),
+        operators=read_operators(content).counts,
+        delegated=_delegated(nodes, operators),
+        multiplications=_multiplications(operators, shapes),
+        weights=_weights(interpreter.get_tensor_details(), made),
+        labels=_labels(content),
+    )
+
+
+def _described(tensor):
+    scale, zero_point = tensor["quantization"]
+    return {
+        "name": tensor["name"],
+        "shape": [int(side) for side in tensor["shape"]],
+        "dtype": np.dtype(tensor["dtype"]).name,
+        "quantization": {"scale": float(scale), "zero_point": int(zero_point)} if scale else None,
+    }
+
+
+def _delegated(nodes, operators):
+    """Count what lies between each delegate's inputs and outputs: it names its tensors and not its operators."""
+    makers = {int(tensor): node for node in operators for tensor in node["outputs"]}
+    taken = {}
+    for delegate in (node for node in nodes if node["op_name"] == "DELEGATE"):
+        given = {int(tensor) for tensor in delegate["inputs"]}
+        wanted = [int(tensor) for tensor in delegate["outputs"]]
+        while wanted:
+            tensor = wanted.pop()
+            node = makers.get(tensor)
+            if tensor in given or node is None or node["index"] in taken:
+                continue
+            taken[node["index"]] = node["op_name"]
+            wanted.extend(int(source) for source in node["inputs"])
+    return dict(sorted(Counter(taken.values()).items()))
+
+
+def _multiplications(operators, shapes):
+    """Count by output and weights: `[out, height, width, in]` and `[1, height, width, channels]`, `[out, in]`."""
+    found = Counter()
+    for node in operators:
+        if node["op_name"] not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            continue
+        weights, outputs = shapes[int(node["inputs"][1])], np.prod(shapes[int(node["outputs"][0])])
+        each = weights[1:3] if node["op_name"] == "DEPTHWISE_CONV_2D" else weights[1:]
+        found[node["op_name"]] += int(outputs * np.prod(each))
+    return dict(sorted(found.items()))
+
+
+def _weights(tensors, made):
+    found = Counter()
+    for tensor in tensors:
+        if tensor["index"] not in made:
+            dtype = np.dtype(tensor["dtype"])
+            found[dtype.name] += int(np.prod(tensor["shape"])) * dtype.itemsize
+    return dict(sorted(found.items()))
+
+
+def _labels(content):
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(LABELS) as file:
+            return tuple(file.read(LABELS_LIMIT).decode().splitlines())
+    except UnicodeDecodeError:
+        raise
+    except Exception:  # there is no archive, or its labels are damaged or encrypted: of a dozen types
+        return ()

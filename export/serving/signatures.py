@@ -1,0 +1,148 @@
+"""The SavedModel that TF Serving loads: pictures of any size or files in, classes and names out, warmed up."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
+
+from keras_convmixer.images.preprocessing import MAX_RATIO, MIN_SIDE, Preprocessing
+
+from ..decision import BINARY, SINGLE, Decision
+from .image_files import prepare_files, resize, resized_and_corner
+from .saved_model import INPUT, OUTPUT, SIGNATURE, write_signatures
+
+TOP = 5
+"""Classes that are named for each image, most probable first; all where there are fewer."""
+WARM_UP = "assets.extra/tf_serving_warmup_requests"
+WARM_UP_BATCHES = (1, 8)
+
+
+def write_serving_model(
+    model: keras.Model,
+    path: Path,
+    name: str,
+    class_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    decision: Decision = Decision(),  # noqa: B008 - frozen
+) -> None:
+    """Write a SavedModel with the signatures serving_default, encoded and features, and warm-up requests for each.
+
+    `name` is that under which the requests find it.
+
+    - serving_default: `images` uint8 `[batch, height, width, channels]`, pixels 0..255: prepared ones of the model's
+      size, or whole pictures of any other size, which are prepared as `Preprocessing` does it, to one level of 255.
+      Shapes that `read_image` refuses, as 1x60000, are an error (INVALID_ARGUMENT).
+    - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files, which are read as by `read_image`: upright, on
+      white where transparent, the first frame of an animated PNG. Files of other formats, and those that
+      `prepare_files` cannot read, get probabilities of 0, classes of -1 and empty names; the others are answered.
+    - features: `images` as serving_default; `features` float32 `[batch, channels]`. Only of a model `with_features`.
+
+    The first two return `probabilities` float32 `[batch, classes]`, and of the most probable five `classes` int32
+    `[batch, 5]` and `names` string `[batch, 5]`. For multi-label models, and binary ones with one name, `present` bool
+    `[batch, classes]` is true where a label reaches the threshold, never for a file that cannot be read. A binary model
+    with two names returns `classes` and `names` `[batch, 1]`: the second at the threshold or above, else the first.
+    """
+    two = decision.kind == BINARY and len(class_names) == 2
+    # A constant in the graph: a lookup table would have to be saved beside it.
+    names = tf.constant(class_names)
+    count = min(TOP, len(class_names))
+
+    def named(probabilities):
+        present = None if decision.kind == SINGLE else probabilities >= decision.threshold
+        best = tf.cast(present, tf.int32) if two else tf.math.top_k(probabilities, count).indices
+        answer = {OUTPUT: probabilities, "classes": best, "names": tf.gather(names, best)}
+        return answer if present is None or two else {**answer, "present": present}
+
+    def run(images):
+        """Return features, None of a model without, and probabilities."""
+        outputs = model(images, training=False)
+        return outputs if isinstance(outputs, (list, tuple)) else (None, outputs)
+
+    def pixels_of(images):
+        shape = (preprocessing.height, preprocessing.width)
+        as_it_is = tf.reduce_all(tf.shape(images)[1:3] == shape)
+        values = tf.cond(as_it_is, lambda: tf.cast(images, tf.float32), lambda: _prepared(images, preprocessing))
+        return tf.ensure_shape(values, (None, *shape, preprocessing.channels))
+
+    def classify(images):
+        return named(run(pixels_of(images))[1])
+
+    def classify_encoded(images):
+        prepared, readable = prepare_files(images, preprocessing)
+        answer = named(run(prepared)[1])
+        unknown = {OUTPUT: tf.zeros_like(answer[OUTPUT]), "classes": -tf.ones_like(answer["classes"])}
+        unknown["names"] = tf.fill(tf.shape(answer["names"]), "")
+        if "present" in answer:
+            unknown["present"] = tf.zeros_like(answer["present"])
+        return {key: tf.where(readable[:, None], answer[key], unknown[key]) for key in answer}
+
+    pixels = tf.TensorSpec((None, None, None, preprocessing.channels), tf.uint8, name=INPUT)
+    files = tf.TensorSpec((None,), tf.string, name=INPUT)
+    signatures = {SIGNATURE: (classify, pixels), "encoded": (classify_encoded, files)}
+    others = ["features"] if len(model.outputs) == 2 else []
+    if others:
+        signatures["features"] = (lambda images: {"features": run(pixels_of(images))[0]}, pixels)
+    write_signatures(path, signatures)
+    _write_warm_up(path, name, preprocessing, others)
+
+
+def with_features(model: keras.Model) -> keras.Model:
+    """Return a classifier with what its dense layer is given as first output; itself where it does not end in one.
+
+    To be called before `deploy`, which otherwise folds a normalization of the features into the dense layer.
+    """
+    layer = model.layers[-1]
+    if isinstance(layer, keras.layers.Activation | keras.layers.Softmax):
+        layer = model.layers[-2]
+    if not isinstance(layer, keras.layers.Dense) or len(layer.input.shape) != 2:
+        return model
+    return keras.Model(model.input, [layer.input, model.output], name=model.name)
+
+
+def _prepared(images, preprocessing):
+    """Do as `Preprocessing.apply`: float32 of whole numbers, `[batch, height, width, channels]`."""
+    height, width = preprocessing.height, preprocessing.width
+    found = tf.shape(images)[1:3]
+    short, long = tf.reduce_min(found), tf.reduce_max(found)
+    # Divided rather than multiplied: the product of two sides may exceed int32.
+    allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short)
+    allowed &= long <= preprocessing.max_pixels // tf.maximum(short, 1)
+    with tf.control_dependencies(
+        [tf.debugging.Assert(allowed, ["too small, too thin or too large: pictures of (height, width)", found])]
+    ):
+        size, top, left = resized_and_corner(found, preprocessing)
+
+    def resized():
+        # One direction after the other, rounded and clipped between, as Pillow does.
+        return resize(resize(images, tf.stack([found[0], size[1]])), size)
+
+    values = tf.cond(tf.reduce_all(size == found), lambda: images, resized)
+    values = tf.cast(values[:, top : top + height, left : left + width], tf.float32)
+    return tf.ensure_shape(values, (None, height, width, preprocessing.channels))
+
+
+def _write_warm_up(path, name, preprocessing, others):
+    """Write requests of each signature, which TF Serving runs before it answers: the first are slow."""
+    shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
+    grey = np.full(shape, 128, np.uint8)
+    with io.BytesIO() as file:
+        Image.fromarray(grey.squeeze()).save(file, "JPEG")
+        encoded = file.getvalue()
+    inputs = {SIGNATURE: grey, "encoded": np.array(encoded, object)} | dict.fromkeys(others, grey)
+    target = path / WARM_UP
+    target.parent.mkdir()
+    with tf.io.TFRecordWriter(str(target)) as writer:
+        for signature, value in inputs.items():
+            for batch in WARM_UP_BATCHES:
+                request = PredictRequest()
+                request.model_spec.name, request.model_spec.signature_name = name, signature
+                request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(np.stack([value] * batch)))
+                log = PredictionLog(predict_log=PredictLog(request=request))
+                writer.write(log.SerializeToString(deterministic=True))

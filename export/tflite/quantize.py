@@ -1,0 +1,63 @@
+"""Quantize a float32 .tflite file with litert-quantizer: what TensorFlow's converter cannot do."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+from litert_quantizer.qtyping import TFLOperationName as Operation
+from litert_quantizer.quantizer import Quantizer
+
+from .conversion import Conversion
+from .dense_scales import scale_behind_dense_layers
+from .flatbuffer import read_model, write_model
+from .operator_versions import set_versions
+
+WEIGHTED = (Operation.CONV_2D, Operation.DEPTHWISE_CONV_2D, Operation.FULLY_CONNECTED)
+
+
+def convert_dynamic(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
+    """Int8 weights in convolutions and dense layers, their inputs quantized as they come; the rest float32.
+
+    Depthwise convolutions stay in float32, in which XNNPACK runs them as fast as in int8: TensorFlow's own dynamic
+    quantization makes them int8 without a kernel for it. Takes and returns float32. Needs no calibration.
+    """
+    quantizer = Quantizer(conversion.float32)
+    for operation in (Operation.CONV_2D, Operation.FULLY_CONNECTED):
+        quantizer.add_dynamic_config(".*", operation, num_bits=8)
+    return _quantized(quantizer)
+
+
+def convert_weight_int8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
+    """Int8 weights, each channel with its scale, made float32 again to compute: for small files.
+
+    Takes and returns float32. Needs no calibration.
+    """
+    return _weights_only(conversion.float32, 8)
+
+
+def convert_weight_int4(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
+    """Int4 weights of convolutions and dense layers, int8 ones of depthwise convolutions; for the smallest files.
+
+    Made float32 again to compute. Takes and returns float32. Needs no calibration.
+    """
+    return _weights_only(conversion.float32, 4)
+
+
+def _weights_only(content, bits):
+    quantizer = Quantizer(content)
+    for operation in WEIGHTED:
+        # LiteRT has no depthwise convolution of 4-bit weights.
+        depthwise = operation is Operation.DEPTHWISE_CONV_2D
+        quantizer.add_weight_only_config(".*", operation, num_bits=8 if depthwise else bits)
+    return _quantized(quantizer)
+
+
+def _quantized(quantizer):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        content = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+    model = read_model(bytes(content))
+    scale_behind_dense_layers(model)
+    set_versions(model)
+    return write_model(model)

@@ -1,0 +1,132 @@
+"""From a file of weights to a file of weights: PyTorch's to Keras's and back, the architecture read off the shapes."""
+
+import logging
+from pathlib import Path
+
+from ..backend import keras
+from ..convmixer import ConvMixer
+from ..files.atomic import atomic_file, require_file_name
+from ..variants import VARIANTS, variant_of
+from .checkpoint import read_checkpoint
+from .formats.keras_model import read_keras_model
+from .formats.kind import KERAS_SUFFIX, SAFETENSORS_SUFFIX, SUFFIXES, local_path
+from .loading import save_weights_torch
+from .published import fetch, published_names
+from .tensor_fit import require_fit
+from .tensor_names import architecture_of, tensor_shapes
+
+ACTIVATION = "gelu"  # of the reference's code, where the paper's tables have no such sizes
+IMAGE_SIZE = 224
+
+logger = logging.getLogger(__name__)
+
+
+def source_file(source: str) -> Path:
+    """Return the file that `source` is, or the published weights' of the variant that it names, fetched if need be.
+
+    Of a run folder, its model.keras.
+
+    Raises:
+        ValueError: it is none of these.
+        ConnectionError: the published weights are neither in the hub's cache nor to be had.
+    """
+    variant = VARIANTS.get(source)
+    if variant is not None and variant.weights:
+        return fetch(variant)
+    path = local_path(source)
+    if path.is_dir() and (path / "model.keras").is_file():
+        return path / "model.keras"
+    if variant is not None:
+        raise ValueError(f"no weights were published for {source}: there are for {published_names()}")
+    if not path.exists() and not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{source} is neither a file nor a variant with published weights, {published_names()}")
+    return path
+
+
+def require_target(out: Path) -> None:
+    """Check that `convert` can write to `out`, before any work is done for it.
+
+    Raises:
+        ValueError: it ends neither in .keras nor in .safetensors.
+        OSError: its folder does not exist or cannot be written to, or it is a folder.
+    """
+    if not out.name.endswith((KERAS_SUFFIX, SAFETENSORS_SUFFIX)):
+        raise ValueError(f"{out} must end in .keras, for Keras, or in .safetensors, for PyTorch")
+    require_file_name(out)
+
+
+def convert(
+    source: Path,
+    out: Path,
+    activation: str | None = None,
+    image_size: int | None = None,
+    include_preprocessing: bool = True,
+) -> keras.Model:
+    """Write the ConvMixer in `source` to `out`, and return it.
+
+    `source`: a file that `load_weights` takes. `out` ends in .keras, for plain Keras, or in .safetensors, for timm.
+    PyTorch's files do not name the activation: it is that of the paper's variant of these sizes; where there is none
+    GELU, and a warning says so. `image_size` in pixels is the variant's likewise,
+    else 224. What was at `out` before stays until the new file is whole.
+
+    Raises what `load_weights` raises; ValueError too where `source` holds no whole ConvMixer, or an argument would
+    have no effect; OSError where `out` cannot be written.
+    """
+    source, out = local_path(source), local_path(out)
+    require_target(out)
+    if source.exists() and out.exists() and source.samefile(out):
+        raise ValueError(f"{source} would be converted into itself: name another file to write")
+    to_keras = out.name.endswith(KERAS_SUFFIX)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size={image_size}: give the side of the images in pixels, 1 or more")
+    if not to_keras and (image_size is not None or not include_preprocessing):
+        raise ValueError(
+            f"{out} holds weights alone, which say nothing of image size or scaling: leave these options out"
+        )
+    if source.name.endswith(KERAS_SUFFIX):
+        if to_keras or activation is not None:
+            raise ValueError(f"{source} is a Keras model already: name a .safetensors file to write, and no activation")
+        model = read_keras_model(source)
+    else:
+        model = _build(source, activation, image_size, include_preprocessing and to_keras)
+    if to_keras:
+        with atomic_file(out) as partial:
+            model.save(partial)
+    else:
+        try:
+            save_weights_torch(model, out)
+        except ValueError as error:  # of a .keras file, any model
+            raise ValueError(f"{source}: {error}") from None
+    return model
+
+
+def _build(path, activation, image_size, include_preprocessing):
+    checkpoint = read_checkpoint(path)
+    sizes = architecture_of(checkpoint.shapes)
+    if sizes is None:
+        raise ValueError(
+            f"{path} holds no whole ConvMixer: name a file of one, as timm's model.safetensors, the reference's "
+            ".pth.tar or a .keras file"
+        )
+    # Before a model of these sizes is built, which may be any that a file states.
+    require_fit(path, checkpoint.shapes, tensor_shapes(**sizes), checkpoint.extra)
+    channels, classes = sizes.pop("channels"), sizes.pop("classes", None)
+    if include_preprocessing and channels != 3:
+        raise ValueError(
+            f"{path} is for images of {channels} channels, which ImageNet's scaling is not for: pass "
+            "include_preprocessing=False (--scaled-input)"
+        )
+    variant = variant_of(**sizes)  # of any number of classes: what was fine-tuned keeps its activation
+    activation = activation or checkpoint.activation or (variant.activation if variant else None)
+    if activation is None:
+        logger.warning("%s does not say its activation: %s is assumed; give it if it is another", path.name, ACTIVATION)
+    size = image_size or (variant.image_size if variant else IMAGE_SIZE)
+    return ConvMixer(
+        **sizes,
+        activation=activation or ACTIVATION,
+        include_preprocessing=include_preprocessing,
+        include_top=classes is not None,
+        weights=path,
+        input_shape=(size, size, channels),
+        classes=classes or 1000,
+    )

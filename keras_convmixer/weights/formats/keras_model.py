@@ -1,0 +1,104 @@
+"""Reads .keras files without running code in them, and without believing the sizes that they state."""
+
+import functools
+import math
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...backend import keras
+from ...files.archives import check_archive
+from ..checkpoint import first_line
+from .keras_weights import check_datasets
+from .kind import KERAS_SUFFIX, kind_of, local_path, unreadable
+
+_WEIGHTS = "model.weights.h5"
+_SLACK = 1_000_000
+"""Weights that a model may have beyond those in its file, such as the states of random generators."""
+_lock = threading.RLock()
+
+
+def read_keras_model(path: Path) -> keras.Model:
+    """Load a .keras file, without its optimizer; code in it is not run.
+
+    Raises:
+        ValueError: it is none, is damaged, holds code or classes that plain Keras does not know, or states sizes that
+            it has no weights for.
+        OSError: the file cannot be read.
+    """
+    path = local_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    with path.open("rb"):
+        pass  # Keras says of a file that may not be read, and of a damaged one, that there is none
+    count = None
+    if path.suffix == KERAS_SUFFIX:
+        kind = kind_of(path)
+        if kind is None or kind.suffix != KERAS_SUFFIX:
+            raise unreadable(path, KERAS_SUFFIX)
+        check_archive(path)
+        count = _count_weights(path)
+    try:
+        with _at_most(count):
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of Keras's, h5py's and zipfile's own types, OSError too
+        reason = first_line(error)
+        if "safe_mode" in str(error):  # not Keras's own words, which advise to switch that off
+            reason = "it holds code, which is not run; build the model of Keras's own layers and save it again"
+        elif unknown := re.search(r"Could not locate (?:class|function) '([^']+)'", str(error)):
+            reason = f"it holds {unknown[1]}, which Keras does not have; build the model of Keras's own layers"
+        raise ValueError(f"{path} is not a .keras file that plain Keras can load: {reason}") from error
+
+
+def _count_weights(path):
+    """Return how many numbers a file's weights have, at most.
+
+    Raises ValueError: they would fill the memory, or are damaged.
+    """
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        if _WEIGHTS not in archive.namelist():  # of very large models, whose weights are in several files
+            return sum(entry.file_size for entry in archive.infolist())
+        try:
+            with archive.open(_WEIGHTS) as content, h5py.File(content, "r") as file:
+                return sum(map(math.prod, check_datasets(path, file).values()))
+        except MemoryError:
+            raise
+        except Exception as error:  # of h5py's own reading: OSError, RuntimeError, KeyError and others
+            raise ValueError(f"{path} cannot be read: {_WEIGHTS} in it: {first_line(error)}") from None
+
+
+@contextmanager
+def _at_most(count: int | None) -> Iterator[None]:
+    """In this thread, let layers that are built have `count` weights in all, and some slack; None: any number.
+
+    A model's description of 1 kB may ask for a layer that fills the memory; Keras makes it before it looks at the
+    weights.
+    """
+    if count is None:
+        yield
+        return
+    thread, left = threading.get_ident(), count + _SLACK
+    with _lock:  # one at a time, so that each puts back what it found
+        original = keras.layers.Layer.add_weight
+
+        @functools.wraps(original)
+        def add_weight(layer, shape=None, *arguments, **keywords):
+            nonlocal left
+            if threading.get_ident() == thread:
+                left -= math.prod(shape or ())
+                if left < 0:
+                    raise ValueError(f"the layer {layer.name!r} asks for more weights than the file holds")
+            return original(layer, shape, *arguments, **keywords)
+
+        keras.layers.Layer.add_weight = add_weight
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = original

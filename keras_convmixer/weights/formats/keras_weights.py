@@ -1,0 +1,136 @@
+"""Keras's .weights.h5 files: the tensors of the ConvMixer in one, by the order of its layers."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from ...files.archives import require_bounded
+from ..tensor_names import HEAD, TENSORS, layer_names
+from .kind import KERAS_WEIGHTS_SUFFIX, unreadable
+
+# Keras names a layer's group by its class and a number, which counts up in the order of the model's layers.
+_GROUP = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d{1,5}))?")
+_CLASSES = {
+    "Conv2D": "conv2d",
+    "DepthwiseConv2D": "depthwise_conv2d",
+    "BatchNormalization": "batch_normalization",
+    "Dense": "dense",
+}
+_KERAS_2 = ("layer_names", "keras_version", "model_config")
+
+
+@dataclass(frozen=True)
+class KerasWeights:
+    """Tensors of a ConvMixer in PyTorch's layout under timm's names, each read when it is asked for."""
+
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    ours: bool
+    """Whether the layers have the names that `ConvMixer` gives them; files of older Keras have no names."""
+
+
+class _Refused(Exception):
+    """A sentence about an intact file."""
+
+
+def open_keras_weights(path: Path) -> KerasWeights:
+    """Open a .weights.h5 file; a ConvMixer that is wrapped in another model is found in it.
+
+    Raises ValueError: the file is damaged, is of another kind, or holds no ConvMixer.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if any(name in file.attrs for name in _KERAS_2):
+                raise _Refused(f"{path} was written by Keras 2: load it there into its model, and save that as .keras")
+            shapes = check_datasets(path, file)
+            places = _places(shapes)
+            if places is None:
+                raise _Refused(f"{path} holds no ConvMixer as one model's layers: save its model as .keras")
+            tensors = {}
+            for (layer, kind), place in places.items():
+                for index, (name, axes) in enumerate(TENSORS[kind]):
+                    array = f"{place}/vars/{index}"
+                    shape = shapes.get(array, ())
+                    if len(shape) != len(axes):
+                        raise _Refused(f"{path} holds no {array} with {len(axes)} axes of its own: save the model anew")
+                    tensors[f"{layer}.{name}"] = array, axes, tuple(shape[axis] for axis in axes)
+            ours = file[places["stem.2", "BatchNormalization"]]["vars"].attrs.get("name") == "stem_bn"
+    except MemoryError:
+        raise
+    except _Refused as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # from reading what is damaged: OSError, RuntimeError, KeyError, IndexError and others
+        raise unreadable(path, KERAS_WEIGHTS_SUFFIX, type(error).__name__) from None
+
+    def read(name):
+        place, axes, _ = tensors[name]
+        try:
+            with h5py.File(path, "r") as file:
+                array = np.asarray(file[place])
+                if file[place].attrs.get("dtype") == "bfloat16":
+                    array = array.view(ml_dtypes.bfloat16)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise unreadable(path, KERAS_WEIGHTS_SUFFIX, f"{type(error).__name__} at {place}") from None
+        return np.transpose(array, axes)
+
+    return KerasWeights({name: shape for name, (_, _, shape) in tensors.items()}, read, ours)
+
+
+def check_datasets(path: Path, file) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of an open HDF5 file by its place: all in the file, and about as large as read.
+
+    Raises an error: one would fill the memory, or is in another file.
+    """
+    import h5py
+
+    shapes, unpacked, packed = {}, 0, 0
+
+    def add(name, found):
+        nonlocal unpacked, packed
+        if isinstance(found, h5py.Dataset):
+            if found.external or found.is_virtual:
+                raise _Refused(f"{path} keeps {name} in another file, which is not read: save the weights in one file")
+            shapes[name] = found.shape
+            unpacked += found.size * found.dtype.itemsize
+            packed += found.id.get_storage_size()
+
+    file.visititems(add)  # follows no links, to other files or within
+    try:
+        require_bounded(path, unpacked, packed)
+    except ValueError as error:
+        raise _Refused(str(error)) from None
+    return shapes
+
+
+def _places(shapes):
+    """Return the place of each layer of a ConvMixer by its name in timm and kind; None where there is no whole one."""
+    models = {}  # class, number and place of each layer with weights, by the place of the model that it is a layer of
+    for name in shapes:
+        *model, layer, variables, _ = ["", "", *name.split("/")]
+        if variables == "vars" and (match := _GROUP.fullmatch(layer)):
+            place = name.rsplit("/", 2)[0]
+            models.setdefault("/".join(model[2:]), {})[place] = match[1], int(match[2] or 0), place
+    for model, layers in models.items():
+        ordered = {
+            kind: sorted(layer for layer in layers.values() if layer[0] == name) for kind, name in _CLASSES.items()
+        }
+        depth = len(ordered["DepthwiseConv2D"])
+        if not ordered["Dense"]:  # a classifier that stands behind the ConvMixer in the model around it
+            around = (others.values() for outer, others in models.items() if model.startswith(f"{outer}/"))
+            ordered["Dense"] = [layer for others in around for layer in others if layer[0] == "dense"]
+        if len(ordered["Dense"]) != 1:
+            ordered["Dense"] = []
+        if depth == 0 or len(ordered["Conv2D"]) != depth + 1 or len(ordered["BatchNormalization"]) != 2 * depth + 1:
+            continue
+        remaining = {kind: iter(found) for kind, found in ordered.items()}
+        wanted = [(layer, kind) for layer, kind in layer_names(depth) if layer != HEAD or ordered["Dense"]]
+        return {(layer, kind): next(remaining[kind])[2] for layer, kind in wanted}
+    return None

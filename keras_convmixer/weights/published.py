@@ -1,0 +1,112 @@
+"""The published ImageNet weights: which architectures have them, and how they get here from the hub."""
+
+import errno
+import hashlib
+from pathlib import Path
+
+from ..files.atomic import explaining_full_disk
+from ..imagenet import CLASSES
+from ..variants import VARIANTS, Variant, variant_of
+from .checkpoint import first_line, read_checkpoint
+
+FILE = "model.safetensors"
+
+
+def published_names() -> str:
+    """Return the names of the variants that have published weights, for a sentence."""
+    return ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
+
+
+def require_published(
+    dim: int,
+    depth: int,
+    kernel_size: int,
+    patch_size: int,
+    activation: str,
+    classes: int | None,
+    classifier_activation: str | None,
+) -> Variant:
+    """Return the variant whose published weights `weights="imagenet"` means; `classes` is None without top.
+
+    Raises ValueError: there are none for this architecture or activation, or their classifier would end in another
+    activation than softmax or none.
+    """
+    variant = variant_of(dim, depth, kernel_size, patch_size)
+    if variant is None or variant.weights is None:
+        raise ValueError(
+            f"weights='imagenet': none were published for dim={dim}, depth={depth}, kernel_size={kernel_size}, "
+            f"patch_size={patch_size}; there are for {published_names()}"
+        )
+    if variant.activation != activation:
+        raise ValueError(
+            f"weights='imagenet': those of {dim}/{depth} were trained with activation={variant.activation!r}, and "
+            f"activation={activation!r} would compute something else: pass activation={variant.activation!r}"
+        )
+    if classes == CLASSES and classifier_activation not in ("softmax", "linear"):
+        raise ValueError(
+            f"classifier_activation={classifier_activation!r}: with weights='imagenet' allowed are 'softmax' and None"
+        )
+    return variant
+
+
+def fetch(variant: Variant) -> Path:
+    """Return the published weights' file, from the hub's cache or by download, with a progress bar.
+
+    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. The file is that of the variant's revision
+    and checksum, where the table has them, whatever the repository holds by now; one in the cache that is damaged, or
+    another, is fetched anew.
+
+    Raises:
+        ConnectionError: the file is not in the cache, or is damaged there, and cannot be had.
+        ValueError: the hub has another file than the one that was published.
+        OSError: the disk is full, or the cache may not be written.
+    """
+    path = _cached(variant) or _download(variant, "is not in the Hugging Face cache")
+    if fault := _fault(variant, path):
+        path = _download(variant, f"{fault}, as {path.resolve()}, in the cache", force_download=True)
+        if fault := _fault(variant, path):
+            raise ValueError(
+                f"{FILE} of {variant.weights} on the hub {fault}: it is not loaded; where you trust it, give its path, "
+                f"{path.resolve()}, as weights"
+            )
+    return path
+
+
+def _cached(variant):
+    """Return the file in the cache, of the revision or the main branch, which is the same file; None if not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for revision in (variant.revision, None):
+        path = try_to_load_from_cache(variant.weights, FILE, revision=revision)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def _fault(variant, path):
+    """Return what is wrong with a file, for a sentence; None if it is the published one."""
+    with path.open("rb") as file:
+        if variant.sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() == variant.sha256:
+            return None
+    try:
+        read_checkpoint(path)
+    except ValueError:
+        return "is damaged"
+    return None if variant.sha256 is None else f"is not the file that was published (SHA-256 {variant.sha256})"
+
+
+def _download(variant, fault, **options):
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+    try:
+        with explaining_full_disk(Path(HF_HUB_CACHE)):
+            return Path(hf_hub_download(variant.weights, FILE, revision=variant.revision, **options))
+    except Exception as error:  # of the hub's, the HTTP library's and the system's own types
+        if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        reason = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else f"{type(error).__name__}: {first_line(error)}"
+        raise ConnectionError(
+            f"{FILE} of {variant.weights} {fault} {HF_HUB_CACHE}, and cannot be had from the hub ({reason}): go "
+            "online once, or get that file on another machine and give its path"
+        ) from None

@@ -1,0 +1,132 @@
+"""report.html, as its text and as Chromium shows it."""
+
+import copy
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from keras_convmixer.export import read_manifest
+from keras_convmixer.export.report.html_report import pareto, write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Cells(HTMLParser):
+    """The texts of each table's cells, by the table's id, row for row; and everything that a page would load."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tables, self.loaded, self._table, self._inside = {}, [], None, False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.loaded += [
+            attributes[name] for name in ("src", "href", "xlink:href") if not attributes.get(name, "#").startswith("#")
+        ]
+        if tag == "table":
+            self._table = self.tables.setdefault(attributes["id"], [])
+        elif tag == "tr":
+            self._table.append([])
+        elif tag in ("td", "th"):
+            self._table[-1].append("")
+            self._inside = True
+
+    def handle_endtag(self, tag):
+        self._inside = self._inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._inside:
+            self._table[-1][-1] += data.strip()
+
+
+def test_it_says_what_the_manifest_says_and_loads_nothing(toy_bundle):
+    manifest = read_manifest(toy_bundle)
+    page = (toy_bundle / "report.html").read_text()
+    found = Cells(page)
+    assert found.loaded == []
+    assert "<script" not in page
+    assert not re.search(r"url\(\s*['\"]?\s*(?!#)", page)
+    assert set(manifest["latency"]["milliseconds"]) == {"float32", "float16", "dynamic", "int8"}
+    for row, artifact in zip(found.tables["files"][1:], manifest["artifacts"], strict=True):
+        milliseconds = manifest["latency"]["milliseconds"].get(artifact["name"])
+        assert row == [
+            artifact["path"],
+            artifact.get("scheme", "for TF Serving"),
+            f"{artifact['size'] / 1000:,.0f}",
+            f"{artifact['gzip_size'] / 1000:,.0f}" if "gzip_size" in artifact else "",
+            f"{milliseconds:.3g}" if milliseconds else "",
+            f"{artifact['validation']['top1_agreement']:.2%}",
+            f"{artifact['validation']['accuracy']:.2%}",
+            f"{artifact['validation']['max_difference']:.2g}",
+            artifact.get("oldest_runtime", ""),
+        ]
+    layers = manifest["layer_errors"]["layers"]
+    assert [row[:3] for row in found.tables["layers"][1:]] == [
+        [layer["layer"], layer["operator"], f"{layer['error']:.2%}"] for layer in layers
+    ]
+
+
+@pytest.fixture
+def strange(toy_bundle):
+    """A manifest with a name that is HTML, no labels, and every file rejected."""
+    manifest = copy.deepcopy(read_manifest(toy_bundle))
+    manifest["model"]["name"] = "<b>net & co</b>"
+    manifest["rejected"] = [{"name": "int8", "reason": "int8 is <i>wrong</i>", "validation": None}]
+    manifest["artifacts"] = manifest["artifacts"][:1]
+    manifest["artifacts"][0]["validation"]["accuracy"] = manifest["reference_accuracy"] = None
+    manifest["layer_errors"], manifest["latency"]["milliseconds"] = None, {}
+    return manifest
+
+
+def test_what_is_not_known_or_not_there(strange, tmp_path):
+    write_report(tmp_path, strange)
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>&lt;b&gt;net &amp; co&lt;/b&gt;</h1>" in page
+    assert "int8 is &lt;i&gt;wrong&lt;/i&gt;" in page
+    assert "<td>not known</td>" in page
+    assert "<svg" not in page
+    assert 'id="layers"' not in page
+
+
+def test_the_pareto_front():
+    points = {"dear": (3, 90), "best": (2, 90), "fast": (1, 80), "slow": (4, 70), "same": (1, 75), "top": (9, 91)}
+    assert pareto(points) == ["fast", "best", "top"]
+
+
+MEASURE = """<script>
+const of = (element) => element.getBoundingClientRect();
+document.body.outerHTML = "<pre>" + JSON.stringify({
+  width: document.documentElement.clientWidth, content: document.documentElement.scrollWidth,
+  table: document.querySelector("#files").scrollWidth, place: document.querySelector(".wide").clientWidth,
+  picture: of(document.querySelector("svg")).height,
+  texts: document.querySelectorAll("svg use, svg text").length,
+  rows: [...document.querySelectorAll("#files tr")].map((row) => of(row).height),
+  bars: [...document.querySelectorAll(".bar")].map((bar) => of(bar).width),
+}) + "</pre>";
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium, such as Debian's package chromium")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_chromium_shows_it_whole(toy_bundle, tmp_path, width):
+    page = tmp_path / "measured.html"
+    page.write_text((toy_bundle / "report.html").read_text().replace("</body>", MEASURE))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = json.loads(re.search(r"<pre>(.*)</pre>", process.stdout)[1])
+    assert found["content"] <= found["width"]  # nothing sticks out
+    assert width - 20 < found["width"] <= width  # but for a scroll bar
+    assert width < 1000 or found["table"] <= found["place"]  # on a phone it scrolls, by itself
+    assert found["picture"] > 0.25 * min(width, 960)
+    assert found["texts"] > 50
+    assert len(found["rows"]) == 6
+    assert min(found["rows"]) > 15
+    errors = [layer["error"] for layer in read_manifest(toy_bundle)["layer_errors"]["layers"]]
+    assert found["bars"] == pytest.approx([max(found["bars"]) * error / max(errors) for error in errors], abs=1.0)

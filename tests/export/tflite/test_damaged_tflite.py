@@ -1,0 +1,77 @@
+"""Damaged .tflite files: `Classifier` and `inspect` answer, or refuse in a sentence, and live."""
+
+import json
+
+import pytest
+from PIL import Image
+from processes import run_python
+
+from keras_convmixer.export import inspect
+from keras_convmixer.export.tflite.metadata import LABELS
+
+FUZZ = """
+import json, random, sys, time
+from pathlib import Path
+from keras_convmixer.console import silence_native_logs
+silence_native_logs()
+from keras_convmixer.export import Classifier, inspect
+from keras_convmixer.export.runtime.benchmarking import _peak_memory
+
+picture, path, count, *sources = sys.argv[1:]
+found = {"answered": 0, "refused": 0, "slowest": 0.0, "sentences": []}
+for seed in range(int(count)):
+    chance = random.Random(seed)
+    content = bytearray(Path(sources[seed % len(sources)]).read_bytes())
+    how = seed // len(sources) % 4
+    if how == 0:
+        for _ in range(chance.choice((1, 4, 32))):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+    elif how == 1:
+        del content[chance.randrange(len(content)):]
+    elif how == 2:  # the tables of a flatbuffer lie behind its constants
+        for _ in range(chance.choice((1, 4, 16))):
+            content[chance.randrange(len(content) * 3 // 4, len(content))] = chance.randrange(256)
+    else:
+        place, size = chance.randrange(len(content)), chance.choice((4, 64, 1024))
+        content[place : place + size] = chance.randbytes(chance.choice((4, 64, 1024)))
+    Path(path).write_bytes(content)
+    for read in (lambda: Classifier.load(path)(picture), lambda: inspect(path)):
+        started = time.monotonic()
+        try:
+            read()
+            found["answered"] += 1
+        except ValueError as error:
+            found["refused"] += 1
+            found["sentences"].append(str(error))
+        found["slowest"] = max(found["slowest"], time.monotonic() - started)
+found["megabytes"] = _peak_memory() / 2**20
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_500_fuzzed_files_are_answered_or_refused_in_a_sentence(toy_bundle, tmp_path):
+    Image.new("RGB", (20, 20), "green").save(tmp_path / "green.png")
+    sources = [toy_bundle / f"litert/{name}.tflite" for name in ("float32", "int8", "dynamic")]
+    path = tmp_path / "fuzzed.tflite"
+    found = json.loads(run_python(FUZZ, tmp_path / "green.png", path, 500, *sources).stdout.splitlines()[-1])
+    assert found["answered"] > 50
+    assert found["refused"] > 200
+    assert found["slowest"] < 5
+    assert found["megabytes"] < 1000
+    for sentence in found["sentences"]:
+        assert "\n" not in sentence
+        assert "fuzzed.tflite" in sentence or "green.png" in sentence
+
+
+def test_labels_that_would_fill_the_memory_are_not_read_whole(toy_bundle, tmp_path):
+    import zipfile
+
+    path = tmp_path / "bomb.tflite"
+    path.write_bytes((toy_bundle / "litert/float16.tflite").read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        (flatbuffer,) = [path.read_bytes()[: archive.start_dir]]
+    path.write_bytes(flatbuffer)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(LABELS, b"x" * 2**27)
+    assert sum(map(len, inspect(path).labels)) == 2**22

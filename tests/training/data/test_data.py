@@ -1,0 +1,267 @@
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from keras_convmixer import Preprocessing
+from keras_convmixer.training import load_dataset, load_images
+from keras_convmixer.training.runs.folder import name_damaged
+
+NATIVE = Preprocessing(8, 8)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits", NATIVE)
+
+
+def test_digits_are_scikit_learns(digits):
+    _, everything, *_ = load_images("digits", NATIVE)
+    source = load_digits()
+    assert everything.images.dtype == np.uint8
+    np.testing.assert_array_equal(everything.labels, source.target)
+    for channel in range(3):
+        np.testing.assert_allclose(everything.images[..., channel], source.images * 255 / 16, atol=0.5)
+    assert digits.class_names == tuple("0123456789")
+
+
+def test_splits_are_disjoint_and_complete(digits):
+    splits = (digits.train, digits.validation, digits.test)
+    assert [len(split) for split in splits] == [1257, 180, 360]
+    _, everything, *_ = load_images("digits", NATIVE)
+
+    def rows(*chosen):
+        return sorted((*split.images.reshape(len(split), -1).tolist(),) for split in chosen)
+
+    assert sorted(sum(rows(*splits), ())) == sorted(everything.images.reshape(1797, -1).tolist())
+
+
+def test_splits_have_every_label_alike(digits):
+    for split in (digits.train, digits.validation, digits.test):
+        share = np.bincount(split.labels) / len(split)
+        assert share.min() > 0.09
+        assert share.max() < 0.11
+
+
+def test_the_split_is_the_same_for_ever(digits):
+    # Whoever compares two models' test accuracy compares them on these images.
+    test = hashlib.sha256(digits.test.images.tobytes() + digits.test.labels.tobytes()).hexdigest()
+    assert test[:16] == "e61346609b6b015f"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for label, (value, count) in {"cat": (10, 10), "dog": (200, 20)}.items():
+        (tmp_path / label / "more").mkdir(parents=True)
+        for index in range(count):
+            place = tmp_path / label / ("more" if index % 2 else "")
+            Image.new("RGB", (9, 12), (value,) * 3).save(place / f"{index}.png")
+    (tmp_path / "cat" / "notes.txt").write_text("not a picture, and not named as one")
+    return tmp_path
+
+
+def test_a_folders_subfolders_are_its_labels(folder):
+    class_names, split, *_ = load_images(str(folder), NATIVE)
+    assert class_names == ("cat", "dog")
+    assert split.images.shape == (30, 8, 8, 3)
+    np.testing.assert_array_equal(split.images[:, 4, 4, 0], np.where(split.labels == 0, 10, 200))
+    dataset = load_dataset(str(folder), NATIVE)
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [21, 3, 6]
+    assert all(set(s.labels) == {0, 1} for s in (dataset.train, dataset.validation, dataset.test))
+
+
+def test_names_may_hold_any_characters_and_labels_any_but_ends_of_lines(folder, tmp_path):
+    place = tmp_path / "named"
+    shutil.copytree(folder, place)
+    label = sorted(entry.name for entry in place.iterdir())[0]
+    for name in ("not utf-8 \udce9", "\x1b[2J[bold]:smile:"):
+        shutil.copy(next((place / label).iterdir()), place / label / f"{name}.png")
+    (place / label).rename(place / "0 \x1b[1m")
+    dataset = load_dataset(str(place), NATIVE)
+    assert dataset.class_names[0] == "0 \x1b[1m"
+    assert 0 <= dataset.fingerprint < 2**32
+    name_damaged(dataclasses.replace(dataset, damaged=("\udcff: \x1b[2J",)), tmp_path / "damaged.txt", False)
+    assert (tmp_path / "damaged.txt").read_text() == r"\udcff: \x1b[2J" + "\n"
+    for name in ("a\nb", "not utf-8 \udce9", "a\u2028b"):
+        (place / "0 \x1b[1m").rename(place / name)
+        for load in (load_dataset, load_images):
+            with pytest.raises(ValueError, match="rename it, as a label has to be one line of UTF-8 text"):
+                load(str(place), NATIVE)
+        (place / name).rename(place / "0 \x1b[1m")
+
+
+def test_a_models_labels_decide_the_numbers(folder):
+    class_names, split, *_ = load_images(str(folder), NATIVE, class_names=("dog", "bird", "cat"))
+    assert class_names == ("dog", "bird", "cat")
+    np.testing.assert_array_equal(split.images[:, 4, 4, 0], np.where(split.labels == 2, 10, 200))
+    with pytest.raises(ValueError, match=r"no label of the model \(dog\)"):
+        load_images(str(folder), NATIVE, class_names=("cat", "bird"))
+
+
+def test_what_is_wrong_with_a_folder(folder, tmp_path):
+    with pytest.raises(ValueError, match="no data set 'nowhere'"):
+        load_images("nowhere", NATIVE)
+    (folder / "eel").mkdir()
+    with pytest.raises(ValueError, match=r"no pictures in eel: .*\.png"):
+        load_images(str(folder), NATIVE)
+    with pytest.raises(ValueError, match="has no subfolders"):
+        load_images(str(folder / "eel"), NATIVE)
+    with pytest.raises(ValueError, match="pictures of one label only"):
+        load_dataset(str(folder / "cat"), NATIVE)
+    Image.new("RGB", (8, 8)).save(folder / "eel" / "1.tif")
+    assert len(load_images(str(folder), NATIVE)[1]) == 31
+    with pytest.raises(ValueError, match="fewer than ten pictures of eel"):
+        load_dataset(str(folder), NATIVE)
+    with pytest.raises(ValueError, match="the model has a, b: name other data"):
+        load_images("digits", NATIVE, class_names=("a", "b"))
+    (folder / "eel" / "1.tif").unlink()
+    (folder / "eel").rename(folder / ".ipynb_checkpoints")
+    assert len(load_images(str(folder), NATIVE)[1]) == 30
+    (folder / "dog" / "0.png").write_text("broken")
+    with pytest.raises(ValueError, match=r"1 of 30 pictures are damaged, more than 1%: .*dog.0\.png is not a picture"):
+        load_images(str(folder), NATIVE)
+
+
+def colour_images(count, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    return images, np.arange(count) % 3
+
+
+def prepare(folder, counts, file_format):
+    """Write a data set of images of three colours as tensorflow-datasets keeps it, so many in each split."""
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["red", "green", "blue"]),
+        }
+    )
+
+    def split(count, seed):
+        images, labels = colour_images(count, seed)
+        pairs = zip(images, labels, strict=True)
+        return [(key, {"image": image, "label": label}) for key, (image, label) in enumerate(pairs)]
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "colours",
+        version="1.0.0",
+        features=features,
+        split_datasets={name: split(count, seed) for seed, (name, count) in enumerate(counts.items())},
+        data_dir=folder,
+        disable_shuffling=True,
+        file_format=file_format,
+    )
+    # Without which tensorflow-datasets does not know which feature is the label.
+    information = next(folder.rglob("dataset_info.json"))
+    content = json.loads(information.read_text())
+    content["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
+    information.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+def prepared(request, tmp_path_factory):
+    """A data set of 100 training images and 12 test images."""
+    return prepare(tmp_path_factory.mktemp("tfds"), {"train": 100, "test": 12}, request.param)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_data_set_of_one_split_is_divided_as_a_folder(tmp_path, split):
+    """As tf_flowers and most others of the catalog."""
+    folder = prepare(tmp_path / "tfds", {split: 60}, "tfrecord")
+    images, labels = colour_images(60, 0)
+    pictures = tmp_path / "pictures"
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (pictures / f"{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(pictures / f"{label}/{index:02}.png")
+    ours, divided = (load_dataset(name, NATIVE, data_dir=str(folder)) for name in ("colours", str(pictures)))
+    assert ours.class_names == ("red", "green", "blue")
+    parts = [getattr(ours, part) for part in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [42, 6, 12]
+    for part, same in zip(parts, (divided.train, divided.validation, divided.test), strict=True):
+        np.testing.assert_array_equal(np.bincount(part.labels), np.bincount(same.labels))
+    together = np.concatenate([part.images for part in parts]).reshape(60, -1)
+    assert sorted(map(tuple, together)) == sorted(map(tuple, images.reshape(60, -1)))
+    again = load_dataset("colours", NATIVE, data_dir=str(folder))
+    np.testing.assert_array_equal(again.test.images, ours.test.images)
+    assert again.fingerprint == ours.fingerprint
+
+
+def test_a_data_set_of_one_split_needs_ten_pictures_of_each_label(tmp_path):
+    folder = prepare(tmp_path, {"train": 29}, "tfrecord")
+    with pytest.raises(ValueError, match="colours has fewer than ten pictures of blue: to split it"):
+        load_dataset("colours", NATIVE, data_dir=str(folder))
+
+
+def test_several_splits_without_one_to_test_with_are_named(tmp_path):
+    folder = prepare(tmp_path, {"train": 30, "extra": 30}, "tfrecord")
+    with pytest.raises(ValueError, match="has the splits train, extra: name one with train and test"):
+        load_dataset("colours", NATIVE, data_dir=str(folder))
+
+
+def test_a_data_set_of_tensorflow_datasets(prepared):
+    dataset = load_dataset("colours", Preprocessing(8, 8), data_dir=str(prepared))
+    assert dataset.class_names == ("red", "green", "blue")
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (90, 10, 12)
+    images, labels = colour_images(100, 0)
+    held = np.arange(9, 100, 10)
+    np.testing.assert_array_equal(dataset.train.images, np.delete(images, held, 0))
+    np.testing.assert_array_equal(dataset.validation.labels, labels[held])
+    np.testing.assert_array_equal(dataset.test.images, colour_images(12, 1)[0])
+    larger = load_dataset("colours", Preprocessing(16, 16), data_dir=str(prepared))
+    assert larger.test.images.shape == (12, 16, 16, 3)
+    with pytest.raises(ValueError, match="colours has the labels red, green, blue, which are not the model's"):
+        load_dataset("colours", Preprocessing(8, 8), ("a", "b", "c"), data_dir=str(prepared))
+
+
+def test_a_data_set_that_is_not_prepared_is_named_with_the_command(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"the data set mnist is not in .*: get it with `python -c .*builder\('mnist', data_dir="
+    ):
+        load_dataset("mnist", Preprocessing(8, 8), data_dir=str(tmp_path))
+
+
+def test_a_folder_with_split_folders_keeps_its_splits(tmp_path):
+    for split, count in (("train", 30), ("val", 3)):
+        for label, value in (("cat", 10), ("dog", 200)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (8, 8), (value + index,) * 3).save(tmp_path / split / label / f"{index:02}.png")
+    dataset = load_dataset(str(tmp_path), NATIVE)
+    assert dataset.class_names == ("cat", "dog")
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (54, 6, 6)
+    assert sorted(dataset.validation.images[:, 0, 0, 0]) == [19, 29, 39, 209, 219, 229]
+    np.testing.assert_array_equal(dataset.test.images[:, 0, 0, 0], [10, 11, 12, 200, 201, 202])
+    (tmp_path / "val").rename(tmp_path / "test")
+    shutil.copytree(tmp_path / "train", tmp_path / "validation")
+    dataset = load_dataset(str(tmp_path), NATIVE)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (60, 60, 6)
+    (tmp_path / "test/eel").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "test/eel/1.png")
+    with pytest.raises(ValueError, match=r"test has subfolders that are no label of the model \(eel\)"):
+        load_dataset(str(tmp_path), NATIVE)
+    shutil.rmtree(tmp_path / "test/eel")
+    (tmp_path / "holdout").mkdir()
+    with pytest.raises(ValueError, match="has the subfolders holdout, test, train, validation: beside a train"):
+        load_dataset(str(tmp_path), NATIVE)
+    (tmp_path / "holdout").rmdir()
+    shutil.rmtree(tmp_path / "train/dog")
+    with pytest.raises(ValueError, match=r"no label of the model \(dog\)"):
+        load_dataset(str(tmp_path), NATIVE)
+    for split in ("test", "validation"):
+        shutil.rmtree(tmp_path / split / "dog")
+    with pytest.raises(ValueError, match="pictures of one label only"):
+        load_dataset(str(tmp_path), NATIVE)
+
+
+def test_a_label_may_be_called_train(tmp_path):
+    for label in ("bus", "train", "test"):
+        (tmp_path / label).mkdir()
+        for index in range(10):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / label / f"{index}.png")
+    assert load_dataset(str(tmp_path), NATIVE).class_names == ("bus", "test", "train")

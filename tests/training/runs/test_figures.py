@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from keras_convmixer.training.evaluation import Evaluation
+from keras_convmixer.training.runs import figures
+
+NAMES = ("cat", "dog", "a $x_$ b")
+PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.8, 0.1, 0.1], [0.0, 0.25, 0.75]], "float32")
+EVALUATION = Evaluation(PROBABILITIES, labels=np.array([0, 1, 2]))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figure that a function would have written."""
+    kept = []
+    monkeypatch.setattr(figures, "save_png", lambda figure, path: kept.append(figure))
+    return kept
+
+
+def test_curves_show_training_and_validation(drawn):
+    history = {"loss": [2, 1], "val_loss": [3, 1.5], "accuracy": [0.5, 0.75], "val_accuracy": [0.25, 0.5]}
+    figures.draw_curves(history, None)
+    loss, accuracy = drawn[0].axes
+    shown = {line.get_label(): line.get_ydata().tolist() for line in loss.lines}
+    assert shown == {"training": [2, 1], "validation": [3, 1.5]}
+    shown = {line.get_label(): line.get_ydata().tolist() for line in accuracy.lines}
+    assert shown == {"training": [50, 75], "validation": [25, 50]}
+    drawn[0].canvas.draw()
+    assert {"1", "2"} <= {label.get_text() for label in loss.get_yticklabels()}
+    assert not any(label.get_text() for label in loss.get_yticklabels(minor=True))
+    assert "nats" in loss.get_ylabel()
+    assert "%" in accuracy.get_ylabel()
+
+
+def test_confusion_counts_labels_by_row(drawn):
+    figures.draw_confusion(EVALUATION, NAMES, None)
+    (axis,) = drawn[0].axes
+    counts = {text.get_position(): text.get_text() for text in axis.texts}
+    assert counts == {(0, 0): "1", (0, 1): "1", (2, 2): "1"}  # (predicted, label): a dog was taken for a cat
+    assert axis.get_ylabel() == "label"
+    assert "66.67% of 3 images right" in axis.get_title()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [1, 8])
+def test_wrong_predictions_come_first(drawn, channels, side):
+    images = np.zeros((3, side, side, channels), np.uint8)
+    figures.draw_predictions(images, EVALUATION, NAMES, None)
+    titles = [axis.get_title() for axis in drawn[0].axes]
+    assert titles == ["cat  80%\nis dog", "cat  90%", "a $x_$ b  75%"]
+
+
+def test_labels_are_drawn_without_control_characters(drawn):
+    names = ("cat", "\udcff\n\u202edog", "x")
+    figures.draw_confusion(EVALUATION, names, None)
+    figures.draw_predictions(np.zeros((3, 8, 8, 3), np.uint8), EVALUATION, names, None)
+    ticks = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert ticks == ["cat", r"\udcff\n\u202edog", "x"]
+    assert drawn[1].axes[0].get_title() == "cat  80%\nis " + ticks[1]
+
+
+def test_what_is_written_is_a_picture_also_of_names_like_formulas(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "confusion.png"
+    figures.draw_confusion(EVALUATION, NAMES, path)
+    assert min(Image.open(path).size) > 300
