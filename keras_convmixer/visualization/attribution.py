@@ -24,9 +24,9 @@ def effective_receptive_field(model: keras.Model, image: np.ndarray) -> np.ndarr
         y = sum over channels c of F[i, j, c]
         field[p, q] = sum over image channels k of |dy / dx[p, q, k]|, then divided by its largest value
 
-    Example: two depthwise 3x3 convolutions with all weights 1 apply [1, 1, 1] twice in each direction, which is
-    [1, 2, 3, 2, 1]. The field is the outer product of [1, 2, 3, 2, 1] / 3 with itself: the center counts most, although
-    all weights are equal.
+    For example, two depthwise 3x3 convolutions with all weights 1 apply [1, 1, 1] twice in each direction, which is [1,
+    2, 3, 2, 1]. The field is the outer product of [1, 2, 3, 2, 1] / 3 with itself: the center counts most, although all
+    weights are equal.
 
     The gradient is that of inference: normalization uses its moving averages.
 
@@ -84,7 +84,7 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
         weight[c] = mean over positions (i, j) of dz / dF[i, j, c]        (the paper's equation 1)
         map[i, j] = max(0, sum over channels c of weight[c] * F[i, j, c])        (equation 2)
 
-    Example: a ConvMixer ends in global average pooling and a dense layer with kernel W. There dz / dF[i, j, c] is
+    For example, a ConvMixer ends in global average pooling and a dense layer with kernel W. There dz / dF[i, j, c] is
     W[c, class] / (height * width) at each position. The map is then the dense layer applied at each position, without
     bias and negative part: Zhou et al.'s class activation map (2016), divided by the number of positions.
 

@@ -165,7 +165,7 @@ def test_other_heads_weigh_channels_by_their_mean_gradient():
     np.testing.assert_allclose(heat, np.maximum(FEATURES @ weights, 0), atol=1e-5)
 
 
-def test_the_picture_of_a_mixer_has_one_value_for_each_patch():
+def test_the_map_of_a_mixer_has_one_value_for_each_patch():
     heat, _ = grad_cam(mixer(), PIXELS)
     assert heat.shape == (7, 5)
     assert heat.min() >= 0
