@@ -61,7 +61,7 @@ def draw_benchmark(bundle: Path, timings: list[Timing], path: Path) -> None:
         labels = []
         for name in names:
             size = next(timing.size for timing in timings if timing.name == name)
-            accuracy, agreement = measured[name]["accuracy"], measured[name]["top1_agreement"]
+            accuracy, agreement = measured[name]["accuracy"], measured[name]["agreement"]
             quality = f"agreement {agreement:.1%}" if accuracy is None else f"accuracy {accuracy:.1%}"
             labels.append(f"{printable(name)}\n{size / 1000:,.0f} kB, {quality}")
         axes.set_yticks(range(len(names)), labels)

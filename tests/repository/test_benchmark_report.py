@@ -1,7 +1,6 @@
-"""benchmarks/report.py: the committed table and figure are those of the committed litert.json."""
+"""benchmarks/on_litert/report.py: the committed table and figure are those of the committed litert.json."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def report(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    import report
+    from on_litert import report
 
-    yield report
-    del sys.modules["report"]
+    return report
 
 
 def test_the_committed_table_is_that_of_the_json(report):

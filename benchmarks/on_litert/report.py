@@ -1,6 +1,6 @@
 """Write what `make benchmark` measured: litert.json, a table in litert.md, and a figure, litert.png.
 
-`python benchmarks/report.py` writes the table and the figure again from the committed litert.json.
+`python benchmarks/on_litert/report.py` writes the table and the figure again from the committed litert.json.
 """
 
 import importlib.metadata
@@ -198,7 +198,7 @@ def _draw_bars(axis, bars):
 
 
 if __name__ == "__main__":
-    HERE = Path(__file__).parent / "results"
-    stored = json.loads((HERE / "litert.json").read_text(encoding="utf-8"))
-    (HERE / "litert.md").write_text(_markdown(stored), encoding="utf-8")
-    draw(HERE / "litert.png", stored["rows"])
+    RESULTS = Path(__file__).parents[1] / "results"
+    stored = json.loads((RESULTS / "litert.json").read_text(encoding="utf-8"))
+    (RESULTS / "litert.md").write_text(_markdown(stored), encoding="utf-8")
+    draw(RESULTS / "litert.png", stored["rows"])
