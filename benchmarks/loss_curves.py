@@ -82,7 +82,7 @@ def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]
     augment = transforms.Compose(
         [
             transforms.RandomHorizontalFlip(),
-            transforms.RandAugment(recipe.rand_augment_layers, int(recipe.rand_augment_magnitude)),
+            transforms.RandAugment(recipe.rand_augment_num_ops, int(recipe.rand_augment_magnitude)),
             *scaled,
         ]
     )

@@ -18,6 +18,7 @@ from PIL import Image
 
 from keras_convmixer import __version__
 from keras_convmixer.console import escape_warnings, print_line, report, report_traceback, silence_native_logs, waiting
+from keras_convmixer.install import install_command
 from keras_convmixer.training.recipe import Recipe
 
 DESCRIPTION = "ConvMixer in Keras 3: train it, export it, classify pictures with it."
@@ -202,7 +203,7 @@ def is_about_option(error: ValueError, options: set[str]) -> bool:
 def sentence(error: Exception) -> str:
     """Return what a person is told of an error: one sentence."""
     if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed: pip install 'keras-convmixer[train,export]'"
+        return f"{error.name} is not installed: {install_command('train', 'export')}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the system'}: {error.strerror}"
     if type(error) in EXPLAINED or type(error).__module__.startswith("keras_convmixer"):

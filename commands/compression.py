@@ -169,11 +169,15 @@ class _Training:
             raise UsageError(
                 f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`"
             )
-        recipe = dataclasses.replace(run.recipe, batch_size=batch_size or run.recipe.batch_size, accumulation=1)
+        recipe = dataclasses.replace(
+            run.recipe, batch_size=batch_size or run.recipe.batch_size, gradient_accumulation_steps=1
+        )
         with progress_bar() as progress:
             folder = data_dir_of(run, data_dir)
             data = data or own_data(run, model)
-            dataset = load_dataset(data, run.preprocessing, run.class_names, progress, folder, crops=recipe.crops)
+            dataset = load_dataset(
+                data, run.preprocessing, run.class_names, progress, folder, keep_originals=recipe.random_crop
+            )
         report_left_out(dataset.damaged, dataset.left_out)
         steps_per_epoch = len(dataset.train) // recipe.batch_size
         if not steps_per_epoch:
@@ -184,7 +188,9 @@ class _Training:
 
     def batches(self):
         from keras_convmixer.training.data.batches import distributed_batches
-        from keras_convmixer.training.strategy import choose
+        from keras_convmixer.training.strategy import choose_strategy
 
         classes = len(self.dataset.class_names)
-        return distributed_batches(self.dataset.train, classes, self.recipe, choose("one_device"), 0, self.steps)
+        return distributed_batches(
+            self.dataset.train, classes, self.recipe, choose_strategy("one_device"), 0, self.steps
+        )

@@ -74,7 +74,7 @@ def evaluate(
         figures.draw_predictions(split.images, result, class_names, out / "predictions.png")
     classes = result.by_class(class_names)
     if json:
-        facts = {"images": len(split), "damaged_pictures": len(dataset.damaged)}
+        facts = {"images": len(split), "damaged_images": len(dataset.damaged)}
         print_json({**facts, "accuracy": result.accuracy, "loss": result.loss, "classes": classes})
     else:
         tables.print_evaluation(f"Evaluated {model} on {images}", result.accuracy, result.loss, classes, out)

@@ -70,9 +70,13 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
     step = sum(plan.step_seconds.values())
     parts = ", ".join(f"{kind} {seconds / step:.0%}" for kind, seconds in plan.step_seconds.items())
     fits = "not known" if plan.fitting_share is None else f"at most {max(plan.fitting_share, 0):,} images at once"
-    if plan.fitting_share is not None and plan.fitting_share < plan.share // recipe.accumulation:
-        remedy = "raise --accumulation" if plan.fitting_share > 0 else "the model alone is larger than the device"
-        fits += f", and {plan.share // recipe.accumulation:,} are asked for: {remedy}"
+    if plan.fitting_share is not None and plan.fitting_share < plan.share // recipe.gradient_accumulation_steps:
+        remedy = (
+            "raise --gradient-accumulation-steps"
+            if plan.fitting_share > 0
+            else "the model alone is larger than the device"
+        )
+        fits += f", and {plan.share // recipe.gradient_accumulation_steps:,} are asked for: {remedy}"
     power = "not known" if plan.kilowatt_hours is None else f"{plan.kilowatt_hours:,.0f} kWh, hosts included"
     print_facts(
         f"{recipe.name} on {hosts} x {gpus} {device}",

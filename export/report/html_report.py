@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_convmixer.install import install_command
+
 try:  # before an export begins, at whose end they are needed
     import jinja2
     import markupsafe
     import matplotlib  # noqa: F401
 except ImportError as error:
-    raise ImportError(f"the report needs {error.name}: pip install 'keras-convmixer[export]'") from None
+    raise ImportError(f"the report needs {error.name}: {install_command('export')}") from None
 
 from keras_convmixer.files.printable import printable
 from keras_convmixer.visualization.style import STYLE

@@ -15,7 +15,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 from keras_convmixer.images.preprocessing import MAX_RATIO, MIN_SIDE, Preprocessing
 
 from ..decision import BINARY, SINGLE, Decision
-from .image_files import prepare_files, resize, resized_and_corner
+from .image_files import prepare_files, resize_columns, resize_rows, resized_and_corner
 from .saved_model import INPUT, OUTPUT, SIGNATURE, write_signatures
 
 TOP = 5
@@ -121,7 +121,7 @@ def _prepared(images, preprocessing):
 
     def resized():
         # One direction after the other, rounded and clipped between, as Pillow does.
-        return resize(resize(images, tf.stack([found[0], size[1]])), size)
+        return resize_rows(resize_columns(images, size[1]), size[0])
 
     values = tf.cond(tf.reduce_all(size == found), lambda: images, resized)
     values = tf.cast(values[:, top : top + height, left : left + width], tf.float32)

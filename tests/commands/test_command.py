@@ -121,7 +121,7 @@ def test_the_users_other_backend_is_no_hindrance(monkeypatch):
 def test_a_missing_package_is_named_with_the_remedy(tmp_path):
     process = convmixer("train", "digits", cwd=tmp_path, blocked=("sklearn",))
     assert process.returncode == 1
-    assert "pip install 'keras-convmixer[train,export]'" in process.stderr
+    assert "pip install '.[train,export]'" in process.stderr
 
 
 def test_verbose_shows_the_traceback():

@@ -33,7 +33,7 @@ FORGIVEN = 3600
 """Seconds after which earlier restarts do not count."""
 
 
-def beat() -> None:
+def touch_heartbeat() -> None:
     """Tell whoever watches this process that it has done a step; without a watcher do nothing."""
     if path := os.environ.get(HEARTBEAT):
         Path(path).touch()

@@ -10,7 +10,7 @@ from processes import run_python
 from keras_convmixer.export import Classifier
 from keras_convmixer.export.serving.signatures import write_serving_model
 from keras_convmixer.images.preprocessing import Preprocessing, read_image
-from keras_convmixer.training.data.lazy_images import Files, check
+from keras_convmixer.training.data.lazy_images import Files, decode_and_validate
 
 ENCODINGS = encodings()
 # The model's own size is not that of a picture: all are resized and cut, most enlarged.
@@ -120,8 +120,8 @@ def test_prediction_and_evaluation_see_the_same(tmp_path, preprocessing):
     paths = [tmp_path / name for name in read]
     for path, encoding in zip(paths, read.values(), strict=True):
         path.write_bytes(encoding.file)
-    evaluated = check(Files(paths, np.zeros(len(paths), np.int64)), preprocessing, in_memory=True).images
-    streamed = check(Files(paths, np.zeros(len(paths), np.int64)), preprocessing, in_memory=False).images
+    evaluated = decode_and_validate(Files(paths, np.zeros(len(paths), np.int64)), preprocessing, in_memory=True).images
+    streamed = decode_and_validate(Files(paths, np.zeros(len(paths), np.int64)), preprocessing, in_memory=False).images
     for place, (path, encoding) in enumerate(zip(paths, read.values(), strict=True)):
         expected = preprocessing.apply(read_image(encoding.file))
         classify(path)
