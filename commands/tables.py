@@ -136,7 +136,7 @@ def print_bundle(out: Path, manifest: dict) -> None:
             artifact["path"],
             f"{artifact['size'] / 1000:,.1f}",
             artifact["input"]["dtype"],
-            f"{artifact['validation']['top1_agreement']:.2%}",
+            f"{artifact['validation']['agreement']:.2%}",
             f"{artifact['validation']['max_difference']:.1e}",
             f"{artifact['validation']['accuracy']:.2%}",
         )
@@ -232,7 +232,7 @@ def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pict
             "test accuracy": f"{manifest['reference_accuracy']:.2%}",
             **{
                 artifact["path"]: f"{artifact['size'] / 1000:,.1f} kB, "
-                f"{artifact['validation']['top1_agreement']:.2%} agreement with Keras"
+                f"{artifact['validation']['agreement']:.2%} agreement with Keras"
                 for artifact in manifest["artifacts"]
             },
             "predict": f"{right} of {pictures} held-out digits right",

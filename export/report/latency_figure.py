@@ -39,7 +39,7 @@ def draw_benchmark(bundle: Path, timings: list[Timing], path: Path) -> None:
         labels = []
         for name in names:
             size = next(timing.size for timing in timings if timing.name == name)
-            right, agreement = measured[name]["accuracy"], measured[name]["top1_agreement"]
+            right, agreement = measured[name]["accuracy"], measured[name]["agreement"]
             known = f"{agreement:.1%} as Keras" if right is None else f"{right:.1%} right"
             labels.append(f"{printable(name)}\n{size / 1000:,.0f} kB, {known}")
         axes.set_yticks(range(len(names)), labels)

@@ -1,4 +1,4 @@
-"""Decode and prepare picture files inside a TensorFlow graph as `Preprocessing` does outside it."""
+"""Decode and prepare image files inside a TensorFlow graph as `Preprocessing` does outside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_convmixer.images.preprocessing import Preprocessing
 from .image_headers import JPEG, PNG, Header, read_header
 
 STRIP = 1 << 20
-"""Pixels that are resized at once as float32, 12 MB: a picture of 50 million would take 600."""
+"""Pixels that are resized at once as float32, 12 MB: an image of 50 million would take 600."""
 
 
 def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
@@ -22,7 +22,7 @@ def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Te
 
     Args:
         files: string `[batch]`, whole files.
-        preprocessing: how pictures become the model's images.
+        preprocessing: how images become the model's images.
 
     Returns: float32 `[batch, height, width, channels]`, whole numbers in 0..255 that differ from what
         `Preprocessing.load` returns by at most 1, and 0 for files that cannot be read; and bool `[batch]`, whether
@@ -33,7 +33,7 @@ def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Te
     def one(file):
         header = read_header(file, preprocessing.max_pixels)
         image = _decode(file, header)
-        # The decoded picture differs from its header only in files that are made to mislead.
+        # The decoded image differs from its header only in files that are made to mislead.
         as_promised = tf.reduce_all(tf.shape(image)[:2] == tf.stack([header.height, header.width]))
         readable = (header.kind > 0) & (tf.size(image) > 0) & as_promised
         prepared = tf.cond(
@@ -75,12 +75,12 @@ def _decode(file, header: Header):
 
 
 def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Turn a decoded picture upright, lay it on white, resize it and cut out the center, as `Preprocessing.apply`.
+    """Turn a decoded image upright, lay it on white, resize it and cut out the center, as `Preprocessing.apply`.
 
     Args:
         image: uint8 `[height, width, 3 or 4]`, RGB or RGBA, as stored.
         orientation: int32 scalar, EXIF's 1 to 8.
-        preprocessing: how pictures become the model's images.
+        preprocessing: how images become the model's images.
 
     Returns: float32 `[height, width, channels]`, whole numbers in 0..255.
     """
@@ -94,7 +94,7 @@ def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Pre
     height, width = preprocessing.height, preprocessing.width
 
     def strip(first, count):
-        """Return some rows of the upright picture, resized along them and cut: uint8 `[count, width, channels]`."""
+        """Return some rows of the upright image, resized along them and cut: uint8 `[count, width, channels]`."""
         begin = tf.where(upside_down, found[0] - first - count, first)
         rows = tf.cond(
             sideways,
@@ -126,7 +126,7 @@ def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Pre
 
 
 def resized_and_corner(found: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the (height, width) that a picture of size `found` is resized to, and the top and left of the cut.
+    """Return the (height, width) that an image of size `found` is resized to, and the top and left of the cut.
 
     Source: as `Preprocessing.apply`, whose roundings these are; all int32.
     """

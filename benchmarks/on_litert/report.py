@@ -166,7 +166,7 @@ def _draw_model(axis, rows):
 
 
 if __name__ == "__main__":  # the table and the picture anew from litert.json
-    HERE = Path(__file__).parent / "results"
-    stored = json.loads((HERE / "litert.json").read_text(encoding="utf-8"))
-    (HERE / "litert.md").write_text(_markdown(stored), encoding="utf-8")
-    draw(HERE / "litert.png", stored["rows"])
+    RESULTS = Path(__file__).parents[1] / "results"
+    stored = json.loads((RESULTS / "litert.json").read_text(encoding="utf-8"))
+    (RESULTS / "litert.md").write_text(_markdown(stored), encoding="utf-8")
+    draw(RESULTS / "litert.png", stored["rows"])
