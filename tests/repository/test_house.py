@@ -123,7 +123,13 @@ def test_without_a_backend_the_sentence_says_what_to_install():
     code = "import sys; sys.modules['tensorflow'] = None\nimport keras_convmixer\nkeras_convmixer.ConvMixer"
     process = run_python(code, check=False)
     assert "ImportError: Keras needs a backend" in process.stderr
-    assert "pip install 'keras-convmixer[train]'" in process.stderr
+    assert "pip install '.[train]'" in process.stderr
+
+
+def test_one_file_says_how_the_package_is_installed():
+    """`pip install keras-convmixer` is said only where it is true: install.py's PUBLISHED."""
+    files = [path for folder in ALL.values() for path in folder.rglob("*") if path.suffix in (".py", ".yaml", ".jinja")]
+    assert {path.name for path in files if "keras-convmixer[" in path.read_text()} == {"install.py"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,115 @@
+"""Every public function, class and method is documented with an example that runs.
+
+An example is a block in a docstring, fenced as Python. conftest.py says which names and files it finds.
+"""
+
+import importlib
+import inspect
+import re
+import textwrap
+
+import pytest
+
+PACKAGES = ("keras_convmixer", "keras_convmixer.training", "keras_convmixer.export")
+TO_WRITE = {
+    "Classifier",
+    "ConvMixer",
+    "ConvMixer1024_12",
+    "ConvMixer1024_16",
+    "ConvMixer1024_20",
+    "ConvMixer1536_20",
+    "ConvMixer1536_20_ks3_p7",
+    "ConvMixer1536_20_ks9_p14",
+    "ConvMixer1536_24",
+    "ConvMixer256_8",
+    "ConvMixer512_12",
+    "ConvMixer512_16",
+    "ConvMixer768_32",
+    "ConvMixer768_32_ks3_p14",
+    "Dataset",
+    "Evaluation",
+    "Inspection",
+    "Prediction",
+    "Preprocessing",
+    "Recipe",
+    "Run",
+    "Split",
+    "Timing",
+    "Variant",
+    "benchmark",
+    "cluster",
+    "decode_predictions",
+    "deploy",
+    "draw_benchmark",
+    "evaluate",
+    "export_bundle",
+    "features",
+    "inspect",
+    "load_dataset",
+    "load_images",
+    "load_run",
+    "load_weights",
+    "preprocess_input",
+    "prune",
+    "quantization_aware",
+    "read_manifest",
+    "save_weights_torch",
+    "train",
+    "verify",
+    "verify_bundle",
+}
+"""Public names that have no example yet."""
+SLOW = set()
+"""Names whose examples take more than about 3 seconds."""
+
+
+def public_objects():
+    """Return the public functions and classes by their names, and those of the classes' methods."""
+    found = {}
+    for package in map(importlib.import_module, PACKAGES):
+        for name in package.__all__:
+            value = getattr(package, name)
+            if inspect.isfunction(value):
+                found[name] = value
+            elif inspect.isclass(value):
+                found[name] = value
+                found.update({f"{name}.{method}": member for method, member in methods(value)})
+    return found
+
+
+def methods(of_class):
+    for name, member in vars(of_class).items():
+        member = getattr(member, "__func__", getattr(member, "fget", member))  # of a classmethod, or of a property
+        if inspect.isfunction(member) and (not name.startswith("_") or name == "__call__"):
+            yield name, member
+
+
+def examples(documented):
+    """Return the code of each example in a docstring."""
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", documented.__doc__ or "", re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+OBJECTS = public_objects()
+
+
+def needs_example(name):
+    """Whether a name must have an example: errors are raised, not called, and a class may show its methods itself."""
+    is_error = inspect.isclass(OBJECTS[name]) and issubclass(OBJECTS[name], BaseException)
+    return not is_error and "." not in name
+
+
+def test_every_public_name_has_an_example():
+    without = {name for name in OBJECTS if needs_example(name) and not examples(OBJECTS[name])}
+    assert without - TO_WRITE == set(), "write an example into these docstrings, fenced as ```python"
+    assert TO_WRITE - without == set(), "these have an example now: take them off TO_WRITE"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in OBJECTS if examples(OBJECTS[name])],
+)
+def test_the_example_runs(name, run_example):
+    names = None
+    for code in examples(OBJECTS[name]):
+        names = run_example(code, f"the example of {name}", names)
