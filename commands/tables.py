@@ -62,7 +62,7 @@ def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
         rows.append((name, recipe.dataset, size, str(recipe.image_size), str(recipe.epochs), expected))
     columns = ("recipe", "data", "model", "px", "epochs", "accuracy")
     print_table("Recipes; model: dim/depth, kernel size k, patch size p; px: side of the images", columns, rows)
-    print_line("accuracy: expected on the test images; `convmixer train RECIPE --help` says where it comes from")
+    print_line("accuracy: expected on test images; see convmixer train RECIPE --help")
 
 
 def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
