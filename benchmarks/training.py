@@ -46,7 +46,7 @@ def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
 
 def pytorch_step(images: np.ndarray, labels: np.ndarray, threads: int):
     """Return a function that trains a step in PyTorch."""
-    import timm_model  # noqa: F401 - lets timm be imported beside a PyTorch for CPUs
+    import engines.torchvision_operators  # noqa: F401 - before timm
     import torch
     from timm.models.convmixer import ConvMixer
 

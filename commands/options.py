@@ -1,10 +1,21 @@
 """Arguments that several commands take, and what they mean where they are left out."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from .command_line import UsageError, argument
+from .command_line import UsageError
+
+
+def argument(kind: type, metavar: str, default: str | None = None) -> type:
+    """Return `kind` as a command's argument that help shows as `metavar`, with `default` in words."""
+    hint = None if default is None else f"(default: {default})"
+    return Annotated[kind, tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)]
+
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""An option without a value, off where it is not given. A recipe's fields have pairs, --flip and --no-flip."""
 
 ModelArgument = tyro.conf.Positional[argument(Path, "MODEL")]
 DataOption = argument(str | None, "digits|FOLDER|NAME", "the run's own")

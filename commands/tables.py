@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from keras_convmixer.console import print_facts, print_line, print_table
+from keras_convmixer.console import duration, print_facts, print_line, print_table
 from keras_convmixer.variants import Variant
 
 
@@ -61,8 +61,8 @@ def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
         size = f"{recipe.dim}/{recipe.depth} k{recipe.kernel_size} p{recipe.patch_size}"
         expected = accuracy.removeprefix("- Accuracy: ").split(" of ")[0].split(" reported")[0]
         rows.append((name, recipe.dataset, size, str(recipe.image_size), str(recipe.epochs), expected))
-    columns = ("recipe", "data", "model", "pixels", "epochs", "expected accuracy")
-    print_table("convmixer train RECIPE; --help shows its source and every field as an option", columns, rows)
+    columns = ("recipe", "data", "model", "px", "epochs", "accuracy")
+    print_table("convmixer train RECIPE: dim/depth k(ernel) p(atch); px: image side; accuracy expected", columns, rows)
 
 
 def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
@@ -88,7 +88,7 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
             "speed": f"{plan.images_per_second:,.{0 if plan.images_per_second >= 10 else 2}f} images/s",
             "memory of a replica": ", ".join(f"{decimal(int(size))} {what}" for what, size in plan.memory.items()),
             "that fits": fits,
-            "training": f"{plan.steps:,} steps, {plan.hours:,.1f} hours",
+            "training": f"{plan.steps:,} steps, {duration(plan.hours * 3600)}",
             "energy": power,
         },
     )
@@ -104,9 +104,9 @@ def print_training(run: Path, summary: dict) -> None:
         {
             "test accuracy": f"{summary['test_accuracy']:.2%} of {summary['test_images']:,} images",
             "parameters": f"{summary['parameters']:,}",
-            "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s",
+            "training": f"{duration(summary['seconds'])}, {summary['images_per_second']:,.0f} images/s",
             **step,
-            "evaluation": f"{summary['evaluation_seconds']:.0f} s",
+            "evaluation": duration(summary["evaluation_seconds"]),
             "peak memory": memory,
             "energy": f"{summary['kilowatt_hours']:.2g} kWh, "
             + ("by the processor's counter" if summary["energy_measured"] else "estimated from the processor's load"),
@@ -136,7 +136,7 @@ def print_bundle(out: Path, manifest: dict) -> None:
             artifact["path"],
             f"{artifact['size'] / 1000:,.1f}",
             artifact["input"]["dtype"],
-            f"{artifact['validation']['top1_agreement']:.2%}",
+            f"{artifact['validation']['agreement']:.2%}",
             f"{artifact['validation']['max_difference']:.1e}",
             f"{artifact['validation']['accuracy']:.2%}",
         )
@@ -227,12 +227,12 @@ def print_benchmark(bundle: Path, timings: list, picture: Path | None) -> None:
 def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pictures: int) -> None:
     """Print the summary of a quickstart: accuracy, each file's size and agreement, digits predicted right."""
     print_facts(
-        f"Done in {seconds:.0f} s",
+        f"Done in {duration(seconds)}",
         {
             "test accuracy": f"{manifest['reference_accuracy']:.2%}",
             **{
                 artifact["path"]: f"{artifact['size'] / 1000:,.1f} kB, "
-                f"{artifact['validation']['top1_agreement']:.2%} agreement with Keras"
+                f"{artifact['validation']['agreement']:.2%} agreement with Keras"
                 for artifact in manifest["artifacts"]
             },
             "predict": f"{right} of {pictures} held-out digits right",

@@ -280,7 +280,7 @@ def _for_strangers(sentence):
 def _worst_layers(files, measured, images):
     """Return the layers' errors of the file that agrees least; of those with the model's own weights."""
     agreement = {
-        file["name"]: file["validation"]["top1_agreement"]
+        file["name"]: file["validation"]["agreement"]
         for file in measured
         if file["validation"] and file["name"] in files and FORMATS[file["name"]].convert
     }

@@ -67,7 +67,7 @@ def _picture(manifest):
     if not files:
         return ""
     known = manifest["reference_accuracy"] is not None
-    quality = {f["name"]: 100 * f["validation"]["accuracy" if known else "top1_agreement"] for f in files}
+    quality = {f["name"]: 100 * f["validation"]["accuracy" if known else "agreement"] for f in files}
     costs = {
         "latency of one image, ms": manifest["latency"]["milliseconds"],
         "size, kB": {file["name"]: file["size"] / 1000 for file in files},

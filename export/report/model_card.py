@@ -21,7 +21,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     labels = shown + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
     rows = [
         f"| {artifact['path']} | {artifact.get('scheme', 'for TF Serving')} | {artifact['size'] / 1000:,.0f} "
-        f"| {artifact['validation']['top1_agreement']:.2%} | {percent(artifact['validation']['accuracy'])} "
+        f"| {artifact['validation']['agreement']:.2%} | {percent(artifact['validation']['accuracy'])} "
         f"| {artifact.get('oldest_runtime', '')} |"
         for artifact in manifest["artifacts"]
     ]

@@ -50,7 +50,7 @@ def test_the_manifest_says_what_is_there(toy, toy_bundle):
         assert artifact["output"]["range"] == [0, 1]
         assert artifact["validation"]["images"] == 60
         assert artifact["validation"]["accuracy"] == 1.0
-        assert artifact["validation"]["top1_agreement"] == 1.0
+        assert artifact["validation"]["agreement"] == 1.0
         assert artifact["ops"]
 
 
@@ -264,7 +264,7 @@ def test_a_file_that_falls_short_is_left_out(falling_short, name, words):
 
 def test_the_numbers_of_a_file_that_falls_short_are_kept(falling_short):
     rejected = rejection(falling_short[1], "weight_int8")
-    assert rejected["validation"]["top1_agreement"] == pytest.approx(1 / 3)
+    assert rejected["validation"]["agreement"] == pytest.approx(1 / 3)
     assert rejected["validation"]["accuracy"] == pytest.approx(1 / 3)
 
 

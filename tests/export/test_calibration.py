@@ -102,8 +102,8 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
     for name, error, words in (
         ("nowhere", FileNotFoundError, "nowhere: there is no such folder, nor is it an .npz"),
         ("nowhere.npz", FileNotFoundError, "nowhere.npz: there is no such file"),
-        ("empty", ValueError, "empty has no pictures to calibrate with"),
-        ("unreadable", ValueError, "none of the 1 pictures in .*unreadable can be read"),
+        ("empty", ValueError, "empty has no images to calibrate with"),
+        ("unreadable", ValueError, "none of the 1 images in .*unreadable can be read"),
         ("text.npz", ValueError, "text.npz is damaged, or no array file of NumPy"),
         ("cut.npz", ValueError, "cut.npz is damaged, or no array file of NumPy"),
         ("objects.npz", ValueError, r"objects.npz holds object \(2,\)"),

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from depthwise import FORMS, layout
-from gpu_tasks import answer_tasks, median_seconds, read_clocks
 from keras import ops
+from tasks import answer_tasks, median_seconds, read_clocks
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP, MOMENTUM, EPSILON = 1e-3, 0.005, 1.0, 0.9, 1e-5
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import timm_model
 import torch
-from engines import as_pytorch
+from run_engine import as_pytorch
 
 
 def export(weights: Path, size: int) -> Path:

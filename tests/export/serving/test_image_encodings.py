@@ -1,10 +1,10 @@
-"""What a picture file shows is the same to the SavedModel's signatures, to prediction and to training's evaluation."""
+"""What an image file shows is the same to the SavedModel's signatures, to prediction and to training's evaluation."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from picture_encodings import encode, encodings, photograph, png, refused
+from image_encodings import encode, encodings, photograph, png, refused
 from processes import run_python
 
 from keras_convmixer.export import Classifier
@@ -13,7 +13,7 @@ from keras_convmixer.images.preprocessing import Preprocessing, read_image
 from keras_convmixer.training.data.lazy_images import Files, decode_and_validate
 
 ENCODINGS = encodings()
-# The model's own size is not that of a picture: all are resized and cut, most enlarged.
+# The model's own size is not that of an image: all are resized and cut, most enlarged.
 COLOR, GREY = Preprocessing(96, 64, crop_fraction=0.9), Preprocessing(28, 28, channels=1)
 PREPROCESSINGS = pytest.mark.parametrize("preprocessing", [COLOR, GREY], ids=["color", "grey"])
 
@@ -93,7 +93,7 @@ def test_encoded_sees_what_pillow_sees_or_answers_unreadable(encoded, name, prep
 
 
 @PREPROCESSINGS
-def test_serving_default_sees_the_same_of_a_decoded_picture(served, preprocessing):
+def test_serving_default_sees_the_same_of_a_decoded_image(served, preprocessing):
     for name, encoding in ENCODINGS.items():
         if not encoding.read:
             continue
@@ -138,7 +138,7 @@ def test_prediction_refuses_what_encoded_does_not_answer(tmp_path, name):
         Classifier(Seen(), ("a", "b"), COLOR)(path)
 
 
-def test_a_picture_of_several_strips_is_resized_as_one(served):
+def test_an_image_of_several_strips_is_resized_as_one(served):
     for orientation, size in ((1, (1500, 1700)), (3, (1700, 1500)), (6, (900, 2500))):
         exif = b"Exif\0\0" + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation, 0, 0, 0, 0, 0, 0])
         file = encode(photograph(*size), "JPEG", quality=90, exif=exif)
@@ -195,4 +195,4 @@ print(_peak_memory() - before)
 """
     means, size = run_python(code, tmp_path).stdout.splitlines()
     np.testing.assert_allclose([float(mean) for mean in means.split()], [153, 0, 30.6], atol=1)
-    assert 75e6 < int(size) < 200e6  # the decoded picture alone has 75 MB
+    assert 75e6 < int(size) < 200e6  # the decoded image alone has 75 MB

@@ -109,6 +109,6 @@ def _number(value, form):
     return "-" if value is None else format(value, form)
 
 
-if __name__ == "__main__":  # the table anew: python benchmarks/gpu_report.py FOLDER/gpu.json
+if __name__ == "__main__":  # the table anew: python benchmarks/on_gpu/report.py FOLDER/gpu.json
     path = Path(sys.argv[1])
     path.with_suffix(".md").write_text(markdown(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")

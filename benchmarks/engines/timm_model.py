@@ -4,15 +4,9 @@ import json
 from pathlib import Path
 
 import torch
+import torchvision_operators  # noqa: F401 - before timm
 from safetensors.torch import load_file
-
-# A torchvision built for CUDA fails on import beside a PyTorch for the CPU unless these two are there to be described.
-_library = torch.library.Library("torchvision", "FRAGMENT")
-for _operator in ("nms", "qnms"):
-    if not hasattr(torch.ops.torchvision, _operator):
-        _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-from timm.models.convmixer import ConvMixer  # noqa: E402
+from timm.models.convmixer import ConvMixer
 
 ACTIVATIONS = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU}
 

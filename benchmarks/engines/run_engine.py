@@ -1,4 +1,4 @@
-"""Run one file in one engine, in a process of its own: `python engines.py ENGINE FILE THREADS IMAGES.npy`.
+"""Run one file in one engine, in a process of its own: `python run_engine.py ENGINE FILE THREADS IMAGES.npy`.
 
 Answers each line on stdin with one of JSON on stdout: "time" runs twice and gives the second run's milliseconds,
 "logits" the logits of all images, "memory" the process's peak in bytes. One process for each candidate, so that no

@@ -11,7 +11,7 @@ from PIL import Image
 HEIGHT, WIDTH = 33, 46
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 TRANSPOSES = {
-    # How a camera stores the upright picture for each value of the tag (EXIF 2.3, section 4.6.4).
+    # How a camera stores the upright image for each value of the tag (EXIF 2.3, section 4.6.4).
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -205,33 +205,33 @@ def jpegs():
 
 
 def others():
-    """Animations, formats that a server's graph doesn't read, and what isn't a picture at all."""
+    """Animations, formats that a server's graph doesn't read, and what isn't an image at all."""
     image = photograph()
-    picture, other = Image.fromarray(image), Image.fromarray(image[::-1])
+    photo, other = Image.fromarray(image), Image.fromarray(image[::-1])
     frames = {"save_all": True, "append_images": [other]}
-    yield "png_animated", Encoding(encode(picture, "PNG", **frames), image)
-    yield "png_animated_with_default", Encoding(encode(picture, "PNG", default_image=True, **frames), image)
+    yield "png_animated", Encoding(encode(photo, "PNG", **frames), image)
+    yield "png_animated_with_default", Encoding(encode(photo, "PNG", default_image=True, **frames), image)
     nobody = {"served": False}
-    palette = picture.quantize(64)
+    palette = photo.quantize(64)
     yield "gif", Encoding(encode(palette, "GIF"), np.asarray(palette.convert("RGB")), **nobody)
-    yield "gif_animated", Encoding(encode(picture, "GIF", **frames), image, 20, **nobody)
+    yield "gif_animated", Encoding(encode(photo, "GIF", **frames), image, 20, **nobody)
     yield "gif_transparent", Encoding(encode(palette, "GIF", transparency=3), **nobody)
-    yield "webp", Encoding(encode(picture, "WEBP", lossless=True), image, **nobody)
-    yield "webp_animated", Encoding(encode(picture, "WEBP", lossless=True, **frames), image, **nobody)
+    yield "webp", Encoding(encode(photo, "WEBP", lossless=True), image, **nobody)
+    yield "webp_animated", Encoding(encode(photo, "WEBP", lossless=True, **frames), image, **nobody)
     for mode in ("1", "P", "L", "RGB", "RGBA"):
-        yield f"bmp_{mode}", Encoding(encode(picture.convert(mode), "BMP"), **nobody)
-    yield "tiff", Encoding(encode(picture, "TIFF"), image, **nobody)
+        yield f"bmp_{mode}", Encoding(encode(photo.convert(mode), "BMP"), **nobody)
+    yield "tiff", Encoding(encode(photo, "TIFF"), image, **nobody)
     yield "tiff_lzw_exif_6", Encoding(tiff_file(image, 6), image, **nobody)
     deep = (image[..., 0].astype(np.uint16) << 8) + 77
     grey = np.repeat(image[..., :1], 3, -1)
     yield "tiff_16", Encoding(encode(deep, "TIFF"), grey, **nobody)
-    yield "ppm", Encoding(encode(picture, "PPM"), image, **nobody)
+    yield "ppm", Encoding(encode(photo, "PPM"), image, **nobody)
     wide = b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + deep.astype(">u2").tobytes()
     yield "pgm_16", Encoding(wide, grey, **nobody)
-    yield "jpeg_2000", Encoding(encode(picture, "JPEG2000"), image, **nobody)
+    yield "jpeg_2000", Encoding(encode(photo, "JPEG2000"), image, **nobody)
     if "AVIF" in Image.OPEN:
-        yield "avif", Encoding(encode(picture, "AVIF", quality=90), image, 8, **nobody)
-    whole = encode(picture, "PNG")
+        yield "avif", Encoding(encode(photo, "AVIF", quality=90), image, 8, **nobody)
+    whole = encode(photo, "PNG")
     yield "png_wrong_length", Encoding(whole[:33] + b"\xff\xff\xff\xff" + whole[37:], image, **nobody)
     for name, file in refused().items():
         yield name, Encoding(file, read=False, served=False)
@@ -273,7 +273,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 40\n0.5 setgray 0 
 
 
 def damaged_avif():
-    """Return an AVIF that doesn't say which of its items is the picture: of this, Pillow raises RuntimeError."""
+    """Return an AVIF that doesn't say which of its items is the image: of this, Pillow raises RuntimeError."""
     if "AVIF" not in Image.OPEN:
         return struct.pack(">I", 24) + b"ftypavif\0\0\0\0avifmif1"
     return encode(photograph(), "AVIF").replace(b"pitm", b"free", 1)

@@ -1,9 +1,13 @@
-"""The benchmark's results as a table, a picture and JSON."""
+"""Write what `make benchmark` measured: litert.json, a table in litert.md, and a figure, litert.png.
+
+`python benchmarks/on_litert/report.py` writes the table and the figure again from the committed litert.json.
+"""
 
 import importlib.metadata
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -13,11 +17,14 @@ from keras_convmixer.visualization.style import STYLE, save_png
 
 FORMS = ("float32", "dynamic int8", "static int8")
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "torch", "timm", "onnxruntime", "openvino")
+COLORS = {"plain": "0.75", "deployed": "#1f4e8c", "litert_int8": "#5b9bd5"}
+"""Of a conversion's bars; light, dark and middle grey in a grey print."""
 COSTS = 8
+"""Rows in the tables of operators: the most expensive ones."""
 
 
 def machine() -> dict:
-    """Describe the machine and the versions of what was measured."""
+    """Return the processor, its cores and vector instructions, and the versions of the measured packages."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     flags = next((line for line in lines if line.startswith("flags")), "")
@@ -41,7 +48,10 @@ def write(out: Path, rows: list[dict], costs: dict[str, list[dict]]) -> None:
 
 
 def ratios(row: dict, rows: list[dict]) -> tuple[float | None, float | None]:
-    """Return how many times faster a row is than the plain file of its form and than the best float32 peer."""
+    """Return a row's two speedups: over the plain file of its form, and over the fastest float32 peer.
+
+    Both compare within one model and one thread count; None where there is nothing to compare with.
+    """
     beside = [other for other in rows if (other["model"], other["threads"]) == (row["model"], row["threads"])]
     plain = [o["milliseconds"] for o in beside if o["conversion"] == "plain" and o["form"] == row["form"]]
     peers = [o["milliseconds"] for o in beside if o["conversion"] == "timm" and o["form"] == "float32"]
@@ -94,7 +104,7 @@ def _markdown(content):
 
 
 def summary(rows: list[dict], threads: int) -> list[str]:
-    """Return the lines of a table of plain -> deployed milliseconds, a row for each model."""
+    """Return the lines of a Markdown table: a row for each model, with milliseconds plain -> deployed by form."""
     for_int8 = [f"{form}, litert_int8" for form in FORMS[1:]]
     first, last = f"ms, {threads} thread{'s' * (threads > 1)}", ("fastest peer, float32", "peer, static int8")
     columns = (first, *FORMS, *for_int8, *last)
@@ -129,44 +139,66 @@ def _number(value, form):
 
 
 def draw(path: Path, rows: list[dict]) -> None:
-    """Draw time on one thread: each ConvMixer plain and deployed in each form, and its fastest peer."""
+    """Draw a panel of bars for each ConvMixer: its time on one thread by form and conversion, and its fastest peer."""
     threads = min(row["threads"] for row in rows)
     names = list(dict.fromkeys(row["model"] for row in rows if row["model"].startswith("ConvMixer")))
+    panels = [_bars([row for row in rows if (row["model"], row["threads"]) == (name, threads)]) for name in names]
+    lengths = [bars[-1].position + 1 for bars in panels]
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 1.0 + 1.5 * len(names)), layout="constrained")
-        axes = figure.subplots(len(names), 1, squeeze=False)[:, 0]
-        for axis, name in zip(axes, names, strict=True):
-            _draw_model(axis, [row for row in rows if row["model"] == name and row["threads"] == threads])
+        # 0.19 inches a bar, so that labels of 9 points (0.125 inches) do not touch; 0.6 for a panel's title and axis.
+        figure = Figure(figsize=(7.2, 0.3 + sum(0.6 + 0.19 * length for length in lengths)), layout="constrained")
+        axes = figure.subplots(len(names), 1, squeeze=False, height_ratios=lengths)[:, 0]
+        for axis, name, bars in zip(axes, names, panels, strict=True):
+            _draw_bars(axis, bars)
             axis.set_title(name, loc="left")
         axes[-1].set_xlabel(f"ms for one image, {threads} thread{'s' * (threads > 1)}; lower is better")
         save_png(figure, path)
 
 
-def _draw_model(axis, rows):
-    bars = []
+class Bar(NamedTuple):
+    """A bar of `draw`; `position` counts bars from the top of the panel."""
+
+    position: float
+    label: str
+    milliseconds: float
+    color: str
+    hatch: str | None = None
+
+
+def _bars(rows):
+    """Return the bars of one model: form by form, with half a bar's space between forms."""
+    bars, position = [], 0.0
     for form in FORMS:
-        for conversion, colour in (("plain", "0.75"), ("deployed", "#1f4e8c"), ("litert_int8", "#5b9bd5")):
-            found = [row["milliseconds"] for row in rows if (row["conversion"], row["form"]) == (conversion, form)]
-            bars += [(f"{conversion}, {form}", found[0], colour, None)] if found else []
-    for form in ("float32", "static int8"):
-        peers = [(r["milliseconds"], r["engine"]) for r in rows if r["conversion"] == "timm" and r["form"] == form]
+        of_form = [row for row in rows if row["form"] == form]
+        for conversion, color in COLORS.items():
+            for row in of_form:
+                if row["conversion"] == conversion:
+                    bars.append(Bar(position, f"{form}, {conversion}", row["milliseconds"], color))
+                    position += 1
+        peers = [(row["milliseconds"], row["engine"]) for row in of_form if row["conversion"] == "timm"]
         if peers:
-            time, engine = min(peers)
-            bars.append((f"{engine}, {form}", time, "white", "///"))
-    for position, (_, time, colour, hatch) in enumerate(bars):
-        axis.barh(position, time, color=colour, edgecolor="0.3", hatch=hatch, linewidth=0.6)
-        axis.annotate(
-            f"{time:,.{1 if time < 20 else 0}f}", (time, position), (3, 0), textcoords="offset points", va="center"
-        )
-    axis.set_yticks(range(len(bars)), [bar[0] for bar in bars])
-    axis.invert_yaxis()
+            milliseconds, engine = min(peers)
+            bars.append(Bar(position, f"{form}, {engine}", milliseconds, "white", "///"))
+            position += 1
+        position += 0.5
+    return bars
+
+
+def _draw_bars(axis, bars):
+    for bar in bars:
+        axis.barh(bar.position, bar.milliseconds, color=bar.color, edgecolor="0.3", hatch=bar.hatch, linewidth=0.6)
+        text = f"{bar.milliseconds:,.{1 if bar.milliseconds < 20 else 0}f}"
+        axis.annotate(text, (bar.milliseconds, bar.position), (3, 0), textcoords="offset points", va="center_baseline")
+    axis.set_yticks([bar.position for bar in bars], [bar.label for bar in bars])
+    axis.set_ylim(bars[-1].position + 0.6, -0.6)
     axis.grid(False, axis="y")
-    axis.tick_params(axis="y", length=0, labelsize=7)
-    axis.set_xlim(0, max(bar[1] for bar in bars) * 1.12)
+    axis.tick_params(axis="y", length=0)
+    axis.xaxis.set_major_formatter("{x:,g}")
+    axis.set_xlim(0, max(bar.milliseconds for bar in bars) * 1.12)  # room for the number behind the longest bar
 
 
-if __name__ == "__main__":  # the table and the picture anew from litert.json
-    HERE = Path(__file__).parent / "results"
-    stored = json.loads((HERE / "litert.json").read_text(encoding="utf-8"))
-    (HERE / "litert.md").write_text(_markdown(stored), encoding="utf-8")
-    draw(HERE / "litert.png", stored["rows"])
+if __name__ == "__main__":
+    RESULTS = Path(__file__).parents[1] / "results"
+    stored = json.loads((RESULTS / "litert.json").read_text(encoding="utf-8"))
+    (RESULTS / "litert.md").write_text(_markdown(stored), encoding="utf-8")
+    draw(RESULTS / "litert.png", stored["rows"])

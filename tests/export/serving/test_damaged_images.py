@@ -1,13 +1,13 @@
-"""Damaged picture files of every encoding: each is answered or refused by itself, and its neighbours are answered."""
+"""Damaged image files of every encoding: each is answered or refused by itself, and its neighbours are answered."""
 
 import json
 from pathlib import Path
 
-import picture_encodings
+import image_encodings
 import pytest
 from processes import run_python
 
-SHARED = Path(picture_encodings.__file__).parent
+SHARED = Path(image_encodings.__file__).parent
 
 FUZZ = """
 import json, random, sys, time, warnings
@@ -18,7 +18,7 @@ warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
 import keras
 import numpy as np
 import tensorflow as tf
-from picture_encodings import encode, encodings, photograph
+from image_encodings import encode, encodings, photograph
 
 from keras_convmixer.export.runtime.benchmarking import _peak_memory
 from keras_convmixer.export.serving.signatures import write_serving_model
@@ -84,7 +84,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_2000_fuzzed_pictures_lose_no_neighbour_and_take_no_memory(tmp_path):
+def test_2000_fuzzed_images_lose_no_neighbour_and_take_no_memory(tmp_path):
     output = run_python(FUZZ, SHARED, tmp_path / "1", 2000, timeout=600).stdout
     found = json.loads(output.splitlines()[-1])
     assert found["lost"] == 0

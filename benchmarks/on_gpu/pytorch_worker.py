@@ -1,10 +1,14 @@
 """The GPU benchmark's process on PyTorch: timm's ConvMixers, eager and compiled, NCHW and channels last, autocast."""
 
 import os
+import sys
 import time
+from pathlib import Path
 
 import torch
-from gpu_tasks import answer_tasks, median_seconds, read_clocks
+from tasks import answer_tasks, median_seconds, read_clocks
+
+sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -12,17 +16,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def _wait(_):
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-
-
-def import_timm():
-    """Import timm, also beside a PyTorch for CPUs, where a torchvision built for CUDA fails on import."""
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        import timm_model  # noqa: F401 - declares the operators that torchvision then describes
-    import timm.models.convmixer
-
-    return timm
 
 
 def model(
@@ -37,7 +30,9 @@ def model(
     **sizes,
 ) -> dict:
     """Time inference or a training step (clipping, AdamW) of timm's model."""
-    ConvMixer = import_timm().models.convmixer.ConvMixer
+    import engines.torchvision_operators  # noqa: F401 - before timm
+    from timm.models.convmixer import ConvMixer
+
     torch.manual_seed(0)
     torch._dynamo.reset()
     act = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU}[activation]
@@ -90,7 +85,9 @@ def model(
 
 def describe() -> dict:
     """Return the device and the versions on this side."""
-    timm = import_timm()
+    import engines.torchvision_operators  # noqa: F401 - before timm
+    import timm
+
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
     return {
         "device": name,

@@ -11,9 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from models import CALIBRATION, Subject, photographs, pointwise_alone
 
 import keras_convmixer as kc
+
+from .models import CALIBRATION, Subject, photographs, pointwise_alone
 
 
 def convert(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
@@ -87,7 +88,7 @@ def write_peers(model: keras.Model, subject: Subject, folder: Path) -> dict[tupl
     weights.with_suffix(".json").write_text(json.dumps(arguments))
     np.save(folder / "calibration.npy", photographs(CALIBRATION, subject.size, seed=0))
     # In a process of its own, as torchvision crashes where TensorFlow is loaded.
-    command = [sys.executable, Path(__file__).with_name("onnx_files.py"), weights, folder / "calibration.npy"]
+    command = [sys.executable, Path(__file__).parents[1] / "engines/onnx_files.py", weights, folder / "calibration.npy"]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         print(f"no peers: {process.stderr.strip().splitlines()[-1]}", file=sys.stderr)
