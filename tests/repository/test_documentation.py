@@ -13,6 +13,7 @@ import yaml
 from pages import PAGES, ROOT, Block, blocks, inline_commands, page_name, without_blocks
 
 import keras_convmixer as kc
+from keras_convmixer import export, training
 from keras_convmixer.__main__ import COMMANDS
 from keras_convmixer.commands.command_line import run_app
 from keras_convmixer.commands.training import with_recipe
