@@ -40,17 +40,6 @@ def copy_pages(out: Path) -> None:
         shutil.copy(path, target)
 
 
-def lay_out_package(out: Path) -> None:
-    """Lay the folders out as they are installed: training, export and commands inside keras_convmixer."""
-    package = out / "keras_convmixer"
-    package.mkdir(parents=True)
-    for path in (ROOT / "keras_convmixer").iterdir():
-        if not path.is_symlink():
-            (package / path.name).symlink_to(path)
-    for name in ("training", "export", "commands"):
-        (package / name).symlink_to(ROOT / name)
-
-
 def run(*words: str) -> str:
     """Run Python with `words`; return what it prints."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
@@ -74,7 +63,6 @@ def main() -> None:
     """Build the site."""
     shutil.rmtree(BUILD, ignore_errors=True)
     copy_pages(BUILD / "pages")
-    lay_out_package(BUILD / "package")
     commands = BUILD / "pages/docs/reference/commands.md"
     text = commands.read_text(encoding="utf-8")
     assert HELP in text, f"{commands} has no place for the commands' help"
