@@ -111,7 +111,8 @@ def _end(error: BaseException, command: Callable | None, verbose: bool, interrup
 def _noting_interrupts() -> threading.Event:
     """Return an event that Ctrl-C sets, beside raising KeyboardInterrupt.
 
-    Where Ctrl-C comes while C++ calls Python, as in TensorFlow's imports, C++ turns it into another exception.
+    A library may turn KeyboardInterrupt into an error of its own: TensorFlow's DType.max, with which Keras loads a
+    model, has an `except:` that raises TypeError, and the command then ended with exit code 1.
     """
     event = threading.Event()
 
@@ -146,10 +147,19 @@ def option_names(command: Callable) -> set[str]:
     names = {"help", "h"}
     for name, parameter in inspect.signature(command).parameters.items():
         if name == "recipe":
-            names |= {field.name for field in dataclasses.fields(Recipe)}
+            names |= set(_field_names(Recipe))
         elif parameter.kind is parameter.KEYWORD_ONLY:
             names.add(name)
     return names
+
+
+def _field_names(kind: type) -> Iterator[str]:
+    """Yield the names of a dataclass's fields, and of those of its parts in place of the part."""
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            yield from _field_names(field.type)
+        else:
+            yield field.name
 
 
 def check_spelling(words: list[str], commands: dict[str, Callable]) -> None:

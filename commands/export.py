@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from keras_convmixer.console import print_json, progress_bar, silence_native_logs
+from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.images.preprocessing import LARGEST
 
@@ -20,8 +20,10 @@ from .options import (
     ModelArgument,
     argument,
     data_dir_of,
+    loaded_run,
     own_data,
     qat_file,
+    reading,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -94,21 +96,21 @@ def export(
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.report.text import without_places
         from keras_convmixer.images.folders import report_left_out
-        from keras_convmixer.training import load_dataset, load_run
+        from keras_convmixer.training import load_dataset
 
-    run = load_run(model, crop_fraction)
+    run = loaded_run(model, crop_fraction)
     trained = _trained_int8(model) if "qat_int8" in formats else None
     # The limit is the bundle's: pictures of one's own may be larger, up to the usual limit.
     preprocessing = replace(run.preprocessing, max_pixels=max(max_pixels, run.preprocessing.max_pixels))
-    with progress_bar() as progress:
-        data = data or own_data(run, model)
+    data = data or own_data(run, model)
+    with reading(data) as progress:
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
         source, chosen = _calibration(
             calibration, dataset, data, run, preprocessing, calibration_images, data_dir, progress
         )
     report_left_out(dataset.damaged, dataset.left_out)
     report_left_out(chosen.skipped, chosen.left_out)
-    test = sample(dataset.test, validation_images)
+    test = dataset.test.sample(validation_images, SEED)
     manifest = export_bundle(
         run.model,
         out,
@@ -143,9 +145,10 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     """Return what the calibration images are, and the images."""
     from keras_convmixer.export.calibration import ARRAYS, Calibration, read_calibration
     from keras_convmixer.training import load_dataset
+    from keras_convmixer.training.data.dataset import may_share_test_images
 
     if given is None:
-        return f"training images of {_for_others(data)}", Calibration(sample(dataset.train, count).images[:])
+        return f"training images of {_for_others(data)}", Calibration(dataset.train.sample(count, SEED).images[:])
     shared = UsageError(
         f"--calibration {given}: each file is validated with images of it; name others, or leave it out"
     )
@@ -153,7 +156,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     if split not in SPLITS:
         name, split = given, "train"
         if given.startswith(("/", ".")) or Path(given).is_dir() or Path(given).suffix in ARRAYS:
-            if Path(given).is_dir() and Path(data).is_dir() and _shares_test_images(Path(given), Path(data)):
+            if Path(given).is_dir() and Path(data).is_dir() and may_share_test_images(Path(given), Path(data)):
                 raise shared
             source = "pictures of a folder" if Path(given).is_dir() else "images of an array file"
             return source, read_calibration(Path(given), preprocessing, count, SEED, progress)
@@ -162,7 +165,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
         raise shared
     if not same:
         dataset = load_dataset(name, preprocessing, None, progress, data_dir_of(run, data_dir))
-    images = sample(getattr(dataset, split), count).images[:]
+    images = getattr(dataset, split).sample(count, SEED).images[:]
     # The data that is validated on is reported already.
     left = () if same else dataset.left_out
     return f"{split} images of {_for_others(name)}", Calibration(images, () if same else dataset.damaged, left)
@@ -173,27 +176,11 @@ def _for_others(data):
     return "a folder of pictures" if Path(data).is_dir() else data
 
 
-def _shares_test_images(folder, data):
-    """Tell whether a folder may hold test images of another: one is in the other, and not its training split."""
-    folder, data = folder.resolve(), data.resolve()
-    if folder.is_relative_to(data):
-        return folder == data or folder.relative_to(data).parts[0].lower() != "train"
-    return data.is_relative_to(folder)
-
-
 def _trained_int8(model):
     file = qat_file(model)
     if not file.is_file():
         raise UsageError(f"{file} is not there, which format qat_int8 needs: make it with convmixer qat {model}")
     return file.read_bytes()
-
-
-def sample(split, count: int, seed: int = SEED):
-    """Return up to so many images of a split, chosen at random, as they may lie sorted by label."""
-    import numpy as np
-
-    chosen = np.random.default_rng(seed).permutation(len(split))[:count]
-    return split.take(np.sort(chosen))
 
 
 def inspect(
@@ -259,7 +246,8 @@ def benchmark(
         task = progress.add_task("timing", total=files * len(threads) * ROUNDS, detail="")
         timings = benchmark(bundle, threads, seconds, lambda name: progress.update(task, advance=1, detail=name))
     if picture:
-        draw_benchmark(bundle, timings, picture)
+        with waiting("drawing"):
+            draw_benchmark(bundle, timings, picture)
     if json:
         print_json([vars(timing) for timing in timings])
     else:
@@ -298,7 +286,8 @@ def predict(
         raise UsageError(f"--top {top}: give 1 or more")
     if not verbose:
         silence_native_logs()
-    classify = Classifier.load(bundle, format)
+    with waiting(f"loading {bundle}"):
+        classify = Classifier.load(bundle, format)
     answers, failures = [], []
     with progress_bar(len(images) > 1 and not json) as progress:
         task = progress.add_task("classifying", total=len(images), detail="")
