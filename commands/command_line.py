@@ -146,10 +146,19 @@ def option_names(command: Callable) -> set[str]:
     names = {"help", "h"}
     for name, parameter in inspect.signature(command).parameters.items():
         if name == "recipe":
-            names |= {field.name for field in dataclasses.fields(Recipe)}
+            names |= set(_field_names(Recipe))
         elif parameter.kind is parameter.KEYWORD_ONLY:
             names.add(name)
     return names
+
+
+def _field_names(kind: type) -> Iterator[str]:
+    """Yield the names of a dataclass's fields, and of those of its parts in place of the part."""
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            yield from _field_names(field.type)
+        else:
+            yield field.name
 
 
 def check_spelling(words: list[str], commands: dict[str, Callable]) -> None:

@@ -1,14 +1,14 @@
 """Commands that train, and that say what there is to train and what it costs."""
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from keras_convmixer.console import print_json
-from keras_convmixer.training.recipe import Recipe
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
 from . import tables
@@ -16,19 +16,29 @@ from .command_line import UsageError, nearest, starting_tensorflow
 from .options import Flag, argument
 
 
-class _RecipeOptions(Recipe):
-    """A recipe made of options, whose errors reach the user like those of all other options."""
+def _as_options(part: Any) -> Any:
+    """Return a recipe, or a part of one, whose errors reach the user like those of all other options.
 
-    def __post_init__(self):
+    tyro catches the ValueError of a dataclass that it makes, and shows it in a box without naming the option.
+    """
+
+    def check(self):
         try:
-            super().__post_init__()
-        except ValueError as error:  # tyro would put it in a box, under the recipe's name for the option
+            kind.__post_init__(self)
+        except ValueError as error:
             raise UsageError(str(error)) from None
+
+    kind = type(part)
+    checked = type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "__post_init__": check})
+    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    return checked(
+        **{name: _as_options(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
+    )
 
 
 RecipeArgument = Annotated[
     tyro.extras.subcommand_type_from_defaults(
-        {name: _RecipeOptions(**vars(recipe)) for name, recipe in RECIPES.items()}, DESCRIPTIONS
+        {name: _as_options(recipe) for name, recipe in RECIPES.items()}, DESCRIPTIONS
     ),
     tyro.conf.arg(name=""),
 ]
