@@ -7,10 +7,10 @@ layers of the planner's cover beside what was left out.
 from collections.abc import Callable
 from unittest import mock
 
-import artifacts
 import keras
 import tyro
-from operators_alone import time_alone
+from on_litert import artifacts
+from on_litert.operators_alone import time_alone
 
 import keras_convmixer as kc
 from keras_convmixer.console import print_table, silence_native_logs

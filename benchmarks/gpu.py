@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import gpu_report
+from on_gpu import report
 
 HERE = Path(__file__).parent
 FORMS = (
@@ -194,12 +194,12 @@ class Results:
         what = " ".join(
             str(task[key]) for key in ("kind", "name", "batch", "form", "mode", "memory", "direction") if key in task
         )
-        print(f"{what}: {gpu_report.outcome(answer)}", flush=True)
+        print(f"{what}: {report.outcome(answer)}", flush=True)
 
     def write(self) -> None:
         """Write gpu.json and gpu.md, each as a whole or not at all."""
         replace(self.path, json.dumps(self.content, indent=1) + "\n")
-        replace(self.path.with_suffix(".md"), gpu_report.markdown(self.content))
+        replace(self.path.with_suffix(".md"), report.markdown(self.content))
 
 
 def replace(path: Path, text: str) -> None:
@@ -226,8 +226,8 @@ def measure(out: Path, minutes: float, plan: dict) -> None:
     results = Results(out, plan)
     with (out / "gpu.log").open("ab") as log, tempfile.TemporaryDirectory() as cache:
         variables = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
-        jax = Worker("gpu_jax.py", {"log": log, "variables": variables})
-        pytorch = Worker("gpu_pytorch.py", {"log": log, "variables": {}})
+        jax = Worker("on_gpu/jax_worker.py", {"log": log, "variables": variables})
+        pytorch = Worker("on_gpu/pytorch_worker.py", {"log": log, "variables": {}})
         put_off, too_slow = [], set()
 
         def left():

@@ -19,8 +19,8 @@ from keras_convmixer.console import print_table
 from keras_convmixer.images.preprocessing import SUFFIXES
 from keras_convmixer.training import RECIPES, Split
 from keras_convmixer.training.data.batches import distributed_batches
-from keras_convmixer.training.data.lazy_images import Files, check
-from keras_convmixer.training.strategy import choose
+from keras_convmixer.training.data.lazy_images import Files, decode_and_validate
+from keras_convmixer.training.strategy import choose_strategy
 
 BATCH, ROUNDS = 64, 5
 
@@ -28,7 +28,7 @@ BATCH, ROUNDS = 64, 5
 def rate(split: Split, recipe, seconds: float) -> float:
     """Return images a second, the median of some rounds after a first one."""
     recipe = dataclasses.replace(recipe, batch_size=BATCH)
-    batches = distributed_batches(split, 1000, recipe, choose("one_device"), 0, 1_000_000)
+    batches = distributed_batches(split, 1000, recipe, choose_strategy("one_device"), 0, 1_000_000)
     found = []
     for _ in range(ROUNDS + 1):
         started, count = time.perf_counter(), 0
@@ -52,10 +52,10 @@ def main(pictures: Path, seconds: float = 20.0) -> None:
     files = Files(paths, np.arange(len(paths)) % 1000)
     noise = np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3)).astype(np.uint8)
     labels = np.arange(len(noise)) % 10
-    streamed = check(files, preprocessing, in_memory=False)
-    held = check(files, preprocessing, in_memory=True)
+    streamed = decode_and_validate(files, preprocessing, in_memory=False)
+    held = decode_and_validate(files, preprocessing, in_memory=True)
     sizes = streamed.images.sizes
-    plain = dataclasses.replace(imagenet, mixup=0.0, cutmix=0.0)
+    plain = dataclasses.replace(imagenet, mixup_alpha=0.0, cutmix_alpha=0.0)
     rows = [
         ("imagenet_1024_20 from files", rate(Split(streamed.images, streamed.labels), imagenet, seconds)),
         ("without mixup and cutmix", rate(Split(streamed.images, streamed.labels), plain, seconds)),

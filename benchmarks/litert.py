@@ -54,14 +54,14 @@ class Candidate:
         self.row = row
         self.times: list[float] = []
         row.megabytes = path.stat().st_size / 1e6
-        command = [sys.executable, HERE / "engines.py", row.engine, path, str(row.threads), images]
+        command = [sys.executable, HERE / "engines/run_engine.py", row.engine, path, str(row.threads), images]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
 
     def ask(self, question: str):
-        """Ask the process what engines.py answers."""
+        """Ask the process what run_engine.py answers."""
         os.kill(self._process.pid, signal.SIGCONT)
         with suppress(BrokenPipeError):
             print(question, file=self._process.stdin, flush=True)
@@ -107,9 +107,8 @@ def benchmark(
     name: str, threads: tuple[int, ...], seconds: float, with_peers: bool, progress
 ) -> tuple[list[Row], list]:
     """Measure one model; return its rows, and what the operators of its deployed float32 file cost."""
-    import artifacts
-    import models
-    from operators_alone import operator_costs
+    from on_litert import artifacts, models
+    from on_litert.operators_alone import operator_costs
 
     subject = models.SUBJECTS[name]
     task = progress.add_task(f"{name}: writing files", total=None, detail="")
@@ -158,7 +157,7 @@ def main(
         peers: measure PyTorch, ONNX Runtime and OpenVINO too, where they are installed.
         out: folder to write to.
     """
-    import report
+    from on_litert import report
 
     from keras_convmixer.console import progress_bar, silence_native_logs
 

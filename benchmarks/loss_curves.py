@@ -65,7 +65,7 @@ def run_keras(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
 
 def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
     """Train in PyTorch; return the same."""
-    import timm_model  # noqa: F401 - lets timm be imported beside a PyTorch for CPUs
+    import engines.torchvision_operators  # noqa: F401 - before timm
     import torch
     from PIL import Image
     from timm.models.convmixer import ConvMixer
@@ -82,7 +82,7 @@ def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]
     augment = transforms.Compose(
         [
             transforms.RandomHorizontalFlip(),
-            transforms.RandAugment(recipe.rand_augment_layers, int(recipe.rand_augment_magnitude)),
+            transforms.RandAugment(recipe.rand_augment_num_ops, int(recipe.rand_augment_magnitude)),
             *scaled,
         ]
     )

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-import artifacts
 import keras
 import numpy as np
 import tyro
-from engines import litert
+from engines.run_engine import litert
+from on_litert import artifacts
 
 import keras_convmixer as kc
 from keras_convmixer.console import print_table, silence_native_logs

@@ -30,20 +30,23 @@ def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
     tf.config.threading.set_intra_op_parallelism_threads(threads)
 
     from keras_convmixer.training import RECIPES
-    from keras_convmixer.training.layers import trainable
+    from keras_convmixer.training.layers import build_training_model
     from keras_convmixer.training.model import build_model
     from keras_convmixer.training.step import Step
-    from keras_convmixer.training.strategy import choose
+    from keras_convmixer.training.strategy import choose_strategy
 
     recipe = dataclasses.replace(RECIPES["cifar10"], batch_size=BATCH)
-    model = trainable(build_model(recipe, 10, classifier_activation=None), replicas=1)
-    step, batch = Step(model, recipe, choose("one_device"), 10_000), (tf.constant(images), tf.one_hot(labels, 10))
+    model = build_training_model(build_model(recipe, 10, classifier_activation=None), replicas=1)
+    step, batch = (
+        Step(model, recipe, choose_strategy("one_device"), 10_000),
+        (tf.constant(images), tf.one_hot(labels, 10)),
+    )
     return lambda: step.run(batch).numpy()
 
 
 def pytorch_step(images: np.ndarray, labels: np.ndarray, threads: int):
     """Return a function that trains a step in PyTorch."""
-    import timm_model  # noqa: F401 - lets timm be imported beside a PyTorch for CPUs
+    import engines.torchvision_operators  # noqa: F401 - before timm
     import torch
     from timm.models.convmixer import ConvMixer
 

@@ -5,12 +5,24 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.console import print_facts, print_line, progress_bar
+from keras_convmixer.console import print_facts, print_line, waiting
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 
 from . import tables
-from .command_line import UsageError, argument, starting_tensorflow
-from .options import DataFolderOption, DataOption, ModelArgument, data_dir_of, folder_of, own_data, qat_file
+from .command_line import UsageError, starting_tensorflow
+from .options import (
+    DataFolderOption,
+    DataOption,
+    Flag,
+    ModelArgument,
+    argument,
+    data_dir_of,
+    folder_of,
+    loaded_run,
+    own_data,
+    qat_file,
+    reading,
+)
 
 
 def qat(
@@ -22,28 +34,32 @@ def qat(
     batch_size: argument(int | None, "INT", "the recipe's") = None,
     data: DataOption = None,
     data_dir: DataFolderOption = "",
-    verbose: bool = False,
+    verbose: Flag = False,
 ) -> None:
-    """Train a model on as int8 would compute it; leave qat_int8.tflite beside it, which export takes and checks.
+    """Train a model further so that it stays accurate in int8.
 
-    For example: convmixer qat runs/digits, then convmixer export runs/digits --out bundle --formats int8 qat_int8
+    This is quantization-aware training. It writes qat_int8.tflite beside the model; `convmixer export` with --formats
+    qat_int8 checks it and puts it into a bundle.
+
+    For example: convmixer qat runs/digits
 
     Args:
-        model: run folder of `convmixer train`, whose recipe's data and augmentation are used.
-        epochs: how many times to go through the training images.
-        steps: how many batches to train on, instead.
-        learning_rate: of Adafactor at the first step, a share of each layer's weights; falls to 0.
-        batch_size: images in a step.
-        data: digits, a folder with a subfolder of pictures for each label, or a name of tensorflow-datasets.
-        data_dir: where tensorflow-datasets has its data.
+        model: run folder of `convmixer train`; its recipe's data and augmentation are used.
+        epochs: passes over the training images.
+        steps: number of batches to train on, instead of epochs.
+        learning_rate: size of a first step, as a share of each layer's weights, more than 0 and less than 1; it falls
+            to 0.
+        batch_size: images in one step.
+        data: "digits" (they come with scikit-learn); a folder with one subfolder of images for each label; or the name
+            of a data set of tensorflow-datasets.
+        data_dir: folder in which tensorflow-datasets keeps its data.
         verbose: show tracebacks and TensorFlow's own log.
     """
     _check_numbers(epochs, steps, batch_size, learning_rate)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import quantization_aware
-        from keras_convmixer.training import load_run
 
-    run = load_run(model)
+    run = loaded_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
     steps, batches = training.steps, training.batches()
     content = quantization_aware(run.model, batches, steps, learning_rate)
@@ -71,24 +87,29 @@ def compress(
     batch_size: argument(int | None, "INT", "the recipe's") = None,
     data: DataOption = None,
     data_dir: DataFolderOption = "",
-    verbose: bool = False,
+    verbose: Flag = False,
 ) -> None:
-    """Prune or cluster a model, for a smaller download under gzip; on a CPU it runs as fast as before, not faster.
+    """Train a model further for a smaller download under gzip.
 
-    For example: convmixer compress runs/digits --out runs/digits_pruned, then convmixer export runs/digits_pruned ...
+    Pruning sets the smallest weights to 0; clustering lets weights share a few values. On a CPU the model runs as fast
+    as before, not faster.
+
+    For example: convmixer compress runs/digits --out runs/digits_pruned
 
     Args:
-        model: run folder of `convmixer train`, whose recipe's data and augmentation are used.
-        out: a new run folder, for the compressed model.
-        method: prune, whose smallest weights become 0; or cluster, whose weights share a few values.
-        sparsity: share of each convolution's and dense layer's weights that prune makes 0, 0..1.
-        clusters: values that the weights of each of these layers share, for cluster.
-        epochs: how many times to go through the training images.
-        steps: how many batches to train on, instead.
-        learning_rate: of Adafactor at the first step, a share of each layer's weights; falls to 0.
-        batch_size: images in a step.
-        data: digits, a folder with a subfolder of pictures for each label, or a name of tensorflow-datasets.
-        data_dir: where tensorflow-datasets has its data.
+        model: run folder of `convmixer train`; its recipe's data and augmentation are used.
+        out: new run folder for the compressed model, which `convmixer export` takes.
+        method: prune or cluster.
+        sparsity: for prune: share of the weights of each convolution and dense layer that become 0, between 0 and 1.
+        clusters: for cluster: number of values that these weights share, 2 or more.
+        epochs: passes over the training images.
+        steps: number of batches to train on, instead of epochs.
+        learning_rate: size of a first step, as a share of each layer's weights, more than 0 and less than 1; it falls
+            to 0.
+        batch_size: images in one step.
+        data: "digits" (they come with scikit-learn); a folder with one subfolder of images for each label; or the name
+            of a data set of tensorflow-datasets.
+        data_dir: folder in which tensorflow-datasets keeps its data.
         verbose: show tracebacks and TensorFlow's own log.
     """
     require_folder_name(out)
@@ -104,10 +125,9 @@ def compress(
     with starting_tensorflow(verbose):
         from keras_convmixer.export import cluster, prune
         from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
-        from keras_convmixer.training import load_run
         from keras_convmixer.training.evaluation import evaluate
 
-    run = load_run(model)
+    run = loaded_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
     given = {"sparsity": sparsity, "clusters": clusters, "learning_rate": learning_rate}
     given = {name: value for name, value in given.items() if value is not None}
@@ -119,7 +139,8 @@ def compress(
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):
-        rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
+        with waiting(f"evaluating {len(test):,} images {name}"):
+            rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
     print_line(f"next: convmixer export {out} --out BUNDLE")
 
@@ -149,11 +170,15 @@ class _Training:
             raise UsageError(
                 f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`"
             )
-        recipe = dataclasses.replace(run.recipe, batch_size=batch_size or run.recipe.batch_size, accumulation=1)
-        with progress_bar() as progress:
-            folder = data_dir_of(run, data_dir)
-            data = data or own_data(run, model)
-            dataset = load_dataset(data, run.preprocessing, run.class_names, progress, folder, crops=recipe.crops)
+        recipe = dataclasses.replace(
+            run.recipe, batch_size=batch_size or run.recipe.batch_size, gradient_accumulation_steps=1
+        )
+        folder = data_dir_of(run, data_dir)
+        data = data or own_data(run, model)
+        with reading(data) as progress:
+            dataset = load_dataset(
+                data, run.preprocessing, run.class_names, progress, folder, keep_originals=recipe.random_crop
+            )
         report_left_out(dataset.damaged, dataset.left_out)
         steps_per_epoch = len(dataset.train) // recipe.batch_size
         if not steps_per_epoch:
@@ -164,7 +189,9 @@ class _Training:
 
     def batches(self):
         from keras_convmixer.training.data.batches import distributed_batches
-        from keras_convmixer.training.strategy import choose
+        from keras_convmixer.training.strategy import choose_strategy
 
         classes = len(self.dataset.class_names)
-        return distributed_batches(self.dataset.train, classes, self.recipe, choose("one_device"), 0, self.steps)
+        return distributed_batches(
+            self.dataset.train, classes, self.recipe, choose_strategy("one_device"), 0, self.steps
+        )

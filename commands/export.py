@@ -3,16 +3,28 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_json, progress_bar, report, silence_native_logs
+from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
+from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.images.preprocessing import LARGEST
 
 from . import tables
-from .command_line import UsageError, argument, sentence, starting_tensorflow
-from .options import CropOption, DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data, qat_file
+from .command_line import UsageError, report_failure, sentence, starting_tensorflow
+from .options import (
+    CropOption,
+    DataFolderOption,
+    DataOption,
+    Flag,
+    ModelArgument,
+    argument,
+    data_dir_of,
+    loaded_run,
+    own_data,
+    qat_file,
+    reading,
+)
 
 SPLITS = ("train", "validation", "test")
 SEED = 0
@@ -27,49 +39,51 @@ def export(
     data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
     max_megapixels: float = 50.0,
-    formats: tuple[
-        Literal["float32", "float16", "dynamic", "int8", "qat_int8", "int16x8", "weight_int8", "weight_int4"], ...
-    ] = (
-        "float32",
-        "float16",
-        "dynamic",
-        "int8",
-    ),
-    target: Literal["litert", "litert_int8"] = "litert",
+    formats: tuple[FormatName, ...] = DEFAULT_FORMATS,
+    target: Target = "litert",
     calibration: argument(str | None, "FOLDER|FILE.npz|NAME[:SPLIT]", "the training images") = None,
     calibration_images: int = 500,
     validation_images: int = 2000,
-    output_kind: argument(
-        Literal["single-label", "multi-label", "binary"] | None, "KIND", "from the model's end"
-    ) = None,
+    output_kind: argument(OutputKind | None, "KIND", "from the model's end") = None,
     threshold: float = 0.5,
-    verbose: bool = False,
+    name: argument(str | None, "NAME", "the model's") = None,
+    license: argument(str | None, "SPDX", "not stated") = None,
+    training_data: argument(str | None, "TEXT", "the run's data") = None,
+    verbose: Flag = False,
 ) -> None:
-    """Export a trained model as a bundle: SavedModel and TFLite files, each checked against the model.
+    """Export a trained model for TF Serving and phones, and check it.
+
+    The bundle holds a SavedModel, .tflite files, labels and a report. Each file is run on test images and compared with
+    the model.
 
     For example: convmixer export runs/digits --out digits_bundle
 
     Args:
-        model: run folder, or .keras file that takes pixels 0..255.
+        model: run folder of `convmixer train`, or a .keras file whose model takes pixels 0..255.
         out: the bundle's folder; a bundle that is there is replaced once the new one is valid.
-        data: digits, a folder with a subfolder of pictures for each label, or a name of tensorflow-datasets, to
-            calibrate and validate with.
-        data_dir: where tensorflow-datasets has its data.
-        crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
-        max_megapixels: largest picture that the bundle reads, in millions of pixels; larger ones are refused unread.
-        formats: which .tflite files beside the SavedModel: float32; float16 weights; dynamic, int8 weights and float
-            activations, the fastest without calibration; int8, integers throughout; qat_int8, what
-            `convmixer qat` left beside the model; int16x8, int16 activations;
-            weight_int8 and weight_int4, small files that compute in float32.
-        target: litert_int8 makes dynamic and int8 files faster where kernels have over 25 taps (7x7, 9x9), and two to
-            three times as large; for CPUs only, as GPUs refuse a part of it.
-        calibration: other images for int8 and int16x8 to take their ranges from: a folder of pictures, an .npz or .npy
-            file of uint8 images, or a name of tensorflow-datasets with train, which is the default, validation or test.
-        calibration_images: how many images int8 and int16x8 take their ranges from; all where there are fewer.
-        validation_images: how many test images each file is compared with the model on, likewise.
-        output_kind: the kind of a model that ends in logits: single-label, one of its classes; multi-label, each label
-            by itself; binary, one output that decides between two. Not needed after a softmax or sigmoid.
-        threshold: probability from which on multi-label and binary models give a label.
+        data: "digits" (they come with scikit-learn); a folder with one subfolder of images for each label; or the name
+            of a data set of tensorflow-datasets. Its images calibrate and validate.
+        data_dir: folder in which tensorflow-datasets keeps its data.
+        crop_fraction: share of an image's shorter side that the model sees, more than 0 and at most 1; the paper's
+            ImageNet models were measured with 0.96.
+        max_megapixels: largest image that the bundle reads, in millions of pixels; larger ones are refused unread.
+        formats: .tflite files beside the SavedModel. float32; float16: half the size; dynamic: int8 weights and float
+            activations, the fastest without calibration; int8: integers throughout; qat_int8: what `convmixer qat` left
+            beside the model; int16x8: int8 weights and int16 activations; weight_int8 and weight_int4: small files that
+            compute in float32.
+        target: litert_int8 makes dynamic and int8 files faster on CPUs where kernels are 7x7 or larger, and two to
+            three times as large; GPUs refuse a part of it.
+        calibration: images for the value ranges of int8 and int16x8: a folder of images; an .npz or .npy file of uint8
+            images; or a data set as in --data, with :train (which is the default), :validation or :test after it.
+        calibration_images: number of images for these value ranges; all where there are fewer.
+        validation_images: number of test images on which each file is compared with the model; all where there are
+            fewer.
+        output_kind: for a model that ends in logits: single-label, one of its classes; multi-label, each label by
+            itself; binary, one output that decides between two. Not needed after a softmax or sigmoid.
+        threshold: probability, between 0 and 1, from which multi-label and binary models give a label.
+        name: the model's name in the bundle's manifest and card and in TF Serving's addresses.
+        license: SPDX identifier of the model's license, such as apache-2.0, for the bundle's card.
+        training_data: what the model was trained on, and its license, in one line for the bundle's card.
         verbose: show tracebacks and TensorFlow's own log.
     """
     for option, count in (("calibration", calibration_images), ("validation", validation_images)):
@@ -82,21 +96,21 @@ def export(
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.report.text import without_places
         from keras_convmixer.images.folders import report_left_out
-        from keras_convmixer.training import load_dataset, load_run
+        from keras_convmixer.training import load_dataset
 
-    run = load_run(model, crop_fraction)
+    run = loaded_run(model, crop_fraction)
     trained = _trained_int8(model) if "qat_int8" in formats else None
     # The limit is the bundle's: pictures of one's own may be larger, up to the usual limit.
     preprocessing = replace(run.preprocessing, max_pixels=max(max_pixels, run.preprocessing.max_pixels))
-    with progress_bar() as progress:
-        data = data or own_data(run, model)
+    data = data or own_data(run, model)
+    with reading(data) as progress:
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
         source, chosen = _calibration(
             calibration, dataset, data, run, preprocessing, calibration_images, data_dir, progress
         )
     report_left_out(dataset.damaged, dataset.left_out)
     report_left_out(chosen.skipped, chosen.left_out)
-    test = sample(dataset.test, validation_images)
+    test = dataset.test.sample(validation_images, SEED)
     manifest = export_bundle(
         run.model,
         out,
@@ -116,10 +130,13 @@ def export(
         threshold=threshold,
         # Pictures that are not the run's own may be harder.
         expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.dataset) else None,
+        name=name,
+        license=license,
+        training_data=training_data or (run.recipe and _for_others(run.recipe.dataset)),
     )
     tables.print_bundle(out, manifest)
     for file in manifest["rejected"]:
-        report(f"convmixer: not published: {file['reason']}")
+        report_failure("export", f"not published: {file['reason']}")
     if manifest["rejected"]:
         sys.exit(1)
 
@@ -128,9 +145,10 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     """Return what the calibration images are, and the images."""
     from keras_convmixer.export.calibration import ARRAYS, Calibration, read_calibration
     from keras_convmixer.training import load_dataset
+    from keras_convmixer.training.data.dataset import may_share_test_images
 
     if given is None:
-        return f"training images of {_for_others(data)}", Calibration(sample(dataset.train, count).images[:])
+        return f"training images of {_for_others(data)}", Calibration(dataset.train.sample(count, SEED).images[:])
     shared = UsageError(
         f"--calibration {given}: each file is validated with images of it; name others, or leave it out"
     )
@@ -138,7 +156,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     if split not in SPLITS:
         name, split = given, "train"
         if given.startswith(("/", ".")) or Path(given).is_dir() or Path(given).suffix in ARRAYS:
-            if Path(given).is_dir() and Path(data).is_dir() and _shares_test_images(Path(given), Path(data)):
+            if Path(given).is_dir() and Path(data).is_dir() and may_share_test_images(Path(given), Path(data)):
                 raise shared
             source = "pictures of a folder" if Path(given).is_dir() else "images of an array file"
             return source, read_calibration(Path(given), preprocessing, count, SEED, progress)
@@ -147,7 +165,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
         raise shared
     if not same:
         dataset = load_dataset(name, preprocessing, None, progress, data_dir_of(run, data_dir))
-    images = sample(getattr(dataset, split), count).images[:]
+    images = getattr(dataset, split).sample(count, SEED).images[:]
     # The data that is validated on is reported already.
     left = () if same else dataset.left_out
     return f"{split} images of {_for_others(name)}", Calibration(images, () if same else dataset.damaged, left)
@@ -158,14 +176,6 @@ def _for_others(data):
     return "a folder of pictures" if Path(data).is_dir() else data
 
 
-def _shares_test_images(folder, data):
-    """Tell whether a folder may hold test images of another: one is in the other, and not its training split."""
-    folder, data = folder.resolve(), data.resolve()
-    if folder.is_relative_to(data):
-        return folder == data or folder.relative_to(data).parts[0].lower() != "train"
-    return data.is_relative_to(folder)
-
-
 def _trained_int8(model):
     file = qat_file(model)
     if not file.is_file():
@@ -173,27 +183,21 @@ def _trained_int8(model):
     return file.read_bytes()
 
 
-def sample(split, count: int, seed: int = SEED):
-    """Return up to so many images of a split, chosen at random, as they may lie sorted by label."""
-    import numpy as np
-
-    chosen = np.random.default_rng(seed).permutation(len(split))[:count]
-    return split.take(np.sort(chosen))
-
-
 def inspect(
     file: tyro.conf.Positional[argument(Path, "FILE.tflite")],
     *,
-    json: bool = False,
-    verbose: bool = False,
+    json: Flag = False,
+    verbose: Flag = False,
 ) -> None:
-    """Say what a .tflite file holds: operators and who runs them, tensors, labels; TensorFlow is not needed.
+    """Show what a .tflite file holds: operators, tensors, labels.
+
+    It says which operators XNNPACK, LiteRT's fast CPU code, runs. TensorFlow is not needed.
 
     For example: convmixer inspect digits_bundle/litert/int8.tflite
 
     Args:
         file: any .tflite file.
-        json: print one JSON object.
+        json: print one JSON object instead of tables.
         verbose: show tracebacks and LiteRT's own log.
     """
     from keras_convmixer.export import inspect
@@ -213,19 +217,21 @@ def benchmark(
     threads: tuple[int, ...] = (1, 2),
     seconds: float = 3.0,
     picture: argument(Path | None, "FILE.png", "none") = None,
-    json: bool = False,
-    verbose: bool = False,
+    json: Flag = False,
+    verbose: Flag = False,
 ) -> None:
-    """Time a bundle's .tflite files on this machine: latency, start, memory; TensorFlow is not needed.
+    """Time a bundle's .tflite files on this machine.
+
+    It measures latency, start-up time and memory, one image at a time. TensorFlow is not needed.
 
     For example: convmixer benchmark digits_bundle --picture speed.png
 
     Args:
         bundle: bundle of `convmixer export`.
-        threads: thread counts to measure each file with.
-        seconds: for each file and thread count, in three rounds that take turns.
-        picture: draw latency, accuracy and size there.
-        json: print one JSON list.
+        threads: numbers of threads to measure each file with.
+        seconds: seconds for each file and number of threads, in three rounds that take turns.
+        picture: PNG file for a figure of latency, accuracy and size.
+        json: print one JSON list instead of a table.
         verbose: show tracebacks.
     """
     from keras_convmixer.export import benchmark, draw_benchmark, read_manifest
@@ -240,7 +246,8 @@ def benchmark(
         task = progress.add_task("timing", total=files * len(threads) * ROUNDS, detail="")
         timings = benchmark(bundle, threads, seconds, lambda name: progress.update(task, advance=1, detail=name))
     if picture:
-        draw_benchmark(bundle, timings, picture)
+        with waiting("drawing"):
+            draw_benchmark(bundle, timings, picture)
     if json:
         print_json([vars(timing) for timing in timings])
     else:
@@ -253,20 +260,22 @@ def predict(
     *,
     format: argument(str | None, "FORMAT", "float32") = None,
     top: int = 5,
-    json: bool = False,
-    verbose: bool = False,
+    json: Flag = False,
+    verbose: Flag = False,
 ) -> None:
-    """Classify pictures with an exported model; TensorFlow is not needed.
+    """Classify images with an exported model.
+
+    TensorFlow is not needed.
 
     For example: convmixer predict digits_bundle digit.png another.jpg
 
     Args:
         bundle: bundle of `convmixer export`, or a .tflite file.
-        images: pictures as JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000 or PPM; greyscale,
-            transparent and rotated ones too.
-        format: which of the bundle's .tflite files.
-        top: how many labels to print for each picture.
-        json: print one JSON object a line, one for each picture.
+        images: JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000 or PPM files; grayscale, transparent and rotated ones
+            too.
+        format: name of one of the bundle's .tflite files, such as int8.
+        top: number of labels to print for each image.
+        json: print one JSON object for each image, one on a line, instead of a table.
         verbose: show tracebacks and TensorFlow's own log.
     """
     from keras_convmixer.export import Classifier
@@ -277,7 +286,8 @@ def predict(
         raise UsageError(f"--top {top}: give 1 or more")
     if not verbose:
         silence_native_logs()
-    classify = Classifier.load(bundle, format)
+    with waiting(f"loading {bundle}"):
+        classify = Classifier.load(bundle, format)
     answers, failures = [], []
     with progress_bar(len(images) > 1 and not json) as progress:
         task = progress.add_task("classifying", total=len(images), detail="")
@@ -293,6 +303,6 @@ def predict(
     if answers and not json:
         tables.print_predictions(answers)
     for failure in failures:
-        report(f"convmixer: {failure}")
+        report_failure("predict", failure)
     if failures:
         sys.exit(1)

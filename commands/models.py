@@ -5,12 +5,23 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_facts, print_json, progress_bar, waiting
+from keras_convmixer.console import print_facts, print_json, waiting
 from keras_convmixer.files.atomic import require_folder_name
 
 from . import tables
-from .command_line import argument, starting_tensorflow
-from .options import CropOption, DataFolderOption, DataOption, ModelArgument, data_dir_of, own_data
+from .command_line import starting_tensorflow
+from .options import (
+    CropOption,
+    DataFolderOption,
+    DataOption,
+    Flag,
+    ModelArgument,
+    argument,
+    data_dir_of,
+    loaded_run,
+    own_data,
+    reading,
+)
 
 
 def evaluate(
@@ -20,34 +31,36 @@ def evaluate(
     data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
     out: argument(Path | None, "FOLDER", "no pictures") = None,
-    json: bool = False,
-    verbose: bool = False,
+    json: Flag = False,
+    verbose: Flag = False,
 ) -> None:
-    """Measure a trained model's accuracy on labelled pictures.
+    """Measure a trained model's accuracy on labeled images.
 
     For example: convmixer evaluate runs/digits --out evaluation
 
     Args:
-        model: run folder, or .keras file that takes pixels 0..255.
-        data: digits or a name of tensorflow-datasets (their test images), or a folder with a subfolder of pictures for
-            each label: all of them, but of the folder that the model was trained on its test images.
-        data_dir: where tensorflow-datasets has its data.
-        crop_fraction: share of a picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
-        out: folder to write a confusion matrix and a sheet of predictions to.
+        model: run folder of `convmixer train`, or a .keras file whose model takes pixels 0..255.
+        data: "digits" (they come with scikit-learn); a folder with one subfolder of images for each label; or the name
+            of a data set of tensorflow-datasets. The test images are used, and all images of a folder that the model
+            was not trained on.
+        data_dir: folder in which tensorflow-datasets keeps its data.
+        crop_fraction: share of an image's shorter side that the model sees, more than 0 and at most 1; the paper's
+            ImageNet models were measured with 0.96.
+        out: folder for two figures: a confusion matrix and a sheet of predictions.
         json: print one JSON object instead of tables.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.images.folders import report_left_out
-        from keras_convmixer.training import evaluate, load_dataset, load_images, load_run
+        from keras_convmixer.training import evaluate, load_dataset, load_images
 
     if out:
         require_folder_name(out)
-    run = load_run(model, crop_fraction)
+    run = loaded_run(model, crop_fraction)
     data = data or own_data(run, model)
     class_names = run.class_names or _imagenet_ids(run.model, data)
     own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
-    with progress_bar() as progress:
+    with reading(data) as progress:
         if Path(data).is_dir() and data != "digits" and not own:
             dataset = load_images(data, run.preprocessing, class_names, progress)
             class_names, split = dataset.class_names, dataset.split
@@ -63,7 +76,8 @@ def evaluate(
             f"{data} has {len(class_names)} labels, and the model has {classes} classes: write the "
             f"label of each class, one a line, to {model.with_name('labels.txt')}"
         )
-    result = evaluate(run.model, split)
+    with waiting(f"evaluating {len(split):,} images"):
+        result = evaluate(run.model, split)
     if out:
         from keras_convmixer.training.runs import figures
 
@@ -72,7 +86,7 @@ def evaluate(
         figures.draw_predictions(split.images, result, class_names, out / "predictions.png")
     classes = result.by_class(class_names)
     if json:
-        facts = {"images": len(split), "damaged_pictures": len(dataset.damaged)}
+        facts = {"images": len(split), "damaged_images": len(dataset.damaged)}
         print_json({**facts, "accuracy": result.accuracy, "loss": result.loss, "classes": classes})
     else:
         tables.print_evaluation(f"Evaluated {model} on {images}", result.accuracy, result.loss, classes, out)
@@ -84,26 +98,29 @@ def visualize(
     *,
     out: argument(Path, "FOLDER") = Path("visualization"),
     crop_fraction: CropOption = None,
-    verbose: bool = False,
+    verbose: Flag = False,
 ) -> None:
-    """Draw what a model has learned: patch filters, depthwise kernels, receptive field and Grad-CAM on an image.
+    """Draw a model's filters and, on an image, what it looks at.
+
+    The figures are the patch embedding's filters and the depthwise kernels; with an image also the effective receptive
+    field and Grad-CAM.
 
     For example: convmixer visualize runs/digits digit.png
 
     Args:
-        model: run folder, or .keras file that takes pixels 0..255.
-        image: picture to show the effective receptive field and Grad-CAM on.
-        out: folder to write PNG files to.
-        crop_fraction: share of the picture's shorter side that the model sees; the paper's ImageNet models: 0.96.
+        model: run folder of `convmixer train`, or a .keras file whose model takes pixels 0..255.
+        image: image for the receptive field and Grad-CAM.
+        out: folder for the PNG files.
+        crop_fraction: share of an image's shorter side that the model sees, more than 0 and at most 1; the paper's
+            ImageNet models were measured with 0.96.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer import imagenet
-        from keras_convmixer.training import load_run
         from keras_convmixer.visualization import figures as pictures
 
     require_folder_name(out)
-    run = load_run(model, crop_fraction)
+    run = loaded_run(model, crop_fraction)
     pixels = run.preprocessing.load(image) if image else None
     names = run.class_names
     if names is None and run.model.output_shape[1:] == (imagenet.CLASSES,):
@@ -114,13 +131,13 @@ def visualize(
     print_facts(f"Visualized {model}", {"pictures": ", ".join(map(str, written))})
 
 
-def variants(*, json: bool = False) -> None:
-    """List the paper's variants: sizes, parameters, operations, reported accuracy, published weights.
+def variants(*, json: Flag = False) -> None:
+    """List the paper's models: size, cost, reported accuracy.
 
     For example: convmixer variants
 
     Args:
-        json: print one JSON object, with where each accuracy was reported, instead of a table.
+        json: print one JSON object, with the source of each accuracy, instead of a table.
     """
     from keras_convmixer.variants import VARIANTS
 
@@ -139,20 +156,21 @@ def convert(
         Literal["gelu", "relu"] | None, "gelu|relu", "the file's or the variant's own, else gelu"
     ) = None,
     image_size: argument(int | None, "INT", "the variant's own, else 224") = None,
-    scaled_input: bool = False,
-    verbose: bool = False,
+    scaled_input: Flag = False,
+    verbose: Flag = False,
 ) -> None:
-    """Convert weights between PyTorch and Keras, either way.
+    """Convert weights from PyTorch to Keras or back.
 
     For example: convmixer convert model.safetensors model.keras
 
     Args:
-        source: timm's .safetensors, PyTorch's .pth, .pth.tar or .ckpt, Keras's .keras or .weights.h5, or the name of a
-            variant with published weights, which are fetched from the Hugging Face hub.
-        out: file to write, .keras for Keras or .safetensors for timm; one that is there is replaced.
-        activation: what PyTorch's files do not say.
-        image_size: side of the images that a .keras model is to take, in pixels.
-        scaled_input: let a .keras model take what preprocess_input returns instead of pixels 0..255.
+        source: a .safetensors file of timm; a .pth, .pth.tar or .ckpt file of PyTorch; a .keras or .weights.h5 file of
+            Keras; or a name from `convmixer variants` with published weights, which are downloaded from the Hugging
+            Face hub.
+        out: file to write, .keras for Keras or .safetensors for timm; an existing one is replaced.
+        activation: the model's activation function, which PyTorch's files do not name.
+        image_size: height and width, in pixels, of the images that a .keras file's model takes.
+        scaled_input: let a .keras file's model take what preprocess_input returns, instead of pixels 0..255.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):

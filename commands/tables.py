@@ -1,12 +1,11 @@
 """What the commands print when they are done, one table each, on stdout."""
 
-import itertools
 import math
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from keras_convmixer.console import print_facts, print_line, print_table
+from keras_convmixer.console import duration, print_facts, print_line, print_table
 from keras_convmixer.variants import Variant
 
 
@@ -61,8 +60,9 @@ def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
         size = f"{recipe.dim}/{recipe.depth} k{recipe.kernel_size} p{recipe.patch_size}"
         expected = accuracy.removeprefix("- Accuracy: ").split(" of ")[0].split(" reported")[0]
         rows.append((name, recipe.dataset, size, str(recipe.image_size), str(recipe.epochs), expected))
-    columns = ("recipe", "data", "model", "pixels", "epochs", "expected accuracy")
-    print_table("convmixer train RECIPE; --help shows its source and every field as an option", columns, rows)
+    columns = ("recipe", "data", "model", "px", "epochs", "accuracy")
+    print_table("Recipes; model: dim/depth, kernel size k, patch size p; px: side of the images", columns, rows)
+    print_line("accuracy: expected on test images; see convmixer train RECIPE --help")
 
 
 def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
@@ -70,9 +70,13 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
     step = sum(plan.step_seconds.values())
     parts = ", ".join(f"{kind} {seconds / step:.0%}" for kind, seconds in plan.step_seconds.items())
     fits = "not known" if plan.fitting_share is None else f"at most {max(plan.fitting_share, 0):,} images at once"
-    if plan.fitting_share is not None and plan.fitting_share < plan.share // recipe.accumulation:
-        remedy = "raise --accumulation" if plan.fitting_share > 0 else "the model alone is larger than the device"
-        fits += f", and {plan.share // recipe.accumulation:,} are asked for: {remedy}"
+    if plan.fitting_share is not None and plan.fitting_share < plan.share // recipe.gradient_accumulation_steps:
+        remedy = (
+            "raise --gradient-accumulation-steps"
+            if plan.fitting_share > 0
+            else "the model alone is larger than the device"
+        )
+        fits += f", and {plan.share // recipe.gradient_accumulation_steps:,} are asked for: {remedy}"
     power = "not known" if plan.kilowatt_hours is None else f"{plan.kilowatt_hours:,.0f} kWh, hosts included"
     print_facts(
         f"{recipe.name} on {hosts} x {gpus} {device}",
@@ -84,7 +88,7 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
             "speed": f"{plan.images_per_second:,.{0 if plan.images_per_second >= 10 else 2}f} images/s",
             "memory of a replica": ", ".join(f"{decimal(int(size))} {what}" for what, size in plan.memory.items()),
             "that fits": fits,
-            "training": f"{plan.steps:,} steps, {plan.hours:,.1f} hours",
+            "training": f"{plan.steps:,} steps, {duration(plan.hours * 3600)}",
             "energy": power,
         },
     )
@@ -100,9 +104,9 @@ def print_training(run: Path, summary: dict) -> None:
         {
             "test accuracy": f"{summary['test_accuracy']:.2%} of {summary['test_images']:,} images",
             "parameters": f"{summary['parameters']:,}",
-            "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s",
+            "training": f"{duration(summary['seconds'])}, {summary['images_per_second']:,.0f} images/s",
             **step,
-            "evaluation": f"{summary['evaluation_seconds']:.0f} s",
+            "evaluation": duration(summary["evaluation_seconds"]),
             "peak memory": memory,
             "energy": f"{summary['kilowatt_hours']:.2g} kWh, "
             + ("by the processor's counter" if summary["energy_measured"] else "estimated from the processor's load"),
@@ -132,7 +136,7 @@ def print_bundle(out: Path, manifest: dict) -> None:
             artifact["path"],
             f"{artifact['size'] / 1000:,.1f}",
             artifact["input"]["dtype"],
-            f"{artifact['validation']['top1_agreement']:.2%}",
+            f"{artifact['validation']['agreement']:.2%}",
             f"{artifact['validation']['max_difference']:.1e}",
             f"{artifact['validation']['accuracy']:.2%}",
         )
@@ -146,12 +150,12 @@ def print_bundle(out: Path, manifest: dict) -> None:
     )
     worst = manifest["layer_errors"]
     if worst and worst["layers"]:
-        errors = [0.0, *(layer["error"] for layer in worst["layers"])]
-        rises = [after - before for before, after in itertools.pairwise(errors)]
-        place = rises.index(max(rises))
+        from keras_convmixer.export.tflite.layer_errors import largest_rise
+
+        layer, before, after = largest_rise(worst["layers"])
         print_line(
-            f"{worst['format']} agrees least; its error grows most in layer {worst['layers'][place]['layer']}, "
-            f"from {errors[place]:.2%} to {errors[place + 1]:.2%} of the layer's output"
+            f"{worst['format']} agrees least; its error grows most in layer {layer}, from {before:.2%} to {after:.2%} "
+            "of the layer's output"
         )
 
 
@@ -223,12 +227,12 @@ def print_benchmark(bundle: Path, timings: list, picture: Path | None) -> None:
 def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pictures: int) -> None:
     """Print the summary of a quickstart: accuracy, each file's size and agreement, digits predicted right."""
     print_facts(
-        f"Done in {seconds:.0f} s",
+        f"Done in {duration(seconds)}",
         {
             "test accuracy": f"{manifest['reference_accuracy']:.2%}",
             **{
                 artifact["path"]: f"{artifact['size'] / 1000:,.1f} kB, "
-                f"{artifact['validation']['top1_agreement']:.2%} agreement with Keras"
+                f"{artifact['validation']['agreement']:.2%} agreement with Keras"
                 for artifact in manifest["artifacts"]
             },
             "predict": f"{right} of {pictures} held-out digits right",

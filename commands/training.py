@@ -1,51 +1,83 @@
 """Commands that train, and that say what there is to train and what it costs."""
 
-import difflib
+import contextlib
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from keras_convmixer.console import print_json
+from keras_convmixer.console import print_json, waiting
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
 from . import tables
-from .command_line import UsageError, argument, starting_tensorflow
+from .command_line import UsageError, nearest, starting_tensorflow
+from .options import Flag, argument
 
-RecipeArgument = Annotated[tyro.extras.subcommand_type_from_defaults(RECIPES, DESCRIPTIONS), tyro.conf.arg(name="")]
+
+def _as_options(part: Any) -> Any:
+    """Return a recipe, or a part of one, whose errors reach the user like those of all other options.
+
+    tyro catches the ValueError of a dataclass that it makes, and shows it in a box without naming the option.
+    """
+
+    def check(self):
+        try:
+            kind.__post_init__(self)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    kind = type(part)
+    checked = type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "__post_init__": check})
+    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    return checked(
+        **{name: _as_options(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
+    )
+
+
+RecipeArgument = Annotated[
+    tyro.extras.subcommand_type_from_defaults(
+        {name: _as_options(recipe) for name, recipe in RECIPES.items()}, DESCRIPTIONS
+    ),
+    tyro.conf.arg(name=""),
+]
 
 
 def train(
     recipe: RecipeArgument,
     *,
     runs: argument(Path, "FOLDER") = Path("runs"),
-    overwrite: bool = False,
+    overwrite: Flag = False,
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto",
     checkpoint_minutes: float = 10.0,
     steps_per_call: argument(int | None, "INT", "20 on GPUs and TPUs, 1 on CPUs") = None,
     rollbacks: int = 0,
-    look_up_country: bool = False,
-    verbose: bool = False,
+    look_up_country: Flag = False,
+    verbose: Flag = False,
 ) -> None:
-    """Train a model by a recipe and write its run folder: model, metrics, pictures. Stopped, it goes on where it was.
+    """Train a model by a recipe; the same command resumes a stopped run.
+
+    The run's folder then holds the model, its metrics and figures.
 
     For example: convmixer train digits --epochs 10 --name short
 
     Args:
-        recipe: what to train; its fields are options.
-        runs: where the run's folder NAME is made.
-        overwrite: train again although that folder holds a trained model, or what another recipe began; what this one
-            began goes on even so, until the folder is removed.
-        strategy: devices to train on; auto takes all GPUs of this machine, or of the cluster that TF_CONFIG or Slurm
-            describe.
-        checkpoint_minutes: time between checkpoints; each epoch's end is one too.
-        steps_per_call: steps that TensorFlow runs in one go.
-        rollbacks: how many times a run that diverges goes back to a checkpoint and on at half the learning rate; it
-            stops where none are left.
-        look_up_country: ask geojs.io or ipinfo.io where this machine is, to count CO2 by that country's electricity;
-            else CODECARBON_COUNTRY_ISO_CODE=FRA names the country, or it is the world's average.
+        recipe: what to train: `convmixer recipes` lists the recipes, and each field of a recipe is an option.
+        runs: folder in which the run's folder, called after the recipe or --name, is made.
+        overwrite: train again although the run's folder holds a trained model or an unfinished run with other options.
+            An unfinished run with the same options is resumed all the same; remove its folder to begin again.
+        strategy: devices to train on; auto takes all GPUs of this machine, or of the cluster that the environment
+            variable TF_CONFIG or Slurm describes.
+        checkpoint_minutes: minutes between checkpoints; the end of each epoch is one too.
+        steps_per_call: training steps that TensorFlow runs before it returns to Python; more is faster on GPUs and
+            TPUs.
+        rollbacks: how many times a run whose loss explodes returns to its last checkpoint and continues at half the
+            learning rate; after that it stops.
+        look_up_country: ask geojs.io or ipinfo.io for this machine's country, to compute CO2 from its electricity.
+            Without it the environment variable CODECARBON_COUNTRY_ISO_CODE, such as FRA, names the country; else the
+            world's average is used.
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
@@ -73,20 +105,23 @@ def launch(
     restarts: int = 10,
     startup_seconds: float = 1800.0,
     stall_seconds: float = 600.0,
-    network: bool = False,
+    network: Flag = False,
 ) -> None:
-    """Train with several workers on this machine, without GPUs; when one dies or stalls, all begin again where it was.
+    """Train with several processes on this machine's CPUs.
+
+    When a process dies or stalls, all are started again from the last checkpoint. The options of launch stand before
+    the recipe, those of `convmixer train` after it.
 
     For example: convmixer launch --workers 2 digits --epochs 10
 
     Args:
-        arguments: what `convmixer train` takes; after the options of launch.
+        arguments: what `convmixer train` takes: a recipe, then its options.
         workers: processes that train together, each on its share of every batch.
-        restarts: how many times all workers are started again.
-        startup_seconds: within which every worker must have loaded its data and done a step.
-        stall_seconds: a worker that does no step for so long, evaluation included, counts as stalled.
-        network: leave the workers in this machine's network, where others reach them without a password, for data that
-            is on other machines; what names an address, as gs://, and published weights need no such word.
+        restarts: how many times all processes are started again.
+        startup_seconds: seconds in which every process must have loaded its data and done a first step.
+        stall_seconds: seconds without a step, evaluation included, after which a process counts as stalled.
+        network: leave the processes in this machine's network, for data on other machines; others then reach them
+            without a password. Addresses such as gs://... and published weights need no such option.
     """
     from keras_convmixer.training.launch import Launch
 
@@ -104,20 +139,21 @@ def plan(
     device: argument(str, "NAME|here") = "here",
     images: argument(int | None, "INT", "the data set's own") = None,
     classes: argument(int | None, "INT", "the data set's own") = None,
-    json: bool = False,
-    verbose: bool = False,
+    json: Flag = False,
+    verbose: Flag = False,
 ) -> None:
-    """Estimate what a recipe costs before anything is rented: memory, hours, energy.
+    """Estimate what a recipe costs: memory, time and energy.
 
     For example: convmixer plan imagenet_1536_20 --gpus 8 --hosts 4 --device h200
 
     Args:
-        recipe: what to train; its fields are options.
-        gpus: devices of each host.
+        recipe: what to train: `convmixer recipes` lists the recipes, and each field of a recipe is an option.
+        gpus: devices on each host.
         hosts: hosts that train together.
-        device: t4, v100, rtx8000, l4, a100, h100, h200, by their data sheets; or this machine, measured for seconds.
-        images: training images, where the data set is not known here.
-        classes: their labels, likewise.
+        device: t4, v100, rtx8000, l4, a100, h100 or h200, by their data sheets; or here, this machine's processor,
+            which is measured for some seconds.
+        images: number of training images, for a data set whose size is not known here.
+        classes: number of labels, likewise.
         json: print one JSON object instead of a table.
         verbose: show tracebacks and TensorFlow's own log.
     """
@@ -134,7 +170,10 @@ def plan(
         raise UsageError(f"the size of {recipe.dataset} is not known here: give --images and --classes")
     if gpus < 1 or hosts < 1:
         raise UsageError(f"--gpus {gpus} --hosts {hosts}: give 1 or more of each")
-    with starting_tensorflow(verbose):
+    if device == "here":
+        with starting_tensorflow(verbose):
+            import tensorflow  # noqa: F401
+    with waiting("measuring this machine") if device == "here" else contextlib.nullcontext():
         found = plan(recipe, images or known[0], classes or known[1], gpus, hosts, DEVICES.get(device))
     if json:
         print_json(found.facts())
@@ -142,8 +181,10 @@ def plan(
         tables.print_plan(recipe, device, gpus, hosts, found)
 
 
-def recipes(*, json: bool = False) -> None:
-    """List the recipes: what they train, on what, for how long.
+def recipes(*, json: Flag = False) -> None:
+    """List the recipes: data, model, epochs, expected accuracy.
+
+    `convmixer train RECIPE --help` shows where a recipe comes from, what it costs, and every field as an option.
 
     For example: convmixer recipes
 
@@ -161,12 +202,16 @@ def with_recipe(words: list[str]) -> list[str]:
 
     Raises UsageError: where a recipe's name is due, there is another word.
     """
-    if words[:1] == ["launch"]:
+    if words[:1] == ["launch"] and not {"-h", "--help"} & set(words):
         first = next((place for place, word in enumerate(words) if word in RECIPES), None)
         if first is not None:
             return [*words[:first], shlex.join(words[first:])]
-    elif words[:1] in (["train"], ["plan"]) and words[1:] and not words[1].startswith("-") and words[1] not in RECIPES:
-        near = difflib.get_close_matches(words[1], RECIPES, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"there is no recipe {words[1]}: {meant}There are {', '.join(RECIPES)}")
+        # A number after an option is not a recipe's name.
+        named = [word for word in words[1:] if not word.startswith("-") and not word.replace(".", "").isdigit()]
+    elif words[:1] in (["train"], ["plan"]):
+        named = [word for word in words[1:2] if not word.startswith("-") and word not in RECIPES]
+    else:
+        return words
+    if named:
+        raise UsageError(f"there is no recipe {named[0]}{nearest(named[0], RECIPES)}")
     return words

@@ -1,4 +1,4 @@
-"""Images of one's own to calibrate with: a folder of pictures, or arrays in a file."""
+"""Images of one's own to calibrate with: a folder of images, or arrays in a file."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def read_calibration(
     """Choose up to `count` images at random, the same for the same seed, and prepare them for the model.
 
     Args:
-        source: a folder, whose pictures and those of its subfolders are taken; or an .npz or .npy file of uint8 images
+        source: a folder, whose images and those of its subfolders are taken; or an .npz or .npy file of uint8 images
             `[count, height, width, channels]` or grey `[count, height, width]`, pixels 0..255, of any size.
-        preprocessing: how pictures become the model's images.
+        preprocessing: how images become the model's images.
         count: how many at most.
         seed: of the choice.
         progress: shows a bar.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: no image is there, over 1 % of the folder's pictures are damaged, or the file holds something else.
+        ValueError: no image is there, over 1 % of the folder's images are damaged, or the file holds something else.
     """
     source = Path(source)
     random = np.random.default_rng(seed)
@@ -65,8 +65,8 @@ def read_calibration(
         images = _read_arrays(source, lambda there: np.sort(random.permutation(there)[:count]))
         if images.shape[1:] == (preprocessing.height, preprocessing.width, preprocessing.channels):
             return Calibration(images)
-        pictures = map(Image.fromarray, images[..., 0] if images.shape[-1] == 1 else images)
-        return Calibration(np.stack([preprocessing.apply(picture) for picture in pictures]))
+        images = map(Image.fromarray, images[..., 0] if images.shape[-1] == 1 else images)
+        return Calibration(np.stack([preprocessing.apply(image) for image in images]))
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: there is no such folder, nor is it an .npz or .npy file")
     files = picture_files(source)
@@ -74,10 +74,10 @@ def read_calibration(
     if not paths:
         if files.others:
             raise ValueError(
-                f"{source} has no pictures that can be read ({files.described_others()}): save them as JPEG or PNG, or "
+                f"{source} has no images that can be read ({files.described_others()}): save them as JPEG or PNG, or "
                 f"as another of {', '.join(SUFFIXES)}"
             )
-        raise ValueError(f"{source} has no pictures to calibrate with ({', '.join(SUFFIXES)}): name another folder")
+        raise ValueError(f"{source} has no images to calibrate with ({', '.join(SUFFIXES)}): name another folder")
     order = random.permutation(len(paths))
     images, skipped = [], []
     task = progress and progress.add_task("reading calibration images", total=min(count, len(paths)), detail="")
@@ -100,9 +100,7 @@ def read_calibration(
             except (OSError, ValueError) as error:
                 skipped.append(sentence_of_failure(paths[place], error))
     if not images:
-        raise ValueError(
-            f"none of the {len(paths)} pictures in {source} can be read ({skipped[0]}): name another folder"
-        )
+        raise ValueError(f"none of the {len(paths)} images in {source} can be read ({skipped[0]}): name another folder")
     require_few_damaged(skipped, len(paths))
     return Calibration(np.stack(images), tuple(skipped), sentence_of_others(source, files.others))
 
@@ -182,7 +180,7 @@ def _with_channels(images):
 
 
 def _check_array(path, dtype, shape):
-    grey = len(shape) == 3 and shape[-1] != 3  # else it is one picture, not many
+    grey = len(shape) == 3 and shape[-1] != 3  # else it is one image, not many
     if dtype != np.uint8 or not (grey or (len(shape) == 4 and shape[-1] in (1, 3))):
         raise Refused(f"{path} holds {dtype} {shape}: give uint8 images [count, height, width, 1 or 3], pixels 0..255")
     if not shape[0]:

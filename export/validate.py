@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .decision import Decision
+from .runtime.decision import Decision
 from .runtime.interpreter import LiteRTModel
 from .tflite.operators import Operators
 
@@ -22,7 +22,7 @@ class ValidationError(ValueError):
 class Requirement:
     """What an artifact must be like to be published."""
 
-    top1_agreement: float
+    agreement: float
     """Least share of images, 0..1, that get the Keras model's class or, of several labels, exactly the same ones."""
     accuracy_loss: float
     """Most that accuracy may lose against the Keras model's, 0..1, where labels are given; in small sets two images."""
@@ -65,7 +65,7 @@ class Validation:
     """How an artifact's probabilities compare with the Keras model's on images it was not calibrated with."""
 
     images: int
-    top1_agreement: float
+    agreement: float
     max_difference: float
     mean_difference: float
     accuracy: float | None
@@ -97,18 +97,18 @@ def validate(
     difference = np.abs(probabilities - reference)
     result = Validation(
         images=len(reference),
-        top1_agreement=float(np.mean(decision.same(probabilities, reference))),
+        agreement=float(np.mean(decision.same(probabilities, reference))),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         accuracy=accuracy(probabilities, labels, decision),
     )
     _check_calibration(name, layers or (), result)
     requirement = REQUIREMENTS[name]
-    if result.top1_agreement < requirement.top1_agreement:
+    if result.agreement < requirement.agreement:
         remedy = "choose a format of more bits" if layers is None else "calibrate with more images"
         raise ValidationError(
-            f"{name} agrees with the Keras model on {result.top1_agreement:.2%} of {result.images} images, and "
-            f"{requirement.top1_agreement:.0%} is required: {remedy}, validate with more images, or train longer",
+            f"{name} agrees with the Keras model on {result.agreement:.2%} of {result.images} images, and "
+            f"{requirement.agreement:.0%} is required: {remedy}, validate with more images, or train longer",
             result,
         )
     lost = 0.0 if labels is None else accuracy(reference, labels, decision) - result.accuracy

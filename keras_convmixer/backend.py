@@ -1,11 +1,13 @@
 """Keras on one of its backends, and which of them the work needs."""
 
+from .install import install_command
+
 try:
     import keras
 except ImportError as error:
     raise ImportError(
         f"Keras needs a backend and could not load one ({error}): "
-        "pip install 'keras-convmixer[train]', or set KERAS_BACKEND to jax or torch where that is installed"
+        f"{install_command('train')}, or set KERAS_BACKEND to jax or torch where that is installed"
     ) from error
 
 

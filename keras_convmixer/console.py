@@ -1,56 +1,49 @@
-"""What a person sees: progress and errors on stderr, results on stdout."""
+"""What a person sees: results on stdout, progress and messages on stderr.
 
+All text is made printable here, so that a label or a path cannot steer the terminal. From top to bottom:
+
+- results: `print_facts`, `print_table`, `print_json`, `print_line`, and `duration` for their cells;
+- messages: `report`, `report_traceback`, `announce`;
+- work that takes long: `progress_bar` where steps are counted, `waiting` where they are not. A terminal shows a moving
+  bar or spinner; a pipe or file gets a line now and then;
+- the process: `escape_warnings`, `silence_native_logs`.
+"""
+
+import contextlib
 import functools
 import json
 import logging
 import os
+import re
 import sys
+import threading
+import time
 import traceback
 import warnings
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from .files.printable import is_printable, printable
 
-
-class _PlainColumn(TextColumn):
-    """A column of a progress bar that shows text as it is, without markup, emoji codes and control characters."""
-
-    def render(self, task):
-        return Text(printable(self.text_format.format(task=task)))
-
-
-def progress_bar(visible: bool = True) -> Progress:
-    """Return a progress bar on stderr that goes away when done; none where stderr is no terminal.
-
-    Its tasks need a field `detail`, which is shown at the end of the line.
-    """
-    console = Console(stderr=True)
-    return Progress(
-        SpinnerColumn(),
-        _PlainColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        _PlainColumn("{task.fields[detail]}"),
-        console=console,
-        transient=True,
-        disable=not (visible and console.is_terminal),
-    )
-
-
-def waiting(for_what: str) -> Status:
-    """Return a context that shows a spinner on stderr while something takes seconds."""
-    return Console(stderr=True).status(Text(printable(for_what)))
+SHORT = 16
+"""Characters of a table's text cell that are never folded; longer ones fold where the terminal is narrow."""
+_NUMBER = re.compile(r"[-+]?[\d,.]+(e[-+]?\d+)?( ?\S)?")
+"""A cell that is right-aligned: a number, with a unit or a footnote's mark of one character."""
+PATIENCE, EVERY = 3.0, 10.0
+"""Seconds of silence before a pipe or a file gets its first line about waiting, and between two such lines."""
+SPEED_PERIOD = 300.0
+"""Seconds over which the time that is left is estimated; rich's own 30 are too few for steps that take as long."""
 
 
 def print_facts(title: str, facts: dict) -> None:
@@ -59,21 +52,32 @@ def print_facts(title: str, facts: dict) -> None:
 
 
 def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[tuple[str, ...]]) -> None:
-    """Print rows on stdout; under `columns` the first one left-aligned, and the others, numbers, right-aligned."""
+    """Print rows on stdout, under the names of `columns` if given: numbers right-aligned, text left-aligned."""
     heading = None if title is None else Text(printable(title), style="bold")
     table = Table(title=heading, title_justify="left", show_header=columns is not None)
-    for index in range(len(rows[0])):
-        numeric = columns is not None and index > 0
-        justify, overflow = ("right", "ellipsis") if numeric else ("left", "fold")
-        name = columns[index] if columns else ""
-        # Where it is narrow, names fold and numbers stay whole.
-        table.add_column(name, justify=justify, overflow=overflow, no_wrap=numeric)
+    for index, name in enumerate(columns or [""] * len(rows[0])):
+        cells = [row[index] for row in rows]
+        numeric = columns is not None and _is_numeric(cells)
+        # Where the terminal is narrow, long text folds; numbers and short names stay whole.
+        whole = numeric or max(map(len, cells)) <= SHORT
+        table.add_column(
+            name,
+            justify="right" if numeric else "left",
+            overflow="ellipsis" if numeric else "fold",
+            no_wrap=whole,
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))  # a path may hold brackets, or :codes: of emoji
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 160  # a file or a pipe has no width
     console.print(table)
+
+
+def _is_numeric(cells: list[str]) -> bool:
+    """Tell whether a column holds numbers; "" and "-" stand for a number that there is not."""
+    given = [cell for cell in cells if cell not in ("", "-")]
+    return bool(given) and all(map(_NUMBER.fullmatch, given))
 
 
 def print_json(content: object, indent: int | None = 2) -> None:
@@ -87,6 +91,16 @@ def print_line(text: str) -> None:
     print(printable(text))
 
 
+def duration(seconds: float) -> str:
+    """Return a time in the unit that a person would choose: "12 s", "3.4 minutes", "5.2 hours", "6.3 days"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    for unit, length, most in (("minutes", 60, 100), ("hours", 3600, 48), ("days", 86400, float("inf"))):
+        if seconds < most * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return "forever"
+
+
 def report(text: str) -> None:
     """Print a line on stderr, without control characters."""
     print(printable(text), file=sys.stderr)
@@ -96,6 +110,107 @@ def report_traceback() -> None:
     """Print the traceback of the exception that is being handled, without control characters."""
     for line in traceback.format_exc().rstrip("\n").split("\n"):
         report(line)
+
+
+def announce(step: str, command: str) -> None:
+    """Say on stderr which step begins, and with which command a person does it alone."""
+    line = Text.assemble("\n", (step, "bold"), "   ", (printable(f"$ {command}"), "dim"))
+    Console(stderr=True).print(line, soft_wrap=True)
+
+
+class _PlainColumn(TextColumn):
+    """A column of a progress bar that shows text as it is, without markup, emoji codes and control characters."""
+
+    def render(self, task):
+        return Text(printable(self.text_format.format(task=task)))
+
+
+class _LinesInsteadOfBar(Progress):
+    """Progress for a pipe or a file, where no bar can move: a line for each unfinished task every 10 s."""
+
+    def start(self) -> None:
+        self._lines = contextlib.ExitStack()
+        self._lines.enter_context(_repeatedly(self._report, EVERY))
+
+    def stop(self) -> None:
+        self._lines.close()
+
+    def _report(self) -> None:
+        for task in self.tasks:
+            if not task.finished:
+                report(_progress_line(task))
+
+
+def _progress_line(task: Task) -> str:
+    """Return "reading photos: 1,200 of 50,000, 310 a second, 2.6 minutes left", as far as it is known."""
+    line = task.description
+    if task.total is not None:
+        line += f": {task.completed:,.0f} of {task.total:,.0f}"
+    if task.speed and task.speed >= 1:
+        line += f", {task.speed:,.0f} a second"
+    if task.time_remaining:
+        line += f", {duration(task.time_remaining)} left"
+    return f"{line}, {task.fields['detail']}" if task.fields["detail"] else line
+
+
+def progress_bar(visible: bool = True) -> Progress:
+    """Return a progress bar on stderr that goes away when done; lines where stderr is not a terminal.
+
+    Its tasks need a field `detail`, which is shown at the end of the line.
+
+    Example:
+        ```python
+        with progress_bar() as progress:
+            task = progress.add_task("timing", total=6, detail="")
+            progress.update(task, advance=1, detail="int8")
+        ```
+    """
+    console = Console(stderr=True)
+    kind = Progress if console.is_terminal or not visible else _LinesInsteadOfBar
+    return kind(
+        SpinnerColumn(),
+        _PlainColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        _PlainColumn("{task.fields[detail]}"),
+        console=console,
+        transient=True,
+        speed_estimate_period=SPEED_PERIOD,
+        disable=not (visible and console.is_terminal),
+    )
+
+
+@contextlib.contextmanager
+def waiting(for_what: str) -> Iterator[None]:
+    """Show a spinner on stderr in this context; where stderr is not a terminal, a line after 3 s and every 10 s."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(Text(printable(for_what))):
+            yield
+    else:
+        started = time.monotonic()
+        with _repeatedly(lambda: report(f"{for_what}: {duration(time.monotonic() - started)}"), EVERY, PATIENCE):
+            yield
+
+
+@contextlib.contextmanager
+def _repeatedly(action: Callable[[], None], every: float, first: float | None = None) -> Iterator[None]:
+    """Call `action` every so many seconds, the first time after `first`, from another thread in this context."""
+    ended = threading.Event()
+
+    def run():
+        pause = every if first is None else first
+        while not ended.wait(pause):
+            action()
+            pause = every
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def escape_warnings() -> None:
@@ -109,12 +224,6 @@ def escape_warnings() -> None:
 class _PrintableFormatter(logging.Formatter):
     def format(self, record):
         return printable(super().format(record))
-
-
-def announce(step: str, command: str) -> None:
-    """Say on stderr which step begins, and with which command a person does it alone."""
-    line = Text.assemble("\n", (step, "bold"), "   ", (printable(f"$ {command}"), "dim"))
-    Console(stderr=True).print(line, soft_wrap=True)
 
 
 @functools.cache  # a second call would find the null device

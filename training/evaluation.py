@@ -11,7 +11,7 @@ from keras_convmixer.outputs.classifier import as_classifier, predict
 from keras_convmixer.outputs.kind import BINARY, MULTI
 
 from .data.dataset import Split
-from .data.lazy_images import Pictures
+from .data.lazy_images import LazyImages
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluati
             "evaluate on the data that the model was trained for"
         )
     images = split.images
-    if isinstance(images, Pictures):
+    if isinstance(images, LazyImages):
         images = _Batches(images, batch_size)
     probabilities = predict(classifier, images, batch_size)
     if binary:

@@ -9,7 +9,7 @@ IMAGES_AT_ONCE = 8
 """In `_filter_gradient`; measured 2 to 64, this was fastest."""
 
 
-def trainable(model: keras.Model, replicas: int) -> keras.Model:
+def build_training_model(model: keras.Model, replicas: int) -> keras.Model:
     """Return the model with faster layers where one device trains, and the same weights in the same order.
 
     Measured on two cores, ConvMixer-256/8 at 32 pixels, a batch of 64, ms a layer forward and backward: normalization

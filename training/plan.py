@@ -183,13 +183,13 @@ def plan(
         seconds = {kind: whole * time for kind, time in seconds.items()}
     size = device.bytes_per_number if device else 4
     tensor = work.layer_numbers * size
-    at_once = share // recipe.accumulation
+    at_once = share // recipe.gradient_accumulation_steps
     gradients = 2 * 4 * work.parameters
     if gpus > 1:
         seconds["sum over devices"] = gradients * (gpus - 1) / gpus / BETWEEN_GPUS
     if hosts > 1:
         seconds["sum over hosts"] = gradients * (hosts - 1) / hosts / HOST_NETWORK
-    copies = 4 + bool(recipe.average_decay) + (0.5 if size == 2 else 0)  # weight, gradient, two moments; average, copy
+    copies = 4 + bool(recipe.ema_decay) + (0.5 if size == 2 else 0)  # weight, gradient, two moments; average, copy
     per_image = (SAVED * work.layers + 4) * tensor
     memory = {"weights and optimizer": 4 * copies * work.parameters, "activations": at_once * per_image}
     fitting = int((0.9 * device.memory - memory["weights and optimizer"]) / per_image) if device else None
@@ -260,14 +260,17 @@ def measured_step(recipe: Recipe, classes: int, share: int, seconds: float = 3.0
     """Return the seconds of this machine's training step of `share` images, the median over some seconds."""
     import tensorflow as tf
 
-    from .layers import trainable
+    from .layers import build_training_model
     from .model import build_model
     from .step import Step
-    from .strategy import choose
+    from .strategy import choose_strategy
 
-    recipe = replace(recipe, batch_size=share, accumulation=1, weights="")
+    recipe = replace(recipe, batch_size=share, gradient_accumulation_steps=1, weights="")
     step = Step(
-        trainable(build_model(recipe, classes, classifier_activation=None), 1), recipe, choose("one_device"), 100
+        build_training_model(build_model(recipe, classes, classifier_activation=None), 1),
+        recipe,
+        choose_strategy("one_device"),
+        100,
     )
     batch = tf.zeros((share, recipe.image_size, recipe.image_size, 3)), tf.one_hot(tf.zeros(share, tf.int32), classes)
     return _time(lambda: step.run(batch).numpy(), seconds)

@@ -12,11 +12,11 @@ _ZERO_OR_MORE = ("0 or more", lambda value: value >= 0)
 _SHARE = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 RANGES = {
     "seed": ("0 to 200,000,000", lambda value: 0 <= value <= 200_000_000),  # times 7 it is an int32
-    **dict.fromkeys(("weight_decay", "mixup", "cutmix", "color_jitter"), _ZERO_OR_MORE),
-    **dict.fromkeys(("rand_augment_magnitude", "rand_augment_deviation"), _ZERO_OR_MORE),
-    **dict.fromkeys(("label_smoothing", "average_decay"), _SHARE),
+    **dict.fromkeys(("weight_decay", "mixup_alpha", "cutmix_alpha", "color_jitter"), _ZERO_OR_MORE),
+    **dict.fromkeys(("rand_augment_magnitude", "rand_augment_magnitude_std"), _ZERO_OR_MORE),
+    **dict.fromkeys(("label_smoothing", "ema_decay"), _SHARE),
     "crop_fraction": (f"{LEAST_CROP} to 1", lambda value: LEAST_CROP <= value <= 1),
-    "erasing": ("0 to 1", lambda value: 0 <= value <= 1),
+    "erasing_probability": ("0 to 1", lambda value: 0 <= value <= 1),
     "crop_scale": ("more than 0 and at most 1", lambda value: 0 < value <= 1),
     "crop_ratio": ("1 or more", lambda value: value >= 1),
     "any other": ("more than 0", lambda value: value > 0),
@@ -55,7 +55,7 @@ class Recipe:
     """Passes over the training images."""
     batch_size: int = 64
     """Images in one step, of all replicas together."""
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
     """Into how many parts a replica's share of a batch is divided, one after the other, to save memory."""
     learning_rate: float = 0.01
     """Peak of the schedule."""
@@ -63,7 +63,7 @@ class Recipe:
     """The reference's, with its peak at 40 % of the steps; or cosine after a warmup of 5 %."""
     weight_decay: float = 0.005
     """AdamW's decoupled decay of kernels."""
-    decay_everything: bool = False
+    decay_norm_and_bias: bool = False
     """Decay biases and BatchNormalization too, as the reference's CIFAR-10 script does."""
     epsilon: float = 1e-3
     """AdamW's epsilon; the paper's."""
@@ -81,19 +81,19 @@ class Recipe:
     """By how much brightness, contrast and saturation vary, each."""
     rand_augment: Literal["none", "timm", "torchvision"] = "none"
     """Whose RandAugment; the paper's ImageNet recipes have timm's, its CIFAR-10 recipes torchvision's."""
-    rand_augment_layers: int = 2
+    rand_augment_num_ops: int = 2
     """Operations for an image, one after the other."""
     rand_augment_magnitude: float = 9.0
     """Their strength: of 10 in timm's, of 30 in torchvision's."""
-    rand_augment_deviation: float = 0.0
+    rand_augment_magnitude_std: float = 0.0
     """Standard deviation of the strength of each, of 10."""
-    erasing: float = 0.0
+    erasing_probability: float = 0.0
     """Share of training images of which a rectangle is replaced by noise."""
-    mixup: float = 0.0
+    mixup_alpha: float = 0.0
     """Alpha of the beta distribution by which images are blended; 0: not at all."""
-    cutmix: float = 0.0
+    cutmix_alpha: float = 0.0
     """Alpha of the beta distribution by which rectangles are exchanged; 0: not at all."""
-    average_decay: float = 0.0
+    ema_decay: float = 0.0
     """Decay per step, in the first ones lower, of an average of the weights that is evaluated and saved; 0: none."""
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     """Of computation; auto: mixed_bfloat16 on TPUs and GPUs, mixed_float16 on GPUs before Ampere, else float32."""
@@ -107,7 +107,7 @@ class Recipe:
     """Seed of initialization, of the order of the images and of their augmentation."""
 
     @property
-    def crops(self) -> bool:
+    def random_crop(self) -> bool:
         """Whether training sees parts of the pictures."""
         return self.crop_scale < 1 or self.crop_ratio > 1
 
@@ -127,14 +127,14 @@ class Recipe:
 
     def require_divisible(self, replicas: int) -> None:
         """Raise ValueError where a batch cannot be divided among replicas, or not so that it can be mixed."""
-        parts = replicas * self.accumulation
+        parts = replicas * self.gradient_accumulation_steps
         if self.batch_size % parts:
-            of_each = f" in {self.accumulation} parts" if self.accumulation > 1 else ""
+            of_each = f" in {self.gradient_accumulation_steps} parts" if self.gradient_accumulation_steps > 1 else ""
             raise ValueError(
                 f"batch_size={self.batch_size} cannot be divided among {replicas} replicas{of_each}: give a "
                 f"multiple of {parts}, as {max(1, round(self.batch_size / parts)) * parts}"
             )
-        if (self.mixup or self.cutmix) and self.batch_size // parts % 2:
+        if (self.mixup_alpha or self.cutmix_alpha) and self.batch_size // parts % 2:
             raise ValueError(
                 f"batch_size={self.batch_size} is {self.batch_size // parts} images at once on each of "
                 f"{replicas} replicas, and mixup and cutmix need pairs: give a multiple of {2 * parts}"

@@ -43,7 +43,7 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps}
 
 
-class Slowed(keras.optimizers.schedules.LearningRateSchedule):
+class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule times a variable."""
 
     def __init__(self, schedule, factor):

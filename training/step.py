@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from .recipe import Recipe
-from .schedule import SCHEDULES, Slowed
+from .schedule import SCHEDULES, ScaledSchedule
 from .stop_signals import handling
 from .strategy import Replicas
 
@@ -31,26 +31,28 @@ class Step:
         self.model, self._recipe, self._replicas = model, recipe, replicas
         schedule = SCHEDULES[recipe.schedule](recipe.learning_rate, steps)
         with replicas.strategy.scope():
-            self.slowdown = tf.Variable(1.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-            schedule = Slowed(schedule, self.slowdown)
+            self.learning_rate_scale = tf.Variable(
+                1.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+            )
+            schedule = ScaledSchedule(schedule, self.learning_rate_scale)
             optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, epsilon=recipe.epsilon)
-            if not recipe.decay_everything:
+            if not recipe.decay_norm_and_bias:
                 flat = [variable for variable in model.trainable_variables if len(variable.shape) == 1]
                 optimizer.exclude_from_weight_decay(var_list=flat)
             self._schedule = schedule
-            self.leaves_out_overflows = any(layer.dtype_policy.name == "mixed_float16" for layer in model.layers)
-            if self.leaves_out_overflows:
+            self.uses_loss_scaling = any(layer.dtype_policy.name == "mixed_float16" for layer in model.layers)
+            if self.uses_loss_scaling:
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(model.trainable_variables)
             self.optimizer = optimizer
-            averaged = model.variables if recipe.average_decay else []
+            averaged = model.variables if recipe.ema_decay else []
             self.average = [
                 keras.Variable(variable, dtype="float32", trainable=False, aggregation="only_first_replica")
                 for variable in averaged
             ]
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = replicas.count > 1
+                layer.synchronized = replicas.num_replicas > 1
         # Not the optimizer's, which does not count a step that is left out as its float16 gradients overflowed.
         self.counter = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.stop, self.save = (tf.Variable(0.0, trainable=False) for _ in range(2))
@@ -58,7 +60,7 @@ class Step:
         self.interrupted = False
         """Whether Ctrl-C was pressed here."""
         # XLA fuses what lies between convolutions; on a CPU its own depthwise convolution is eight times slower.
-        xla = replicas.count == 1 and bool(tf.config.list_logical_devices("GPU"))
+        xla = replicas.num_replicas == 1 and bool(tf.config.list_logical_devices("GPU"))
         self._gradients = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
         self.run = tf.function(self._run)
         self.run_several = tf.function(self._run_several)
@@ -73,9 +75,9 @@ class Step:
         """What the next step's is."""
         return float(self._schedule(self.number))
 
-    def slow_down(self, factor: float) -> None:
+    def scale_learning_rate(self, factor: float) -> None:
         """Train from now on at the schedule's rate times a factor."""
-        self.slowdown.assign(factor)
+        self.learning_rate_scale.assign(factor)
 
     def weights(self) -> list:
         """Return what is to be evaluated and saved, in the order of the model's: the average where there is one."""
@@ -117,10 +119,14 @@ class Step:
 
     def _replica_step(self, images, labels):
         recipe, context = self._recipe, tf.distribute.get_replica_context()
-        share = recipe.batch_size // self._replicas.count  # which distributed iterators forget
+        share = recipe.batch_size // self._replicas.num_replicas  # which distributed iterators forget
         images = tf.ensure_shape(images, (share, *images.shape[1:]))
         labels = tf.ensure_shape(labels, (share, *labels.shape[1:]))
-        parts = zip(tf.split(images, recipe.accumulation), tf.split(labels, recipe.accumulation), strict=True)
+        parts = zip(
+            tf.split(images, recipe.gradient_accumulation_steps),
+            tf.split(labels, recipe.gradient_accumulation_steps),
+            strict=True,
+        )
         total = None
         for part_images, part_labels in parts:
             results = self._gradients(part_images, part_labels)
@@ -136,7 +142,7 @@ class Step:
         # At first the average follows fast, or a short run would keep its first weights. Source: `num_updates` of
         # tf.train.ExponentialMovingAverage.
         done = tf.cast(self.counter, tf.float32)
-        decay = tf.minimum(recipe.average_decay, (1 + done) / (10 + done))
+        decay = tf.minimum(recipe.ema_decay, (1 + done) / (10 + done))
         for average, variable in zip(self.average, self.model.variables, strict=False):
             average.assign(average * decay + tf.cast(variable, tf.float32) * (1 - decay))
         return tf.concat([[loss, right / recipe.batch_size, norm], asked], 0)
@@ -152,4 +158,4 @@ class Step:
         return [loss, tf.reduce_sum(tf.cast(right, tf.float32)), *gradients]
 
     def _current_loss_scale(self):
-        return tf.convert_to_tensor(self.optimizer.dynamic_scale) if self.leaves_out_overflows else tf.constant(1.0)
+        return tf.convert_to_tensor(self.optimizer.dynamic_scale) if self.uses_loss_scaling else tf.constant(1.0)

@@ -19,7 +19,7 @@ from keras_convmixer.console import report
 
 from .stop_signals import handling
 
-Name = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
 COLLECTIVE_TIMEOUT = 600
 """Seconds after which a worker gives up on another that is alive and does not answer; TensorFlow's default is never."""
@@ -40,14 +40,14 @@ class Replicas:
     workers: int = 1
 
     @property
-    def count(self) -> int:
+    def num_replicas(self) -> int:
         """Replicas of the whole cluster."""
         return self.strategy.num_replicas_in_sync
 
     @property
-    def here(self) -> int:
+    def local_replicas(self) -> int:
         """Replicas of this worker."""
-        return self.count // self.workers
+        return self.num_replicas // self.workers
 
     @property
     def is_chief(self) -> bool:
@@ -55,32 +55,32 @@ class Replicas:
         return self.worker == 0
 
     @cached_property
-    def workers_here(self) -> int:
+    def local_workers(self) -> int:
         """How many of the workers are on this host, as which share a counter of energy."""
         place = zlib.crc32(socket.gethostname().encode()) % HOSTS
         hosts = [0.0] * HOSTS
         hosts[place] = 1.0
-        return round(self.total(hosts)[place])
+        return round(self.all_reduce_sum(hosts)[place])
 
-    def total(self, values: list[float]) -> list[float]:
+    def all_reduce_sum(self, values: list[float]) -> list[float]:
         """Return the sums of numbers of every worker, who all call this; float64."""
         if self.workers == 1:
             return values
-        return [float(value) for value in self._summed(tf.constant(values, tf.float64) / self.here)]
+        return [float(value) for value in self._summed(tf.constant(values, tf.float64) / self.local_replicas)]
 
     def require_same(self, value: object, message: str) -> None:
         """Raise ValueError on every worker where a value's repr() is not the same on all; all call this, and wait."""
         number = zlib.crc32(repr(value).encode())
-        chiefs = self.total([float(number) * self.is_chief])[0]
-        if self.total([abs(number - chiefs)])[0] > 0.5:
+        chiefs = self.all_reduce_sum([float(number) * self.is_chief])[0]
+        if self.all_reduce_sum([abs(number - chiefs)])[0] > 0.5:
             raise ValueError(message)
 
-    def chiefs(self, values: np.ndarray) -> np.ndarray:
+    def broadcast_from_chief(self, values: np.ndarray) -> np.ndarray:
         """Return the chief's numbers, float32 of any shape, on every worker; all call this with equal shapes."""
         if self.workers == 1:
             return values
         numbers = tf.constant(values.ravel() * np.float32(self.is_chief), tf.float64)
-        return self._summed(numbers / self.here).numpy().astype(values.dtype).reshape(values.shape)
+        return self._summed(numbers / self.local_replicas).numpy().astype(values.dtype).reshape(values.shape)
 
     @contextlib.contextmanager
     def explaining_lost_workers(self):
@@ -112,12 +112,12 @@ class Replicas:
         devices = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         devices = "TPU core" if self.name == "tpu" else devices
         places = f"{self.workers} workers, " if self.workers > 1 else ""
-        plural = "s" * (self.count > 1)
-        share = batch_size // self.count
-        return f"{self.name}: {places}{self.count} {devices}{plural}, {share} of {batch_size} images each a step"
+        plural = "s" * (self.num_replicas > 1)
+        share = batch_size // self.num_replicas
+        return f"{self.name}: {places}{self.num_replicas} {devices}{plural}, {share} of {batch_size} images each a step"
 
 
-def choose(name: Name = "auto") -> Replicas:
+def choose_strategy(name: StrategyName = "auto") -> Replicas:
     """Make the strategy of this process; to be called before anything else of TensorFlow runs.
 
     "auto": multi_worker where TF_CONFIG names workers or Slurm runs several tasks, tpu where TPU_NAME is set, mirrored

@@ -19,20 +19,20 @@ from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.images.preprocessing import Preprocessing
 from keras_convmixer.outputs.classifier import NotFinite, as_classifier
 
-from .data.batches import distributed_batches, reading
+from .data.batches import closing_reader_on_error, distributed_batches
 from .data.dataset import Dataset, load_dataset
 from .evaluation import evaluate
-from .launch import INTERRUPTED, STOPPED, beat
-from .layers import trainable
+from .launch import INTERRUPTED, STOPPED, touch_heartbeat
+from .layers import build_training_model
 from .memory import peak_memory
 from .model import build_model, fastest_precision
 from .recipe import Recipe
 from .runs.checkpoints import Checkpoints, History
 from .runs.energy import Meter
-from .runs.folder import begin, goes_on, locked, name_damaged, publish
+from .runs.folder import begin, can_resume, locked, publish, write_damaged_list
 from .runs.progress import TrainingProgress
 from .step import Step
-from .strategy import Name, Replicas, choose
+from .strategy import Replicas, StrategyName, choose_strategy
 
 DIVERGED = 4.0
 """How many times the first step's loss, or that of guessing, an epoch's mean may be, before the run has diverged."""
@@ -54,7 +54,7 @@ def train(
     recipe: Recipe,
     run: Path,
     overwrite: bool = False,
-    strategy: Name = "auto",
+    strategy: StrategyName = "auto",
     checkpoint_minutes: float = 10.0,
     steps_per_call: int | None = None,
     rollbacks: int = 0,
@@ -73,7 +73,7 @@ def train(
         recipe: what to train.
         run: folder to write.
         overwrite: train again although the folder holds a trained model, or was begun with another recipe.
-        strategy: see `strategy.choose`.
+        strategy: see `strategy.choose_strategy`.
         checkpoint_minutes: time between checkpoints; each epoch's end is one too.
         steps_per_call: steps that TensorFlow runs before it returns to Python; by default 20 on GPUs and TPUs, 1 on
             CPUs.
@@ -106,13 +106,17 @@ def train(
             raise ValueError(f"{name}={value}: give {least} or more")
     if recipe.weights and Path(recipe.weights).expanduser().is_file():
         recipe = dataclasses.replace(recipe, weights=str(Path(recipe.weights).expanduser().resolve()))
-    replicas = choose(strategy)
-    goes_on(run, recipe, overwrite)  # or raises, before data is read
-    recipe.require_divisible(replicas.count)
+    replicas = choose_strategy(strategy)
+    can_resume(run, recipe, overwrite)  # or raises, before data is read
+    recipe.require_divisible(replicas.num_replicas)
     preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
     with progress_bar(verbose) as progress:
         dataset = load_dataset(
-            recipe.dataset, preprocessing, progress=progress, data_dir=recipe.data_dir, crops=recipe.crops
+            recipe.dataset,
+            preprocessing,
+            progress=progress,
+            data_dir=recipe.data_dir,
+            keep_originals=recipe.random_crop,
         )
     if len(dataset.train) < recipe.batch_size:
         raise ValueError(
@@ -120,12 +124,12 @@ def train(
         )
     keras.utils.set_random_seed(recipe.seed)
     model = build_model(recipe, len(dataset.class_names))
-    if recipe.weights and not goes_on(run, recipe, overwrite, dataset):
+    if recipe.weights and not can_resume(run, recipe, overwrite, dataset):
         model.set_weights(build_model(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
     with locked(run) if replicas.is_chief else contextlib.nullcontext():
         if replicas.is_chief:
-            begin(run, recipe, dataset, goes_on(run, recipe, overwrite, dataset))
-            name_damaged(dataset, run / "damaged.txt", verbose)
+            begin(run, recipe, dataset, can_resume(run, recipe, overwrite, dataset))
+            write_damaged_list(dataset, run / "damaged.txt", verbose)
         with replicas.explaining_lost_workers():
             same = recipe, steps_per_call, rollbacks
             replicas.require_same(same, "the workers were started with different recipes: give all the same options")
@@ -134,7 +138,7 @@ def train(
                 f"the workers do not see the same pictures of {recipe.dataset}, or not the same damaged ones "
                 f"(here {len(dataset.damaged)}): give all the same data",
             )
-            model.set_weights([replicas.chiefs(value) for value in model.get_weights()])
+            model.set_weights([replicas.broadcast_from_chief(value) for value in model.get_weights()])
             options = checkpoint_minutes, steps_per_call, rollbacks, verbose
             running = _Run(model, run, recipe, dataset, replicas, *options, Meter(look_up_country))
             running.train()
@@ -172,8 +176,8 @@ class _Run:
         self.model = model  # what is evaluated and saved
         self._classifier = as_classifier(model)  # which is compiled once
         with replicas.strategy.scope():
-            trained = trainable(
-                build_model(recipe, self._classes, precision, classifier_activation=None), replicas.count
+            trained = build_training_model(
+                build_model(recipe, self._classes, precision, classifier_activation=None), replicas.num_replicas
             )
             trained.set_weights(self.model.get_weights())
         self.step = Step(trained, recipe, replicas, self._steps)
@@ -191,7 +195,7 @@ class _Run:
             start = self._begin()
             while len(self.history.epochs) < self._recipe.epochs:
                 try:
-                    with reading(self._dataset.train):
+                    with closing_reader_on_error(self._dataset.train):
                         self._epochs(start)
                 except Diverged as diverged:
                     start = self._roll_back(diverged)
@@ -236,7 +240,7 @@ class _Run:
             else:
                 results, waited = self.step.run_several(batches, tf.constant(count)), 0.0
             loss, accuracy, norm, stop, save = (float(value) for value in results)
-            beat()
+            touch_heartbeat()
             if problem := self._problem(loss, norm):
                 raise self._divergence(problem, step + count)
             self.history.add(count, loss, accuracy)
@@ -244,7 +248,7 @@ class _Run:
             if stop:
                 self._count(started)
                 self.checkpoints.save()
-                self._replicas.total([0.0])  # nobody leaves, and has others killed, before it is saved
+                self._replicas.all_reduce_sum([0.0])  # nobody leaves, and has others killed, before it is saved
                 sentence = f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on"
                 raise Stopped(sentence, self.step.interrupted)
             if save:
@@ -285,18 +289,18 @@ class _Run:
     def _count(self, started, what="seconds"):
         """Add the time since `started` to what was used, and the energy since the last time; return the time of now."""
         before, self._read = self._read, self._meter.read()
-        workers_here = self._replicas.workers_here  # asks all workers, so not only where there is a counter
-        parts = workers_here if self._read.measured else 1  # a counter is the whole host's
+        local_workers = self._replicas.local_workers  # asks all workers, so not only where there is a counter
+        parts = local_workers if self._read.measured else 1  # a counter is the whole host's
         energy = [(now - then) / parts for now, then in zip(self._read[:2], before[:2], strict=True)]
         now = time.monotonic()
-        self.history.use(now - started, what, *self._replicas.total(energy))
+        self.history.use(now - started, what, *self._replicas.all_reduce_sum(energy))
         return now
 
     def _problem(self, loss, norm):
         """Say what is wrong with a step; None if nothing."""
         if not math.isfinite(loss):
             return f"the loss became {loss}"
-        if not math.isfinite(norm) and not self.step.leaves_out_overflows:
+        if not math.isfinite(norm) and not self.step.uses_loss_scaling:
             return f"the gradients' norm became {norm}"
         return None
 
@@ -321,7 +325,7 @@ class _Run:
         self._replicas.require_same(  # which waits for all, too, before the chief writes what others still read
             start, "the workers do not see the same checkpoints: see that the shared folder is healthy"
         )
-        self.step.slow_down(2.0**-rollbacks)
+        self.step.scale_learning_rate(2.0**-rollbacks)
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()
         if self._says:
@@ -341,12 +345,12 @@ class _Run:
                 sums = [result.accuracy * len(share), result.loss * len(share)]
             except NotFinite:  # for all workers to hear of
                 sums = [0.0, math.nan]
-        return [value / len(split) for value in self._replicas.total(sums)]
+        return [value / len(split) for value in self._replicas.all_reduce_sum(sums)]
 
     def _publish(self):
         used, energy = self.history.used, self._read
         measured = {
-            "replicas": self._replicas.count,
+            "replicas": self._replicas.num_replicas,
             **used,
             "rollbacks": self.history.rollbacks,
             "energy_measured": energy.measured,

@@ -110,12 +110,12 @@ def _trained(model, steps, wrap: Callable, train: Callable, strip: Callable) -> 
     if steps < 1:
         raise ValueError(f"steps={steps}: give 1 or more")
     from .legacy_keras import tf_keras
-    from .tf_keras_model import twin
+    from .tf_keras_model import to_tf_keras
 
     classifier = as_classifier(model)
     require_single_label(classifier, "training for compression")
     deployed = deploy(classifier, "litert", verified=False)
-    copy = twin(deployed)
+    copy = to_tf_keras(deployed)
     wrapped = tf_keras.models.clone_model(
         copy, clone_function=lambda layer: wrap(layer) if type(layer).__name__ in CHANGED else layer
     )

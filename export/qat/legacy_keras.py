@@ -6,6 +6,8 @@ import os
 
 import tensorflow as tf
 
+from keras_convmixer.install import install_command
+
 _SWITCH = "TF_USE_LEGACY_KERAS"
 _before = os.environ.get(_SWITCH)
 # tensorflow-model-optimization sets the switch; `tf.keras`, which is resolved on first use, would become tf_keras in
@@ -16,7 +18,7 @@ try:
     import tf_keras
 except ImportError as error:
     raise ImportError(
-        f"training for 8 bits, pruning and clustering need {error.name}: pip install 'keras-convmixer[qat]'"
+        f"training for 8 bits, pruning and clustering need {error.name}: {install_command('qat')}"
     ) from None
 finally:
     os.environ.pop(_SWITCH, None)

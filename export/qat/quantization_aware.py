@@ -55,20 +55,20 @@ def quantization_aware(
     require_tensorflow("quantization-aware training")
     if steps < 1:
         raise ValueError(f"steps={steps}: give 1 or more")
-    trained = trainable(model)
+    trained = build_training_model(model)
     for _ in fit(trained, batches, steps, learning_rate, verbose):
         pass
-    return converted(trained)
+    return convert_to_tflite(trained)
 
 
-def trainable(model: keras.Model):
+def build_training_model(model: keras.Model):
     """Return the tf_keras model that is trained: a classifier's deployed form, computing as int8 would."""
-    from .quantization_scheme import quantized
-    from .tf_keras_model import twin
+    from .quantization_scheme import quantize_model
+    from .tf_keras_model import to_tf_keras
 
     classifier = as_classifier(model)
     require_single_label(classifier, "quantization-aware training")
-    trained = quantized(twin(deploy(classifier, "litert", verified=False)))
+    trained = quantize_model(to_tf_keras(deploy(classifier, "litert", verified=False)))
     (pixels,) = (layer for layer in trained.layers if type(layer).__name__ == "QuantizeLayer")
     pixels.set_weights([np.float32(255.0) if "max" in weight.name else 0 * weight.numpy() for weight in pixels.weights])
     return trained
@@ -95,7 +95,7 @@ def fit(
             yield loss
 
 
-def converted(trained) -> bytes:
+def convert_to_tflite(trained) -> bytes:
     """Convert a model that was trained so to a .tflite file: uint8 in and out, integer operators only."""
     module = tf.Module()
     module.model = trained

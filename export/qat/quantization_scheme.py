@@ -95,7 +95,7 @@ class Scheme(_default.Default8BitQuantizeScheme):
         return Registry()
 
 
-def quantized(model):
+def quantize_model(model):
     """Return a tf_keras model that computes as int8 would, its weights still float32 and trainable."""
     annotate, apply = tfmot.quantization.keras.quantize_annotate_model, tfmot.quantization.keras.quantize_apply
     with tf_keras.utils.custom_object_scope({"ActivationConfig": ActivationConfig, "FollowedRange": FollowedRange}):

@@ -29,7 +29,7 @@ COPIED = {
 """Layers, and what of their configuration both Keras understand alike."""
 
 
-def twin(model: keras.Model):
+def to_tf_keras(model: keras.Model):
     """Return a tf_keras model of the same layers and weights as a functional Keras 3 model's.
 
     For deployed models, which hold no normalization; equal but for the order of additions.

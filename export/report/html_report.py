@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_convmixer.install import install_command
+
 try:  # before an export begins, at whose end they are needed
     import jinja2
     import markupsafe
     import matplotlib  # noqa: F401
 except ImportError as error:
-    raise ImportError(f"the report needs {error.name}: pip install 'keras-convmixer[export]'") from None
+    raise ImportError(f"the report needs {error.name}: {install_command('export')}") from None
 
 from keras_convmixer.files.printable import printable
 from keras_convmixer.visualization.style import STYLE
@@ -65,7 +67,7 @@ def _picture(manifest):
     if not files:
         return ""
     known = manifest["reference_accuracy"] is not None
-    quality = {f["name"]: 100 * f["validation"]["accuracy" if known else "top1_agreement"] for f in files}
+    quality = {f["name"]: 100 * f["validation"]["accuracy" if known else "agreement"] for f in files}
     costs = {
         "latency of one image, ms": manifest["latency"]["milliseconds"],
         "size, kB": {file["name"]: file["size"] / 1000 for file in files},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keras_convmixer.install import install_command
+
 from .text import markdown
 
 NAME = "README.md"
@@ -19,7 +21,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     labels = shown + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
     rows = [
         f"| {artifact['path']} | {artifact.get('scheme', 'for TF Serving')} | {artifact['size'] / 1000:,.0f} "
-        f"| {artifact['validation']['top1_agreement']:.2%} | {percent(artifact['validation']['accuracy'])} "
+        f"| {artifact['validation']['agreement']:.2%} | {percent(artifact['validation']['accuracy'])} "
         f"| {artifact.get('oldest_runtime', '')} |"
         for artifact in manifest["artifacts"]
     ]
@@ -49,7 +51,7 @@ on them is {percent(manifest["reference_accuracy"])}:
 {chr(10).join(rejected)}
 ## Use
 
-- Pictures: `convmixer predict . picture.jpg`, after `pip install 'keras-convmixer[export]'`.
+- Pictures: `convmixer predict . picture.jpg`, after {install_command("export")}.
 - Apps: the .tflite files take raw pixels 0..255 and hold their labels; MediaPipe Tasks reads them as they are.
 - Batches: the .tflite files take one image; for four at once, resize the input first. Another image size is refused.
 

@@ -1,7 +1,7 @@
 """Read the header of a JPEG or PNG file inside a TensorFlow graph, with operators that TF Serving has.
 
-TensorFlow's decoders neither say how large a picture will be nor turn it upright, and misread some files. What the
-graph needs to know first is in the header, a few hundred bytes, so nothing is spent on a picture that is refused.
+TensorFlow's decoders neither say how large an image will be nor turn it upright, and misread some files. What the
+graph needs to know first is in the header, a few hundred bytes, so nothing is spent on an image that is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Header(NamedTuple):
     kind: tf.Tensor
     """int32: JPEG, PNG, or UNREADABLE: another format, damaged, or of a size or an encoding that is refused."""
     height: tf.Tensor
-    """int32, as stored: before the picture is turned upright."""
+    """int32, as stored: before the image is turned upright."""
     width: tf.Tensor
     transparent: tf.Tensor
     """bool: pixels may be transparent."""
@@ -42,7 +42,7 @@ class Header(NamedTuple):
 
 
 def read_header(file: tf.Tensor, max_pixels: int) -> Header:
-    """Read the header of a picture file: its size, orientation and transparency.
+    """Read the header of an image file: its size, orientation and transparency.
 
     Example:
 
@@ -51,10 +51,10 @@ def read_header(file: tf.Tensor, max_pixels: int) -> Header:
 
     Args:
         file: string scalar, a whole file.
-        max_pixels: height times width of the largest picture that is read.
+        max_pixels: height times width of the largest image that is read.
 
     Returns: a `Header`. Never fails: what cannot be read or is refused has kind UNREADABLE, namely other formats than
-        JPEG and PNG; pictures under 2 pixels high or wide, over `max_pixels`, or a hundred times longer than wide;
+        JPEG and PNG; images under 2 pixels high or wide, over `max_pixels`, or a hundred times longer than wide;
         JPEGs that are neither baseline nor progressive, or of 12 bits; CMYK without Adobe's marker, which may be
         inverted or not; 16-bit RGB PNGs with a transparent color, which Pillow cannot compare exactly;
         and PNGs whose orientation may be in compressed text.

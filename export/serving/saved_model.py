@@ -29,7 +29,7 @@ def write_signatures(path: Path, signatures: dict[str, tuple[Callable, tf.Tensor
     """Write a SavedModel of functions of one tensor, by the names of its signatures.
 
     Keras's ExportArchive traces every function twice, once to list its variables and once to save it: of a deep model,
-    and of a signature that decodes pictures, tracing takes most of an export's time.
+    and of a signature that decodes images, tracing takes most of an export's time.
     """
     traced = {
         name: tf.function(function, input_signature=[images], autograph=False).get_concrete_function()

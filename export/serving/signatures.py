@@ -1,4 +1,4 @@
-"""The SavedModel that TF Serving loads: pictures of any size or files in, classes and names out, warmed up."""
+"""The SavedModel that TF Serving loads: images of any size or files in, classes and names out, warmed up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from keras_convmixer.images.preprocessing import MAX_RATIO, MIN_SIDE, Preprocessing
 
-from ..decision import BINARY, SINGLE, Decision
-from .image_files import prepare_files, resize, resized_and_corner
+from ..runtime.decision import BINARY, SINGLE, Decision
+from .image_files import prepare_files, resize_columns, resize_rows, resized_and_corner
 from .saved_model import INPUT, OUTPUT, SIGNATURE, write_signatures
 
 TOP = 5
@@ -37,7 +37,7 @@ def write_serving_model(
     `name` is that under which the requests find it.
 
     - serving_default: `images` uint8 `[batch, height, width, channels]`, pixels 0..255: prepared ones of the model's
-      size, or whole pictures of any other size, which are prepared as `Preprocessing` does it, to one level of 255.
+      size, or whole images of any other size, which are prepared as `Preprocessing` does it, to one level of 255.
       Shapes that `read_image` refuses, as 1x60000, are an error (INVALID_ARGUMENT).
     - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files, which are read as by `read_image`: upright, on
       white where transparent, the first frame of an animated PNG. Files of other formats, and those that
@@ -115,13 +115,13 @@ def _prepared(images, preprocessing):
     allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short)
     allowed &= long <= preprocessing.max_pixels // tf.maximum(short, 1)
     with tf.control_dependencies(
-        [tf.debugging.Assert(allowed, ["too small, too thin or too large: pictures of (height, width)", found])]
+        [tf.debugging.Assert(allowed, ["too small, too thin or too large: images of (height, width)", found])]
     ):
         size, top, left = resized_and_corner(found, preprocessing)
 
     def resized():
         # One direction after the other, rounded and clipped between, as Pillow does.
-        return resize(resize(images, tf.stack([found[0], size[1]])), size)
+        return resize_rows(resize_columns(images, size[1]), size[0])
 
     values = tf.cond(tf.reduce_all(size == found), lambda: images, resized)
     values = tf.cast(values[:, top : top + height, left : left + width], tf.float32)

@@ -1,6 +1,11 @@
-"""What a position of the last feature map sees, and what speaks for a class: receptive field and Grad-CAM."""
+"""Attribution: which pixels a position of the last feature map sees, and which positions support a class.
+
+The last feature map is the last 4-D tensor `[batch, height, width, channels]` before the pooling. In a ConvMixer its
+positions are the patches.
+"""
 
 import numbers
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -11,24 +16,43 @@ from ..outputs.classifier import as_classifier
 
 
 def effective_receptive_field(model: keras.Model, image: np.ndarray) -> np.ndarray:
-    """Compute how strongly each pixel moves the central position of the last feature map.
+    """Compute how strongly each pixel influences the central position of the last feature map.
 
-    It is the absolute gradient of the sum over channels at position (height // 2, width // 2), in inference
-    mode, summed over the image's channels. The last feature map is the last 4-D tensor before the pooling.
+    The theoretical receptive field says which pixels can influence a position; the effective one says by how much
+    they do. With the feature map F `[height, width, channels]` of image x, and its center (i, j) = (height // 2,
+    width // 2):
+
+        y = sum over channels c of F[i, j, c]
+        field[p, q] = sum over image channels k of |dy / dx[p, q, k]|, then divided by its largest value
+
+    For example, two depthwise 3x3 convolutions with all weights 1 apply [1, 1, 1] twice in each direction, which is [1,
+    2, 3, 2, 1]. The field is the outer product of [1, 2, 3, 2, 1] / 3 with itself: the center counts most, although all
+    weights are equal.
+
+    The gradient is that of inference: normalization uses its moving averages.
 
     Source: Luo, Li, Urtasun, Zemel, "Understanding the Effective Receptive Field in Deep Convolutional Neural
-    Networks", 2016; here for one image and its own gradient, where the paper averages over many.
+    Networks", NIPS 2016, https://arxiv.org/abs/1701.04128. The paper averages over many images with random output
+    gradients; this is the field for one image, with a gradient of 1 in each channel.
+
+    Example:
+        ```python
+        from keras_convmixer.visualization.attribution import effective_receptive_field
+
+        field = effective_receptive_field(model, images[0])  # float32 [8, 8], the largest value is 1
+        ```
 
     Args:
-        model: functional or Sequential, from one image to one output; with or without classifier.
+        model: functional or Sequential, from one float32 image to one output; with or without a classifier.
         image: `[height, width, channels]`, uint8 or float, in the range that the model takes.
 
     Returns:
-        float32 `[height, width]`, 0..1, the largest is 1.
+        float32 `[height, width]`, 0..1; the largest value is 1.
 
     Raises:
-        ValueError: the model or the image is no such thing, or the gradient is zero everywhere, NaN or infinite.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        ValueError: the model or the image does not fit this description, or the gradient is zero everywhere, NaN or
+            infinite.
+        RuntimeError: Keras does not run on TensorFlow.
     """
     require_tensorflow("visualizing")
     import tensorflow as tf
@@ -40,28 +64,44 @@ def effective_receptive_field(model: keras.Model, image: np.ndarray) -> np.ndarr
     _check_size(network, image)
     with tf.GradientTape() as tape:
         tape.watch(image)
-        features = network(image, training=False)
+        features = network(image, training=False)  # [1, feature height, feature width, channels]
         center = tf.reduce_sum(features[0, features.shape[1] // 2, features.shape[2] // 2])
     gradient = tape.gradient(center, image, unconnected_gradients="zero")
-    field = np.abs(gradient.numpy()[0]).sum(-1)
+    field = np.abs(gradient.numpy()[0]).sum(-1)  # [height, width]
     _check_finite(field)
     if not field.max():
         raise ValueError(
-            "no pixel of this image moves the central position of the last feature map: its activations are dead; "
-            "give another image, or train the model anew"
+            "no pixel of this image influences the central position of the last feature map: its activations are dead; "
+            "give another image, or train the model again"
         )
     return (field / field.max()).astype("float32")
 
 
 def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = None) -> tuple[np.ndarray, int]:
-    """Compute which positions of the last feature map speak for a class.
+    """Compute how much each position of the last feature map supports a class (Grad-CAM).
 
-    It is the sum of the feature map's channels, weighted by the mean gradient of the class's logit with respect
-    to each, without its negative part. The logit, not the probability: softmax's gradient fades where the model
-    is sure. The last feature map is the last 4-D tensor before the pooling.
+    With the feature map F `[height, width, channels]` and the logit z of the class:
+
+        weight[c] = mean over positions (i, j) of dz / dF[i, j, c]        (the paper's equation 1)
+        map[i, j] = max(0, sum over channels c of weight[c] * F[i, j, c])        (equation 2)
+
+    For example, a ConvMixer ends in global average pooling and a dense layer with kernel W. There dz / dF[i, j, c] is
+    W[c, class] / (height * width) at each position. The map is then the dense layer applied at each position, without
+    bias and negative part: Zhou et al.'s class activation map (2016), divided by the number of positions.
+
+    The gradient is that of the logit and not of the probability: where the model is certain, softmax is flat and its
+    gradient vanishes.
 
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
-    2017, equations 1 and 2.
+    ICCV 2017, https://arxiv.org/abs/1610.02391.
+
+    Example:
+        ```python
+        from keras_convmixer.visualization.attribution import grad_cam
+
+        heat, predicted = grad_cam(model, images[0])  # float32, one value for each patch; the class's index
+        heat_of_blue, _ = grad_cam(model, images[0], class_index=2)
+        ```
 
     Args:
         model: functional or Sequential classifier that ends in softmax, sigmoid or logits.
@@ -69,12 +109,12 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
         class_index: 0 to classes - 1; None is the predicted class.
 
     Returns:
-        float32 `[feature height, feature width]`, 0 or more and not scaled, and the class's index.
+        float32 `[feature height, feature width]`, 0 or more and not scaled, and the index of the class.
 
     Raises:
-        ValueError: the model is no such classifier, the image does not fit it, there is no such class, or the
+        ValueError: the model is not such a classifier, the image does not fit it, there is no such class, or the
             gradient is NaN or infinite.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        RuntimeError: Keras does not run on TensorFlow.
     """
     require_tensorflow("visualizing")
     import tensorflow as tf
@@ -91,7 +131,7 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
     _check_size(keras.Model(model.inputs[0], feature_map), image)
     network = keras.Model(model.inputs[0], [feature_map, _logits(model)])
     with tf.GradientTape() as tape:
-        tape.watch(image)  # not the weights alone, which may be frozen
+        tape.watch(image)  # a tape follows trainable weights by itself, but a model may be frozen
         features, logits = network(image, training=False)
         if class_index is None:
             class_index = np.argmax(logits[0])
@@ -100,13 +140,16 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
     features, gradient = (keras.ops.convert_to_numpy(keras.ops.cast(x[0], "float32")) for x in (features, gradient))
     _check_finite(gradient)
     _check_finite(features)
-    return np.maximum(features @ gradient.mean((0, 1)), 0), int(class_index)
+    weights = gradient.mean((0, 1))  # [channels], equation 1
+    return np.maximum(features @ weights, 0), int(class_index)  # equation 2
 
 
 def _check_model(model):
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
-        raise ValueError(f"{model.name} is no functional or Sequential model that was built: rebuild it as one")
+        raise ValueError(
+            f"{model.name} is not a functional or Sequential model, or it was not built: rebuild it as one"
+        )
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype != "float32":
         raise ValueError(
             f"the model takes {[(tuple(tensor.shape), tensor.dtype) for tensor in inputs]} and returns "
@@ -129,7 +172,10 @@ def _batch_of_one(model, image):
 
 
 def _without_nesting(model):
-    """Return the model with the layers of models inside it in its own graph, where their tensors can be named."""
+    """Return a model of the same layers in one graph: those of models inside it are called one by one.
+
+    A model inside a model is one operation of the outer graph, and its feature map is not a tensor there.
+    """
     view = keras.Model(model.inputs[0], model.outputs[0], name="network")
     if not any(_is_nested(layer) for layer in view.layers):
         return view
@@ -144,7 +190,7 @@ def _called_layer_by_layer(model, x):
         inner = keras.Model(layer.inputs[0], layer.outputs[0])
         return _called_layer_by_layer(inner, (args or tuple(kwargs.values()))[0])
 
-    # What keras.models.clone_model does, which hides its inner tensors where it is called on one.
+    # keras.models.clone_model does it like this, but its call of an inner model is again one operation.
     return run_graph(model, x, call)
 
 
@@ -159,40 +205,64 @@ def _is_nested(layer):
     return True
 
 
+class _FeatureMap(NamedTuple):
+    """A 4-D tensor on the way from the model's input to its output."""
+
+    tensor: keras.KerasTensor
+    consumer: object
+    """The operation that reads it on the way to the output; None if it is the output."""
+    one_position: bool
+    """Whether its height and width are 1."""
+
+
 def _last_feature_map(model):
-    """Walk back from the output to the last 4-D tensor before the pooling."""
-    maps, single, shrunk_by, seen = [], [], [], set()
-    waiting = [(model.outputs[0], None)]
-    while waiting:
-        tensor, reader = waiting.pop(0)
-        if id(tensor) in seen or tensor is model.inputs[0]:
-            continue
-        seen.add(id(tensor))
-        if len(tensor.shape) == 4 and tuple(tensor.shape[1:3]) != (1, 1):
-            maps.append(tensor)
-            shrunk_by.append(reader)
-            continue
-        if len(tensor.shape) == 4:
-            single.append(tensor)
-        operation = producer(tensor)
-        waiting.extend((made_from, operation) for made_from in call_of(tensor).inputs)
-    # A 4-D tensor of one position is pooled, as in MobileNet's head, unless layers with weights made it one.
-    if single and (not maps or any(getattr(reader, "weights", None) for reader in shrunk_by)):
-        return single[0]
-    if len(maps) > 1:
+    """Return the last 4-D tensor before the pooling.
+
+    The search walks from the output towards the input, breadth first, and ends at each tensor with several positions.
+    4-D tensors of one position are ambiguous. Some heads pool to [batch, 1, 1, channels] and go on with 1x1
+    convolutions, as MobileNet's does: the feature map lies before the pooling. In other models, the convolutions
+    themselves shrink the image to one position, as a patch embedding does to an image of one patch: then the tensor of
+    one position is the feature map.
+    """
+    found = _four_dimensional_tensors(model)
+    single = [feature_map for feature_map in found if feature_map.one_position]
+    several = [feature_map for feature_map in found if not feature_map.one_position]
+    pooled = several and not any(getattr(feature_map.consumer, "weights", None) for feature_map in several)
+    if single and not pooled:
+        return single[0].tensor  # the nearest to the output
+    if len(several) > 1:
         raise ValueError(
-            f"the model's head reads {len(maps)} feature maps, of shapes "
-            f"{[tuple(tensor.shape) for tensor in maps]}: give a model whose head reads one"
+            f"the model's head reads {len(several)} feature maps, of shapes "
+            f"{[tuple(feature_map.tensor.shape) for feature_map in several]}: give a model whose head reads one"
         )
-    if not maps:
+    if not several:
         raise ValueError(
             "the model has no feature map, a 4-D tensor after its input: give a convolutional one such as ConvMixer"
         )
-    return maps[0]
+    return several[0].tensor
+
+
+def _four_dimensional_tensors(model):
+    """Return the 4-D tensors up to the last ones with several positions, from the output on."""
+    found, seen = [], set()
+    waiting = [(model.outputs[0], None)]  # tensors and their consumers
+    while waiting:
+        tensor, consumer = waiting.pop(0)
+        if id(tensor) in seen or tensor is model.inputs[0]:
+            continue
+        seen.add(id(tensor))
+        if len(tensor.shape) == 4:
+            one_position = tuple(tensor.shape[1:3]) == (1, 1)
+            found.append(_FeatureMap(tensor, consumer, one_position))
+            if not one_position:
+                continue
+        operation = producer(tensor)
+        waiting.extend((made_from, operation) for made_from in call_of(tensor).inputs)
+    return found
 
 
 def _logits(model):
-    """Return what goes into the softmax or the sigmoids that a model of `as_classifier` ends in."""
+    """Return the tensor before the softmax or the sigmoids that a model of `as_classifier` ends in."""
     output = model.outputs[0]
     operation = producer(output)
     if isinstance(operation, keras.layers.Activation) or type(operation).__name__ == "Softmax":
@@ -202,7 +272,7 @@ def _logits(model):
             f"the model ends in {operation.name}, where its classes have no logits: give a model that ends in a layer "
             "with softmax, sigmoid or no activation"
         )
-    # A layer with its own softmax has no tensor of logits: a copy without one makes it.
+    # Dense(activation="softmax") computes logits without a tensor of their own: a copy without activation returns them.
     before = call_of(output).inputs[0]
     layer = type(operation).from_config({**operation.get_config(), "activation": None})
     logits = layer(before)
@@ -213,7 +283,7 @@ def _logits(model):
 def _check_size(network, image):
     try:
         shape = network.compute_output_shape((None, *image.shape[1:]))
-    except ValueError:  # a kernel is larger than what it slides over
+    except ValueError:  # a kernel with padding="valid" is larger than its input
         shape = (0,)
     if 0 in shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How every figure of this package looks, and how it becomes a PNG."""
+"""The style of all figures, and how they are written as PNG."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..files.atomic import atomic_file
 
-if TYPE_CHECKING:  # the style itself costs no import of Matplotlib
+if TYPE_CHECKING:  # importing the style does not import Matplotlib
     from matplotlib.figure import Figure
 
-STYLE = {
+STYLE = {  # for matplotlib.rc_context
     "font.size": 9,
-    "text.parse_math": False,  # a class may be called a $x_$ b
+    "text.parse_math": False,  # a label such as "a $x_$ b" is text, not a formula
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -23,10 +23,10 @@ STYLE = {
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure drawn under `rc_context(STYLE)`, whole or not at all; `path` ends in .png.
+    """Write a figure that was drawn under `rc_context(STYLE)`; where that fails, a former file stays as it was.
 
     Raises:
-        OSError: the disk is full, or the folder is not there.
+        OSError: the disk is full, or the folder does not exist.
     """
     with atomic_file(path) as partial:
         figure.savefig(partial, facecolor="white", format="png")

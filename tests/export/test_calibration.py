@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
-from keras_convmixer.commands.export import _shares_test_images
 from keras_convmixer.export import calibration, read_manifest
 from keras_convmixer.export.calibration import read_calibration
 from keras_convmixer.images import folders as picture_folders
 from keras_convmixer.images.preprocessing import Preprocessing
+from keras_convmixer.training.data.dataset import may_share_test_images
 
 SEEN = Preprocessing(8, 8, 3)
 
@@ -102,8 +102,8 @@ def test_what_cannot_be_calibrated_with_is_named(tmp_path):
     for name, error, words in (
         ("nowhere", FileNotFoundError, "nowhere: there is no such folder, nor is it an .npz"),
         ("nowhere.npz", FileNotFoundError, "nowhere.npz: there is no such file"),
-        ("empty", ValueError, "empty has no pictures to calibrate with"),
-        ("unreadable", ValueError, "none of the 1 pictures in .*unreadable can be read"),
+        ("empty", ValueError, "empty has no images to calibrate with"),
+        ("unreadable", ValueError, "none of the 1 images in .*unreadable can be read"),
         ("text.npz", ValueError, "text.npz is damaged, or no array file of NumPy"),
         ("cut.npz", ValueError, "cut.npz is damaged, or no array file of NumPy"),
         ("objects.npz", ValueError, r"objects.npz holds object \(2,\)"),
@@ -178,4 +178,4 @@ def test_folders_that_share_test_images_are_known(tmp_path):
         (data / name).mkdir(parents=True)
     shares = {"data": True, "data/test": True, "data/test/cat": True, "": True, "data/train": False, "other": False}
     for name, expected in shares.items():
-        assert _shares_test_images(tmp_path / name, data) == expected, name
+        assert may_share_test_images(tmp_path / name, data) == expected, name

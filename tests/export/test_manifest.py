@@ -35,7 +35,7 @@ def test_it_is_what_the_schema_says(manifest):
         lambda content: content.pop("labels"),
         lambda content: content.update(schema=2),
         lambda content: content["calibration"].update(images=0),
-        lambda content: content["artifacts"][1]["validation"].update(top1_agreement=1.5),
+        lambda content: content["artifacts"][1]["validation"].update(agreement=1.5),
         lambda content: content["artifacts"][1]["input"].pop("range"),
         lambda content: content["artifacts"][0].update(sha256="0"),
     ],

@@ -85,7 +85,7 @@ def test_a_multi_label_bundle(toy, multi):
     assert manifest["reference_accuracy"] == 1.0
     assert [artifact["name"] for artifact in manifest["artifacts"]] == ["saved_model", "float32", "int8"]
     for artifact in manifest["artifacts"]:
-        assert artifact["validation"]["top1_agreement"] == artifact["validation"]["accuracy"] == 1.0
+        assert artifact["validation"]["agreement"] == artifact["validation"]["accuracy"] == 1.0
     # A sigmoid's scale, which loses nothing at either end.
     assert manifest["artifacts"][-1]["quantization"]["output"] == {"scale": 1 / 256, "zero_point": 0}
     card = (multi[1] / "README.md").read_text()
@@ -104,7 +104,7 @@ def test_a_binary_bundle(binary):
     assert (outputs["kind"], outputs["threshold"], outputs["added"]) == ("binary", 0.5, "sigmoid")
     assert manifest["artifacts"][0]["output"]["shape"] == [None, 1]
     for artifact in manifest["artifacts"]:
-        assert artifact["validation"]["top1_agreement"] == artifact["validation"]["accuracy"] == 1.0
+        assert artifact["validation"]["agreement"] == artifact["validation"]["accuracy"] == 1.0
     assert manifest["artifacts"][-1]["quantization"]["output"] == {"scale": 1 / 256, "zero_point": 0}
     assert (binary[1] / "labels.txt").read_text() == "other\nblue\n"
     assert "the probability of blue, which is given at 0.5 or more, else other" in (binary[1] / "README.md").read_text()

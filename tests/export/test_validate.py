@@ -19,7 +19,7 @@ def test_what_is_measured():
     actual = REFERENCE + np.array([[0.1, -0.1], [0, 0], [0, 0], [-0.06, 0.06]], "float32")
     measured = validate("int8", REFERENCE, actual, labels=np.array([0, 1, 1, 1]))
     assert measured.images == 4
-    assert measured.top1_agreement == 1.0
+    assert measured.agreement == 1.0
     assert measured.max_difference == pytest.approx(0.1)
     assert measured.mean_difference == pytest.approx((0.1 + 0.06) / 4)
     assert measured.accuracy == 0.5

@@ -1,6 +1,5 @@
-"""Each form of benchmarks/depthwise.py and its gradients equal Keras's layer: on TensorFlow here, on JAX as a peer."""
+"""Each form of on_gpu/depthwise.py and its gradients equal Keras's layer: on TensorFlow here, on JAX as a peer."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peers import JAX_COMPILES_QUICKLY, require_jax
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ON_GPU = Path(__file__).parents[2] / "benchmarks/on_gpu"
 # Kernel's side, height, width: odd and even kernels; sizes that no block of rows divides, and smaller than the kernel;
 # those of ConvMixer-1536/20.
 SIZES = ((3, 7, 7), (4, 7, 6), (9, 11, 13), (2, 5, 8), (1, 3, 4), (7, 8, 8), (9, 4, 5), (9, 32, 32))
@@ -19,15 +19,13 @@ SIZES = ((3, 7, 7), (4, 7, 6), (9, 11, 13), (2, 5, 8), (1, 3, 4), (7, 8, 8), (9,
 # larger than the sum by what cancels, about a factor of 2 in norm: 2^-9 + 2 * 2^-9, below 2^-7.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2**-7}
 CHANNELS, BATCH = 3, 2
-QUICKLY_COMPILED = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-"""Environment in which JAX compiles for a CPU in two thirds of the time; the results are the same."""
 
 
 def differences(dtype: str) -> dict[str, float]:
     """Return by form and size the largest difference from DepthwiseConv2D of output and gradients, over their norm."""
     import keras
 
-    sys.path.insert(0, str(BENCHMARKS))
+    sys.path.insert(0, str(ON_GPU))
     from depthwise import FORMS, layout
 
     found = {}
@@ -101,10 +99,9 @@ def test_every_form_equals_keras_layer_on_tensorflow(dtype):
 @pytest.mark.peer
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_every_form_equals_keras_layer_on_jax(dtype):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("JAX is a peer: make test-peers")
+    require_jax()
     code = "import json, sys, test_depthwise_forms as t; print(json.dumps(t.differences(sys.argv[1])))"
-    environment = {**os.environ, "KERAS_BACKEND": "jax", **QUICKLY_COMPILED}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", **JAX_COMPILES_QUICKLY}
     command = [sys.executable, "-c", code, dtype]
     done = subprocess.run(
         command, cwd=Path(__file__).parent, env=environment, check=True, capture_output=True, text=True
@@ -114,7 +111,7 @@ def test_every_form_equals_keras_layer_on_jax(dtype):
 
 def test_paper_cost_counts_the_matrix_products_shapes():
     """The multiplications on paper are those of the products that a form computes, and of a convolution."""
-    sys.path.insert(0, str(BENCHMARKS))
+    sys.path.insert(0, str(ON_GPU))
     from depthwise import cost
 
     assert cost("keras", 64, 32, 32, 1536, 9)["multiplications"] == 64 * 32 * 32 * 1536 * 81

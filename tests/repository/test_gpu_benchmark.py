@@ -1,6 +1,5 @@
 """benchmarks/gpu.py: its dry run on a CPU, a run that is cut off, and processes that crash or never answer."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_depthwise_forms import QUICKLY_COMPILED
+from peers import JAX_COMPILES_QUICKLY, require_jax
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -23,7 +22,7 @@ def gpu(monkeypatch):
 
 
 def dry_run(out, minutes):
-    environment = {**os.environ, "GPU_BENCHMARK_SECONDS": "0.01", **QUICKLY_COMPILED}
+    environment = {**os.environ, "GPU_BENCHMARK_SECONDS": "0.01", **JAX_COMPILES_QUICKLY}
     command = [sys.executable, BENCHMARKS / "gpu.py", "--tiny", "--out", out, "--minutes", str(minutes)]
     subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads((out / "gpu.json").read_text())["results"]
@@ -32,8 +31,7 @@ def dry_run(out, minutes):
 @pytest.mark.slow
 @pytest.mark.peer
 def test_dry_run_measures_every_form_and_they_agree(gpu, tmp_path):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("JAX is a peer: make test-peers")
+    require_jax()
     first = [r for r in dry_run(tmp_path, 0.3) if "milliseconds" in r]
     results = dry_run(tmp_path, 5)
     assert results[: len(first)] == first  # a run that was cut off lost nothing and is not measured again
@@ -109,7 +107,7 @@ def test_best_forms_are_the_fastest_with_backward(gpu):
 
 
 def test_share_of_peak_counts_the_models_multiplications(gpu):
-    from gpu_report import multiplications, share_of_peak
+    from on_gpu.report import multiplications, share_of_peak
 
     sizes = {"dim": 1536, "depth": 20, "kernel_size": 9, "patch_size": 7, "image": 224, "classes": 1000}
     # The paper gives 48.6 G for pointwise layers and embedding (timm's table), without depthwise layers.

@@ -114,7 +114,8 @@ def test_public_names_exist():
         "for package in (keras_convmixer, keras_convmixer.training, keras_convmixer.export):\n"
         "    assert len(package.__all__) > 1\n"
         "    for name in package.__all__:\n"
-        "        assert not isinstance(getattr(package, name), type(package)), name\n"
+        "        assert isinstance(getattr(package, name), type(package)) == (name in ('training', 'export')), name\n"
+        "        assert name in dir(package), name\n"
     )
 
 
@@ -122,7 +123,13 @@ def test_without_a_backend_the_sentence_says_what_to_install():
     code = "import sys; sys.modules['tensorflow'] = None\nimport keras_convmixer\nkeras_convmixer.ConvMixer"
     process = run_python(code, check=False)
     assert "ImportError: Keras needs a backend" in process.stderr
-    assert "pip install 'keras-convmixer[train]'" in process.stderr
+    assert "pip install '.[train]'" in process.stderr
+
+
+def test_one_file_says_how_the_package_is_installed():
+    """`pip install keras-convmixer` is said only where it is true: install.py's PUBLISHED."""
+    files = [path for folder in ALL.values() for path in folder.rglob("*") if path.suffix in (".py", ".yaml", ".jinja")]
+    assert {path.name for path in files if "keras-convmixer[" in path.read_text()} == {"install.py"}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +147,7 @@ def test_the_wheel_owns_one_import_name_and_holds_every_module(wheel):
         "/".join([*floor.split("."), path.relative_to(folder).as_posix()])
         for floor, folder in ALL.items()
         for path in folder.rglob("*")
-        if path.suffix in (".py", ".txt", ".sh", ".yaml", ".json", ".jinja")
+        if path.suffix in (".py", ".pyi", ".typed", ".txt", ".sh", ".yaml", ".json", ".jinja")
     }
     assert set(names) == expected
 

@@ -9,6 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+JAX_COMPILES_QUICKLY = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""Environment in which JAX compiles for a CPU in two thirds of the time; the results are the same."""
+
+
+def require_jax():
+    """Skip the test where JAX is not installed."""
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is a peer: make test-peers")
+
 
 def import_torch():
     """Return PyTorch; skip the test where it is not installed."""

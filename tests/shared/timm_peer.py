@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,19 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-# A torchvision built for CUDA cannot load its operators beside a PyTorch for the CPU, and then fails on import to
-# describe these two. Nothing here calls them.
-_library = torch.library.Library("torchvision", "FRAGMENT")
-for _operator in ("nms", "qnms"):
-    if not hasattr(torch.ops.torchvision, _operator):
-        _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-from timm.data import ImageNetInfo, create_transform, resolve_data_config  # noqa: E402
-from timm.data.auto_augment import rand_augment_transform  # noqa: E402
-from timm.data.random_erasing import RandomErasing  # noqa: E402
-from timm.data.transforms import RandomResizedCropAndInterpolation  # noqa: E402
-from timm.models import create_model  # noqa: E402
-from timm.models.convmixer import ConvMixer  # noqa: E402
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks/engines"))
+import torchvision_operators  # noqa: F401 - before timm
+from timm.data import ImageNetInfo, create_transform, resolve_data_config
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from timm.models import create_model
+from timm.models.convmixer import ConvMixer
 
 ACTIVATIONS = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU}
 

@@ -14,10 +14,10 @@ from processes import Forked
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.data.batches import distributed_batches
 from keras_convmixer.training.data.dataset import Split
-from keras_convmixer.training.layers import trainable
+from keras_convmixer.training.layers import build_training_model
 from keras_convmixer.training.model import build_model
 from keras_convmixer.training.step import Step
-from keras_convmixer.training.strategy import choose
+from keras_convmixer.training.strategy import choose_strategy
 
 STEPS = 20
 
@@ -35,24 +35,24 @@ def train(out, count):
         depth=1,
         kernel_size=3,
         batch_size=48,
-        accumulation=2,
-        average_decay=0.9,
+        gradient_accumulation_steps=2,
+        ema_decay=0.9,
         clip_norm=0.2,
         learning_rate=0.05,
-        mixup=0.5,
-        cutmix=0.5,
+        mixup_alpha=0.5,
+        cutmix_alpha=0.5,
         flip=True,
         rand_augment="timm",
-        rand_augment_layers=1,
-        erasing=0.25,
+        rand_augment_num_ops=1,
+        erasing_probability=0.25,
     )
     random = np.random.default_rng(0)
     split = Split(random.integers(0, 256, (200, 8, 8, 3)).astype("uint8"), random.integers(0, 10, 200))
-    replicas = choose("auto" if count == 1 else "mirrored")
+    replicas = choose_strategy("auto" if count == 1 else "mirrored")
     keras.utils.set_random_seed(0)
     with replicas.strategy.scope():
-        model = trainable(build_model(recipe, 10, classifier_activation=None), replicas.count)
-    chiefs = replicas.chiefs(np.full((2, 3), 0.1 + replicas.worker, "float32"))
+        model = build_training_model(build_model(recipe, 10, classifier_activation=None), replicas.num_replicas)
+    chiefs = replicas.broadcast_from_chief(np.full((2, 3), 0.1 + replicas.worker, "float32"))
     np.testing.assert_array_equal(chiefs, np.full((2, 3), 0.1, "float32"))
     replicas.require_same("all", "a wrong alarm")
     if replicas.workers > 1:
@@ -65,7 +65,7 @@ def train(out, count):
     assert step.number == STEPS
     if replicas.is_chief:
         arrays = [keras.ops.convert_to_numpy(v) for v in model.variables] + step.weights()
-        np.savez(out / f"{replicas.name}_{replicas.count}", *arrays, results=np.array(results))
+        np.savez(out / f"{replicas.name}_{replicas.num_replicas}", *arrays, results=np.array(results))
 
 
 def run(out, count, workers=1):
@@ -107,8 +107,8 @@ def _step(**changes):
     )
     keras.utils.set_random_seed(0)
     precision = "float32" if recipe.precision == "auto" else recipe.precision
-    model = trainable(build_model(recipe, 10, precision, classifier_activation=None), 1)
-    return Step(model, recipe, choose("one_device"), STEPS)
+    model = build_training_model(build_model(recipe, 10, precision, classifier_activation=None), 1)
+    return Step(model, recipe, choose_strategy("one_device"), STEPS)
 
 
 def _batch(seed=0):
@@ -135,7 +135,7 @@ def test_it_is_kerass_own_step():
 
 
 def test_the_average_is_tensorflows():
-    step = _step(average_decay=0.3)  # of the first four steps three at a lower one
+    step = _step(ema_decay=0.3)  # of the first four steps three at a lower one
     copies = [tf.Variable(variable.numpy()) for variable in step.model.variables]
     done = tf.Variable(0)
     expected = tf.train.ExponentialMovingAverage(0.3, num_updates=done)
@@ -154,7 +154,7 @@ def test_the_average_is_tensorflows():
 
 def test_without_decay_biases_stay_and_with_it_they_shrink():
     for everything in (False, True):
-        step = _step(learning_rate=1.0, weight_decay=0.1, decay_everything=everything, clip_norm=1e-12)
+        step = _step(learning_rate=1.0, weight_decay=0.1, decay_norm_and_bias=everything, clip_norm=1e-12)
         step.optimizer.iterations.assign(8)  # the schedule's peak
         before = [np.asarray(v).copy() for v in step.model.trainable_variables]
         step.run(_batch())

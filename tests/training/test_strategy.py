@@ -3,7 +3,7 @@ import json
 import pytest
 
 from keras_convmixer.training import strategy
-from keras_convmixer.training.strategy import choose
+from keras_convmixer.training.strategy import choose_strategy
 
 
 def tf_config(index=0, kind="worker", **cluster):
@@ -13,14 +13,19 @@ def tf_config(index=0, kind="worker", **cluster):
 
 def test_one_machine_without_gpus_is_one_device(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    replicas = choose("auto")
-    assert (replicas.name, replicas.count, replicas.here, replicas.is_chief) == ("one_device", 1, 1, True)
+    replicas = choose_strategy("auto")
+    assert (replicas.name, replicas.num_replicas, replicas.local_replicas, replicas.is_chief) == (
+        "one_device",
+        1,
+        1,
+        True,
+    )
     assert replicas.described(64) == "one_device: 1 CPU, 64 of 64 images each a step"
 
 
 def test_a_cluster_of_one_is_one_device(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", tf_config(worker=["a:1"]))
-    assert choose("auto").name == "one_device"
+    assert choose_strategy("auto").name == "one_device"
 
 
 @pytest.mark.parametrize(
@@ -37,14 +42,14 @@ def test_a_cluster_of_one_is_one_device(monkeypatch):
 def test_a_wrong_tf_config_is_named(monkeypatch, text, message):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match=message) as error:
-        choose("auto")
+        choose_strategy("auto")
     assert 'give {"cluster"' in str(error.value)
 
 
 def test_multi_worker_needs_a_cluster(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ValueError, match="set TF_CONFIG, or start with `convmixer launch`"):
-        choose("multi_worker")
+        choose_strategy("multi_worker")
 
 
 def test_places_in_a_cluster(monkeypatch):

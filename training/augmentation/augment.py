@@ -30,9 +30,9 @@ class Augmentation:
         self._rand_augment = None
         if recipe.rand_augment != "none":
             strength = recipe.rand_augment_magnitude / (3 if recipe.rand_augment == "torchvision" else 1)
-            deviation = recipe.rand_augment_deviation
+            deviation = recipe.rand_augment_magnitude_std
             space = SPACES[recipe.rand_augment]
-            self._rand_augment = RandAugment(space, recipe.rand_augment_layers, strength, deviation)
+            self._rand_augment = RandAugment(space, recipe.rand_augment_num_ops, strength, deviation)
 
     def draws(self, step: tf.Tensor, purpose: str, count: int) -> tf.Tensor:
         """Return uniform numbers in 0..1 for these images, float32 `[images, count]`."""
@@ -72,7 +72,7 @@ class Augmentation:
 
     def crop(self, step: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         """Cut a part out of each image in memory and enlarge it, bilinear; uint8 in and out."""
-        if not self._recipe.crops:
+        if not self._recipe.random_crop:
             return images
         count, height, width, _ = tf.unstack(tf.shape(images))
         boxes = self.boxes(step, tf.fill([count], height), tf.fill([count], width))
@@ -112,7 +112,7 @@ class Augmentation:
 
         The noise has ImageNet's mean and deviation, and is not clipped. Source: timm's RandomErasing, mode "pixel".
         """
-        if not self._recipe.erasing:
+        if not self._recipe.erasing_probability:
             return images
         height, width = images.shape[1:3]
         draws = self.draws(step, "erase", 2 + 4 * ERASE_ATTEMPTS)
@@ -125,7 +125,7 @@ class Augmentation:
         first = tf.argmax(fits, axis=1)
         tall, wide, *places = (tf.gather(v, first, batch_dims=1) for v in (tall, wide, tries[..., 2], tries[..., 3]))
         top, left = tf.floor(places[0] * (height - tall + 1)), tf.floor(places[1] * (width - wide + 1))
-        chosen = tf.where((draws[:, 0] < self._recipe.erasing) & tf.reduce_any(fits, axis=1))[:, 0]
+        chosen = tf.where((draws[:, 0] < self._recipe.erasing_probability) & tf.reduce_any(fits, axis=1))[:, 0]
 
         def erased(number):
             # Noise for the rectangle alone: a sixth of the image in the mean.
@@ -149,12 +149,12 @@ class Augmentation:
         is on the same replica. Cutmix's share is that of the pixels that were cut, exactly.
         """
         recipe = self._recipe
-        if not (recipe.mixup or recipe.cutmix):
+        if not (recipe.mixup_alpha or recipe.cutmix_alpha):
             return images, labels
         seed = tf.stack([tf.constant(recipe.seed * len(PURPOSES) + PURPOSES.index("mix")), step])
         which, centre_y, centre_x = tf.unstack(tf.random.stateless_uniform([3], seed))
-        cut = tf.constant(bool(recipe.cutmix)) & ((which < 0.5) | tf.constant(not recipe.mixup))
-        alpha = tf.where(cut, recipe.cutmix, recipe.mixup)
+        cut = tf.constant(bool(recipe.cutmix_alpha)) & ((which < 0.5) | tf.constant(not recipe.mixup_alpha))
+        alpha = tf.where(cut, recipe.cutmix_alpha, recipe.mixup_alpha)
         gammas = tf.random.stateless_gamma([2], seed + tf.constant([0, 1 << 30]), alpha=alpha)
         share = gammas[0] / tf.maximum(tf.reduce_sum(gammas), 1e-30)
         partner = tf.bitwise.bitwise_xor(tf.range(len(self._positions)), 1)

@@ -11,7 +11,7 @@ from ..augmentation.augment import Augmentation
 from ..recipe import Recipe
 from ..strategy import Replicas
 from .dataset import Split
-from .lazy_images import Pictures
+from .lazy_images import LazyImages
 
 
 class Unreadable(OSError):
@@ -27,18 +27,23 @@ def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Re
     end is left out.
     """
     steps_per_epoch = len(split) // recipe.batch_size
-    share = recipe.batch_size // replicas.count
+    share = recipe.batch_size // replicas.num_replicas
     with tf.device("CPU:0"):  # also where there are GPUs, whose memory is for training
         labels = tf.constant(split.labels)
 
     def place(number):
         """Return the step, the places in the global batch and the images, of a replica's share."""
-        step, replica = number // replicas.here, replicas.worker * replicas.here + number % replicas.here
+        step, replica = (
+            number // replicas.local_replicas,
+            replicas.worker * replicas.local_replicas + number % replicas.local_replicas,
+        )
         epoch, first = step // steps_per_epoch, step % steps_per_epoch * recipe.batch_size
         # With accumulation, all replicas' first parts together are the first part that one device would have: its
         # normalization sees the same images.
-        parts = tf.range(recipe.accumulation, dtype=tf.int64)[:, None] * (recipe.batch_size // recipe.accumulation)
-        part = share // recipe.accumulation
+        parts = tf.range(recipe.gradient_accumulation_steps, dtype=tf.int64)[:, None] * (
+            recipe.batch_size // recipe.gradient_accumulation_steps
+        )
+        part = share // recipe.gradient_accumulation_steps
         positions = tf.reshape(parts + replica * part + tf.range(part, dtype=tf.int64), [share])
         seed = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
         chosen = tf.random.experimental.index_shuffle(first + positions, tf.cast(seed, tf.int32), len(split) - 1)
@@ -49,9 +54,9 @@ def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Re
         return augmentation.batch(step, cropped, tf.gather(labels, chosen))
 
     def of_worker(_):
-        numbers = tf.data.Dataset.range(start * replicas.here, stop * replicas.here)
-        if isinstance(split.images, Pictures):
-            cropped = _cropped_from_files(split.images, numbers, place, recipe.crops).batch(share)
+        numbers = tf.data.Dataset.range(start * replicas.local_replicas, stop * replicas.local_replicas)
+        if isinstance(split.images, LazyImages):
+            cropped = _cropped_from_files(split.images, numbers, place, recipe.random_crop).batch(share)
         else:
             cropped = _cropped_in_memory(split.images, numbers, place)
         batches = tf.data.Dataset.zip(numbers, cropped)
@@ -61,7 +66,7 @@ def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Re
 
 
 @contextlib.contextmanager
-def reading(split: Split):
+def closing_reader_on_error(split: Split):
     """Let errors end, in functions called from here, what reads a split: soon, and in a sentence.
 
     An error's frames hold the iterator, and an interpreter that exits with it waits for ever for the functions in

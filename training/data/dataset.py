@@ -17,7 +17,7 @@ from keras_convmixer.files.labels import require_labels
 from keras_convmixer.images.folders import picture_files, sentence_of_others, subfolders
 from keras_convmixer.images.preprocessing import SUFFIXES, Preprocessing
 
-from .lazy_images import Files, Pictures, check, showing
+from .lazy_images import Files, LazyImages, decode_and_validate, track
 
 HELD_OUT, HELD_OUT_OF_FEW, FEW = 50, 10, 5000
 """Every so many training images one is for validation, where a data set has no split for it; of few a larger share."""
@@ -35,7 +35,7 @@ SPLIT_FOLDERS = {
 class Split:
     """Images uint8 `[count, height, width, channels]` in 0..255, in memory or not, and labels int64 `[count]`."""
 
-    images: np.ndarray | Pictures
+    images: np.ndarray | LazyImages
     labels: np.ndarray
 
     def __len__(self):
@@ -43,8 +43,13 @@ class Split:
 
     def take(self, chosen: np.ndarray) -> Split:
         """Return some of them, int or bool `[count]`."""
-        images = self.images.take(chosen) if isinstance(self.images, Pictures) else self.images[chosen]
+        images = self.images.take(chosen) if isinstance(self.images, LazyImages) else self.images[chosen]
         return Split(images, self.labels[chosen])
+
+    def sample(self, count: int, seed: int) -> Split:
+        """Return up to `count` images chosen at random, in their order; a split may lie sorted by label."""
+        chosen = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.take(np.sort(chosen))
 
 
 class LabeledImages(NamedTuple):
@@ -93,7 +98,7 @@ def load_dataset(
     class_names: tuple[str, ...] | None = None,
     progress: Progress | None = None,
     data_dir: str = "",
-    crops: bool = False,
+    keep_originals: bool = False,
 ) -> Dataset:
     """Load `digits`, a folder, or a data set of tensorflow-datasets by its name.
 
@@ -110,7 +115,8 @@ def load_dataset(
         class_names: labels of the model that the images are for, by default the data set's own.
         progress: shows a bar.
         data_dir: where tensorflow-datasets has its data, by default where it always has.
-        crops: training crops from the pictures as their files are: keep these, unless they are of the images' size.
+        keep_originals: decode training images from their files at each use, at full size, as random crops need;
+            without effect where all are of the model's size already.
 
     Raises:
         ValueError: what `load_images` raises; where what is to be split has under two labels or under ten pictures of
@@ -120,7 +126,7 @@ def load_dataset(
         class_names, everything, *_ = load_images(name, preprocessing, class_names, progress)
         return Dataset(class_names, *(everything.take(chosen) for chosen in _divided(everything.labels)))
     if not Path(name).is_dir():
-        return _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, crops)
+        return _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, keep_originals)
     splits = _split_folders(Path(name))
     if splits:
         class_names, *_ = _folder(splits["train"], class_names)
@@ -131,11 +137,13 @@ def load_dataset(
             others += more
         names = _checksum([path for source in sources.values() for path in source.paths], Path(name))
         left_out = sentence_of_others(Path(name), others)
-        return _with_splits(name, class_names, sources, preprocessing, progress, crops, names, left_out)
+        return _with_splits(name, class_names, sources, preprocessing, progress, keep_originals, names, left_out)
     class_names, paths, labels, others = _folder(Path(name), class_names)
     _require_divisible(name, class_names, labels)
     fits = _fits(len(paths), preprocessing)
-    checked = check(Files(paths, labels), preprocessing, fits and not crops, showing(progress, name, len(paths)))
+    checked = decode_and_validate(
+        Files(paths, labels), preprocessing, fits and not keep_originals, track(progress, name, len(paths))
+    )
     # Divided with the damaged ones, so that one more or less moves no other picture from training to test.
     everything = Split(checked.images, checked.labels)
     splits = (everything.take(np.isin(checked.kept, chosen)) for chosen in _divided(labels))
@@ -168,7 +176,7 @@ def _divided(labels):
     return train, validation, test
 
 
-def _with_splits(name, class_names, sources, preprocessing, progress, crops, names=0, left_out=()):
+def _with_splits(name, class_names, sources, preprocessing, progress, keep_originals, names=0, left_out=()):
     """Return a data set of sources by split: train, and validation or test or both."""
     sources = dict(sources)
     if "test" not in sources:
@@ -176,8 +184,10 @@ def _with_splits(name, class_names, sources, preprocessing, progress, crops, nam
     fits = _fits(sum(len(source) for source in sources.values()), preprocessing)
     splits, damaged, kept = {}, (), {}
     for split, source in sources.items():
-        in_memory = fits and not (crops and split == "train")
-        checked = check(source, preprocessing, in_memory, showing(progress, f"{name}, {split}", len(source)))
+        in_memory = fits and not (keep_originals and split == "train")
+        checked = decode_and_validate(
+            source, preprocessing, in_memory, track(progress, f"{name}, {split}", len(source))
+        )
         splits[split], damaged = Split(checked.images, checked.labels), damaged + checked.damaged
         kept[split] = checked.kept
         if checked.labels.min() < 0:
@@ -191,7 +201,7 @@ def _with_splits(name, class_names, sources, preprocessing, progress, crops, nam
     return Dataset(class_names, splits["train"], splits["validation"], splits["test"], damaged, names, left_out)
 
 
-def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, crops):
+def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, keep_originals):
     from .records import Records, prepared, splits_of
 
     builder = prepared(name, data_dir)
@@ -200,16 +210,18 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, cr
     if class_names is not None and class_names != names:
         raise ValueError(f"{name} has the labels {_listed(names)}, which are not the model's: name other data")
     shape = builder.info.features[builder.info.supervised_keys[0]].shape
-    crops = crops and shape[:2] != (preprocessing.height, preprocessing.width)
+    keep_originals = keep_originals and shape[:2] != (preprocessing.height, preprocessing.width)
     sources = {split: Records(builder, there) for split, there in splits_of(builder).items()}
     if "all" in sources:
-        return _divided_records(name, names, sources["all"], preprocessing, progress, crops)
-    return _with_splits(name, names, sources, preprocessing, progress, crops)
+        return _divided_records(name, names, sources["all"], preprocessing, progress, keep_originals)
+    return _with_splits(name, names, sources, preprocessing, progress, keep_originals)
 
 
-def _divided_records(name, class_names, source, preprocessing, progress, crops):
+def _divided_records(name, class_names, source, preprocessing, progress, keep_originals):
     fits = _fits(len(source), preprocessing)
-    checked = check(source, preprocessing, fits and not crops, showing(progress, name, len(source)))
+    checked = decode_and_validate(
+        source, preprocessing, fits and not keep_originals, track(progress, name, len(source))
+    )
     if checked.labels.min() < 0:
         raise ValueError(f"{name} has images without labels: name another data set")
     _require_divisible(name, class_names, checked.labels)
@@ -226,6 +238,17 @@ def _fits(count, preprocessing):
     if CONTAINER.exists() and (limit := CONTAINER.read_text().strip()).isdigit():
         there = min(there, int(limit))
     return 2 * needed < there
+
+
+def may_share_test_images(folder: Path, data: Path) -> bool:
+    """Tell whether a folder of images may hold test images of the data set in folder `data`.
+
+    It may where one of the two is in the other, unless the folder is, or is in, the data's training split.
+    """
+    folder, data = folder.resolve(), data.resolve()
+    if folder.is_relative_to(data):
+        return folder == data or SPLIT_FOLDERS.get(folder.relative_to(data).parts[0].lower()) != "train"
+    return data.is_relative_to(folder)
 
 
 def load_images(
@@ -251,7 +274,7 @@ def load_images(
         )
     class_names, paths, labels, others = _folder(Path(name), class_names)
     fits = _fits(len(paths), preprocessing)
-    checked = check(Files(paths, labels), preprocessing, fits, showing(progress, name, len(paths)))
+    checked = decode_and_validate(Files(paths, labels), preprocessing, fits, track(progress, name, len(paths)))
     left_out = sentence_of_others(Path(name), others)
     return LabeledImages(class_names, Split(checked.images, checked.labels), checked.damaged, left_out)
 

@@ -58,7 +58,7 @@ class Files:
         return str(self.paths[index])
 
 
-class Pictures:
+class LazyImages:
     """Pictures that are decoded when they are asked for.
 
     Indexed by a number, a slice or numbers they are what evaluation sees, uint8 `[count, height, width, channels]`,
@@ -81,9 +81,9 @@ class Pictures:
         """That of the array that all of them would be."""
         return len(self), self._preprocessing.height, self._preprocessing.width, self._preprocessing.channels
 
-    def take(self, chosen: np.ndarray) -> Pictures:
+    def take(self, chosen: np.ndarray) -> LazyImages:
         """Return some of them, none decoded."""
-        return Pictures(self._source, self._numbers[chosen], self.sizes[chosen], self._preprocessing)
+        return LazyImages(self._source, self._numbers[chosen], self.sizes[chosen], self._preprocessing)
 
     def __getitem__(self, chosen) -> np.ndarray:
         if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
@@ -117,7 +117,7 @@ class Pictures:
 class Checked:
     """A source's pictures that can be read."""
 
-    images: np.ndarray | Pictures
+    images: np.ndarray | LazyImages
     labels: np.ndarray
     kept: np.ndarray
     """Their places in the source, int `[count]`."""
@@ -125,8 +125,8 @@ class Checked:
     """A sentence for each picture that was left out."""
 
 
-def check(
-    source: Source, preprocessing: Preprocessing, in_memory: bool, said: Callable[[Iterable], Iterable] = iter
+def decode_and_validate(
+    source: Source, preprocessing: Preprocessing, in_memory: bool, track: Callable[[Iterable], Iterable] = iter
 ) -> Checked:
     """Decode every picture once, in threads, to leave out those that are damaged; keep them if `in_memory`.
 
@@ -151,18 +151,18 @@ def check(
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         parts = (range(start, min(start + QUEUED, len(source))) for start in range(0, len(source), QUEUED))
         found = itertools.chain.from_iterable(threads.map(one, part) for part in parts)
-        sizes, labels, problems = zip(*said(found), strict=True)
+        sizes, labels, problems = zip(*track(found), strict=True)
     damaged = tuple(problem for problem in problems if problem)
     require_few_damaged(damaged, len(source))
     kept = np.flatnonzero([size is not None for size in sizes])
     if in_memory:
         images = images if not damaged else images[kept]
     else:
-        images = Pictures(source, kept, np.array([sizes[index] for index in kept], np.int32), preprocessing)
+        images = LazyImages(source, kept, np.array([sizes[index] for index in kept], np.int32), preprocessing)
     return Checked(images, np.array(labels, np.int64)[kept], kept, damaged)
 
 
-def showing(progress: Progress | None, name: str, count: int) -> Callable[[Iterable], Iterable]:
+def track(progress: Progress | None, name: str, count: int) -> Callable[[Iterable], Iterable]:
     """Return a function that shows by a bar how far something is read."""
 
     def said(items):

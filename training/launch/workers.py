@@ -33,7 +33,7 @@ FORGIVEN = 3600
 """Seconds after which earlier restarts do not count."""
 
 
-def beat() -> None:
+def touch_heartbeat() -> None:
     """Tell whoever watches this process that it has done a step; without a watcher do nothing."""
     if path := os.environ.get(HEARTBEAT):
         Path(path).touch()
@@ -197,7 +197,7 @@ class Launch:
             return ""
         with contextlib.suppress(OSError):
             said = [line for line in self._errors[worker].read_text(errors="replace").splitlines() if line.strip()]
-            said = [line for line in said if line.startswith("convmixer: ")] or said
+            said = [line for line in said if line.startswith("convmixer train: ")] or said
             return f": {said[-1].strip()}" if said else ""
         return ""
 

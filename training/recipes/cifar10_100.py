@@ -12,4 +12,4 @@ import dataclasses
 
 from . import cifar10
 
-RECIPE = dataclasses.replace(cifar10.RECIPE, name="cifar10_100", epochs=100, color_jitter=0.2, erasing=0.2)
+RECIPE = dataclasses.replace(cifar10.RECIPE, name="cifar10_100", epochs=100, color_jitter=0.2, erasing_probability=0.2)

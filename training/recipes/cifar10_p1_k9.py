@@ -19,6 +19,6 @@ RECIPE = dataclasses.replace(
     kernel_size=9,
     epochs=200,
     crop_scale=0.75,
-    mixup=0.5,
-    cutmix=0.5,
+    mixup_alpha=0.5,
+    cutmix_alpha=0.5,
 )

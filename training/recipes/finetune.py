@@ -29,6 +29,6 @@ RECIPE = Recipe(
     crop_ratio=4 / 3,
     flip=True,
     color_jitter=0.2,
-    average_decay=0.99,
+    ema_decay=0.99,
     crop_fraction=0.96,
 )

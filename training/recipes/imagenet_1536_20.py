@@ -30,9 +30,9 @@ RECIPE = Recipe(
     crop_ratio=4 / 3,
     flip=True,
     rand_augment="timm",
-    rand_augment_deviation=0.5,
-    erasing=0.25,
-    mixup=0.5,
-    cutmix=0.5,
+    rand_augment_magnitude_std=0.5,
+    erasing_probability=0.25,
+    mixup_alpha=0.5,
+    cutmix_alpha=0.5,
     crop_fraction=0.96,
 )

@@ -90,7 +90,7 @@ class Checkpoints:
             average=step.average,
             best=self._best,
             step=step.counter,
-            slowdown=step.slowdown,
+            learning_rate_scale=step.learning_rate_scale,
             history=history,
         )
         self._folder = folder

@@ -28,7 +28,7 @@ from .checkpoints import History, drop_damaged_list
 BEGIN_AGAIN = "put it back, pass --overwrite to begin again, or give another --name"
 
 
-def goes_on(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None = None) -> bool:
+def can_resume(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None = None) -> bool:
     """Tell whether an unfinished run of this recipe, on these pictures if they are given, has a checkpoint in a folder.
 
     Raises FileExistsError: it holds a trained model, or the beginning of a run of another recipe or on other pictures,
@@ -109,7 +109,7 @@ def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool) -> None:
         partial.write_text(json.dumps({"fingerprint": dataset.fingerprint}) + "\n")
 
 
-def name_damaged(dataset: Dataset, file: Path, verbose: bool) -> None:
+def write_damaged_list(dataset: Dataset, file: Path, verbose: bool) -> None:
     """List the damaged pictures that were left out in a file, one line each, and report them."""
     damaged = dataset.damaged
     file.unlink(missing_ok=True)
@@ -165,7 +165,7 @@ def _write(folder, model, recipe, dataset, history, measured):
         "best_epoch": best["epoch"],
         "best_validation_accuracy": best["val_accuracy"],
         "training_images": len(dataset.train),
-        "damaged_pictures": len(dataset.damaged),
+        "damaged_images": len(dataset.damaged),
         "parameters": model.count_params(),
         "epochs": recipe.epochs,
         **measured,

@@ -11,8 +11,8 @@ from processes import convmixer, run_python
 
 from keras_convmixer import ConvMixer, deploy
 from keras_convmixer.export import quantization_aware
-from keras_convmixer.export.qat.quantization_aware import fit, trainable
-from keras_convmixer.export.qat.tf_keras_model import twin
+from keras_convmixer.export.qat.quantization_aware import build_training_model, fit
+from keras_convmixer.export.qat.tf_keras_model import to_tf_keras
 from keras_convmixer.export.runtime.interpreter import LiteRTModel
 from keras_convmixer.export.tflite.operators import read_operators
 
@@ -57,7 +57,7 @@ def test_every_depthwise_channel_has_its_scale(toy, file):
 
 @pytest.mark.slow
 def test_ranges_begin_with_the_first_batch(toy):
-    trained = trainable(toy.model)
+    trained = build_training_model(toy.model)
     labels = np.arange(len(toy.train_images)) % 3
     list(fit(trained, batches_of(toy.train_images, labels), 1, 1e-6, False))
     trained_images = tf.cast(toy.train_images[:32], tf.float32)
@@ -73,7 +73,7 @@ def test_ranges_begin_with_the_first_batch(toy):
 @pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_model(toy):
     before = [weight.copy() for weight in toy.model.get_weights()]
-    trained = trainable(toy.model)
+    trained = build_training_model(toy.model)
     labels = (np.arange(len(toy.train_images)) + 1) % 3  # others than it has learned
     losses = list(fit(trained, batches_of(toy.train_images, labels), 40, 0.02, False))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
@@ -104,7 +104,7 @@ def test_the_twin_computes_the_same():
     model = ConvMixer(8, 2, kernel_size=9, patch_size=2, input_shape=(16, 16, 3), classes=3)
     deployed = deploy(model, "litert")
     images = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
-    np.testing.assert_allclose(twin(deployed)(images), deployed(images), atol=1e-5)
+    np.testing.assert_allclose(to_tf_keras(deployed)(images), deployed(images), atol=1e-5)
 
 
 def test_an_unknown_layer_is_named():
@@ -112,7 +112,7 @@ def test_an_unknown_layer_is_named():
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.GaussianNoise(0.1, name="noise")(images))
     model = keras.Model(images, keras.layers.Dense(2)(pooled))
     with pytest.raises(ValueError, match="layer noise is a GaussianNoise, which cannot be trained in tf_keras"):
-        twin(model)
+        to_tf_keras(model)
 
 
 @pytest.mark.slow

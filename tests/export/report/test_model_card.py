@@ -11,7 +11,7 @@ def test_it_says_what_the_manifest_says(toy_bundle):
     for row, artifact in zip(rows, manifest["artifacts"], strict=True):
         assert row[0] == f"| {artifact['path']}"
         assert row[2] == f"{artifact['size'] / 1000:,.0f}"
-        assert row[3] == f"{artifact['validation']['top1_agreement']:.2%}"
+        assert row[3] == f"{artifact['validation']['agreement']:.2%}"
         assert row[4] == f"{artifact['validation']['accuracy']:.2%}"
         assert row[5].rstrip(" |") == artifact.get("oldest_runtime", "")
     assert "Every file that was asked for is published." in card

@@ -60,7 +60,7 @@ def test_it_says_what_the_manifest_says_and_loads_nothing(toy_bundle):
             f"{artifact['size'] / 1000:,.0f}",
             f"{artifact['gzip_size'] / 1000:,.0f}" if "gzip_size" in artifact else "",
             f"{milliseconds:.3g}" if milliseconds else "",
-            f"{artifact['validation']['top1_agreement']:.2%}",
+            f"{artifact['validation']['agreement']:.2%}",
             f"{artifact['validation']['accuracy']:.2%}",
             f"{artifact['validation']['max_difference']:.2g}",
             artifact.get("oldest_runtime", ""),

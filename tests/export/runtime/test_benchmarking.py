@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
-from keras_convmixer.export import Timing, benchmark, draw_benchmark, read_manifest
+from keras_convmixer.export import benchmark, read_manifest
 
 
 @pytest.mark.slow
@@ -28,22 +28,6 @@ def test_a_changed_file_is_not_timed(toy_bundle, tmp_path):
         file.write(b"more")
     with pytest.raises(ValueError, match=r"float32.tflite was changed"):
         benchmark(tmp_path / "bundle", seconds=0.01)
-
-
-def test_the_picture_shows_which_is_slower(toy_bundle, tmp_path):
-    """The longest bar is the slowest file's, in the rows where it stands."""
-    common = {"size": 10_000, "cold_start": 1.0, "peak_memory": 1, "images": 9}
-    slow = [Timing(name, 1, median=m, p90=m, **common) for name, m in (("float32", 8.0), ("int8", 1.0))]
-    other = [Timing(name, 1, median=m, p90=m, **common) for name, m in (("float32", 1.0), ("int8", 8.0))]
-    dark = []
-    for number, timings in enumerate((slow, other)):
-        draw_benchmark(toy_bundle, timings, tmp_path / f"{number}.png")
-        image = Image.open(tmp_path / f"{number}.png").convert("L")
-        width, height = image.size
-        columns = range(int(0.55 * width), int(0.95 * width))
-        grey = [sum(80 < image.getpixel((x, y)) < 100 for x in columns) for y in range(height)]
-        dark.append(sum(y * count for y, count in enumerate(grey)) / max(sum(grey), 1))
-    assert dark[0] < 0.8 * dark[1]
 
 
 @pytest.mark.slow

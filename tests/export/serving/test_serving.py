@@ -79,7 +79,7 @@ def test_images_of_the_models_size_are_taken_as_prepared(seen_by):
 
 @pytest.mark.parametrize("crop_fraction", [1.0, 0.9])
 @pytest.mark.parametrize("size", [(300, 200), (201, 300), (23, 41), (35, 35)])
-def test_pictures_of_any_size_are_prepared_as_everywhere(seen_by, crop_fraction, size):
+def test_images_of_any_size_are_prepared_as_everywhere(seen_by, crop_fraction, size):
     preprocessing = Preprocessing(32, 32, crop_fraction=crop_fraction)
     image = photograph(*size)
     expected = preprocessing.apply(Image.fromarray(image)).astype(float)

@@ -17,7 +17,7 @@ silence_native_logs()
 from keras_convmixer.export import Classifier, inspect
 from keras_convmixer.export.runtime.benchmarking import _peak_memory
 
-picture, path, count, *sources = sys.argv[1:]
+image, path, count, *sources = sys.argv[1:]
 found = {"answered": 0, "refused": 0, "slowest": 0.0, "sentences": []}
 for seed in range(int(count)):
     chance = random.Random(seed)
@@ -35,7 +35,7 @@ for seed in range(int(count)):
         place, size = chance.randrange(len(content)), chance.choice((4, 64, 1024))
         content[place : place + size] = chance.randbytes(chance.choice((4, 64, 1024)))
     Path(path).write_bytes(content)
-    for read in (lambda: Classifier.load(path)(picture), lambda: inspect(path)):
+    for read in (lambda: Classifier.load(path)(image), lambda: inspect(path)):
         started = time.monotonic()
         try:
             read()

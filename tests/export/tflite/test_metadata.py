@@ -35,19 +35,19 @@ def test_the_model_is_left_as_it_is(toy_bundle):
 
 @pytest.mark.slow
 def test_mediapipe_gives_the_labels_and_scores_of_predict(toy, toy_bundle, mediapipe, tmp_path):
-    pictures = []
+    paths = []
     for number, image in enumerate(toy.test_images[:6]):
-        pictures.append(tmp_path / f"{number}.png")
-        Image.fromarray(image).save(pictures[-1])
-    command = [mediapipe, "-c", CLASSIFY, toy_bundle, ",".join(FORMATS), *pictures]
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(paths[-1])
+    command = [mediapipe, "-c", CLASSIFY, toy_bundle, ",".join(FORMATS), *paths]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
     assert set(found) == set(FORMATS)
     for format, answers in found.items():
         classify = Classifier.load(toy_bundle, format)
-        for picture, scores in zip(pictures, answers, strict=True):
-            expected = {prediction.label: prediction.probability for prediction in classify(picture, top=3)}
+        for path, scores in zip(paths, answers, strict=True):
+            expected = {prediction.label: prediction.probability for prediction in classify(path, top=3)}
             assert scores == pytest.approx(expected, abs=1e-2)
 
 

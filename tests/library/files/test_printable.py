@@ -102,7 +102,7 @@ def test_a_path_on_the_command_line_is_shown_as_it_is(tmp_path):
         process = convmixer(*arguments, cwd=tmp_path)
         assert process.returncode == 1
         *_, sentence, end = lines_of(process.stderr)
-        assert sentence.startswith(f"convmixer: {printable(evil)}")
+        assert sentence.startswith(f"convmixer {arguments[0]}: {printable(evil)}")
         assert end == ""
 
 

@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 import special_files
-from picture_encodings import POSTSCRIPT
+from image_encodings import POSTSCRIPT
 from PIL import Image, PngImagePlugin
 
 from keras_convmixer import Preprocessing

@@ -29,8 +29,14 @@ def test_what_a_recipe_does_not_ask_for_does_not_happen():
 
 
 def test_an_image_is_augmented_alike_in_any_share_of_the_batch():
-    everything = {"flip": True, "color_jitter": 0.3, "rand_augment": "timm", "erasing": 0.5, "crop_scale": 0.3}
-    everything |= {"mixup": 0.4, "cutmix": 0.6, "crop_ratio": 4 / 3}
+    everything = {
+        "flip": True,
+        "color_jitter": 0.3,
+        "rand_augment": "timm",
+        "erasing_probability": 0.5,
+        "crop_scale": 0.3,
+    }
+    everything |= {"mixup_alpha": 0.4, "cutmix_alpha": 0.6, "crop_ratio": 4 / 3}
 
     def run(positions, number=3):
         positions = list(positions)
@@ -80,7 +86,9 @@ def test_a_crop_shows_what_its_box_says():
 
 def test_erased_rectangles_are_noise_of_the_images_statistics():
     grey = np.full((64, 16, 16, 3), 100.0, "float32")
-    found = np.concatenate([augmentation(erasing=0.25).erase(step(n), tf.constant(grey)).numpy() for n in range(20)])
+    found = np.concatenate(
+        [augmentation(erasing_probability=0.25).erase(step(n), tf.constant(grey)).numpy() for n in range(20)]
+    )
     changed = (found != 100).any(-1)
     assert changed.any((1, 2)).mean() == pytest.approx(0.25, abs=0.04)
     for image in changed[changed.any((1, 2))]:
@@ -97,7 +105,7 @@ def test_cutmix_labels_are_the_shares_of_pixels_and_mixup_blends():
     labels = np.eye(64, dtype="float32")
     kinds, shares = {"cutmix": 0, "mixup": 0}, []
     for number in range(40):
-        chosen = augmentation(64, mixup=0.5, cutmix=0.5)
+        chosen = augmentation(64, mixup_alpha=0.5, cutmix_alpha=0.5)
         mixed, targets = (x.numpy() for x in chosen.mix(step(number), tf.constant(values), tf.constant(labels)))
         np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
         for index in (0, 1, 40):

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.training import load_dataset, load_images
-from keras_convmixer.training.runs.folder import name_damaged
+from keras_convmixer.training.runs.folder import write_damaged_list
 
 NATIVE = Preprocessing(8, 8)
 
@@ -86,7 +86,7 @@ def test_names_may_hold_any_characters_and_labels_any_but_ends_of_lines(folder, 
     dataset = load_dataset(str(place), NATIVE)
     assert dataset.class_names[0] == "0 \x1b[1m"
     assert 0 <= dataset.fingerprint < 2**32
-    name_damaged(dataclasses.replace(dataset, damaged=("\udcff: \x1b[2J",)), tmp_path / "damaged.txt", False)
+    write_damaged_list(dataclasses.replace(dataset, damaged=("\udcff: \x1b[2J",)), tmp_path / "damaged.txt", False)
     assert (tmp_path / "damaged.txt").read_text() == r"\udcff: \x1b[2J" + "\n"
     for name in ("a\nb", "not utf-8 \udce9", "a\u2028b"):
         (place / "0 \x1b[1m").rename(place / name)

@@ -23,7 +23,7 @@ ONE = Replicas(tf.distribute.get_strategy(), "one_device")
 RECIPE = dataclasses.replace(
     RECIPES["digits"],
     **{"name": "pictures", "image_size": 8, "dim": 8, "depth": 1, "epochs": 2, "batch_size": 16, "flip": True},
-    **{"rand_augment": "timm", "rand_augment_layers": 1, "erasing": 0.5, "mixup": 0.3},
+    **{"rand_augment": "timm", "rand_augment_num_ops": 1, "erasing_probability": 0.5, "mixup_alpha": 0.3},
 )
 
 
@@ -56,7 +56,7 @@ def test_a_stream_is_what_memory_would_give(tmp_path, monkeypatch):
     assert isinstance(held.train.images, np.ndarray)
     for split in ("train", "validation", "test"):
         one, other = getattr(held, split), getattr(streamed, split)
-        assert isinstance(other.images, pictures.Pictures)
+        assert isinstance(other.images, pictures.LazyImages)
         assert other.images.shape == one.images.shape
         np.testing.assert_array_equal(other.images[:], one.images)
         np.testing.assert_array_equal(other.images[np.array([2, 1])], one.images[[2, 1]])
@@ -69,8 +69,8 @@ def test_a_stream_is_what_memory_would_give(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_stream_goes_on_where_it_stopped(tmp_path):
-    split = load_dataset(save(tmp_path, size=(20, 31)), NATIVE, crops=True).train
-    assert isinstance(split.images, pictures.Pictures)
+    split = load_dataset(save(tmp_path, size=(20, 31)), NATIVE, keep_originals=True).train
+    assert isinstance(split.images, pictures.LazyImages)
     crops = {"crop_scale": 0.3, "crop_ratio": 4 / 3}
     for one, other in zip(batches(split, **crops)[2:], batches(split, start=2, **crops), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
@@ -86,7 +86,7 @@ def test_crops_are_cut_out_of_the_upright_picture(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it
     turned.save(tmp_path / "cat/1.png", exif=exif)
     source = pictures.Files([tmp_path / "cat/1.png"], np.array([0]))
-    upright = pictures.check(source, NATIVE, in_memory=False).images
+    upright = pictures.decode_and_validate(source, NATIVE, in_memory=False).images
     np.testing.assert_array_equal(upright.sizes, [[20, 30]])
     np.testing.assert_array_equal(upright.cut(0, [3, 5, 8, 8], False), image[3:11, 5:13])
     enlarged = upright.cut(0, [3, 5, 4, 6], True)
@@ -95,14 +95,14 @@ def test_crops_are_cut_out_of_the_upright_picture(tmp_path):
 
 
 def test_half_are_resized_bicubic(tmp_path, monkeypatch):
-    split = load_dataset(save(tmp_path, size=(20, 20)), NATIVE, crops=True).train
+    split = load_dataset(save(tmp_path, size=(20, 20)), NATIVE, keep_originals=True).train
     seen = []
 
     def cut(self, index, box, bicubic):
         seen.append(bool(bicubic))
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(pictures.Pictures, "cut", cut)
+    monkeypatch.setattr(pictures.LazyImages, "cut", cut)
     batches(split, crop_scale=0.5)
     assert len(seen) == 96
     assert 30 < sum(seen) < 66
@@ -172,7 +172,7 @@ def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, i
 
     recipe = dataclasses.replace(RECIPE, dataset=folder, epochs=1)
     summary = train(recipe, tmp_path / "run")
-    assert summary["damaged_pictures"] == 1
+    assert summary["damaged_images"] == 1
     assert "007.png is damaged" in (tmp_path / "run/damaged.txt").read_text()
     assert "1 picture is damaged and left out, see" in capfd.readouterr().err
 
@@ -214,13 +214,13 @@ def test_a_picture_that_vanishes_is_named_and_the_process_ends(tmp_path):
     code = """
 import dataclasses, pathlib, random, sys, time
 from keras_convmixer.training import RECIPES, loop, pictures, train
-begun, cut = loop.distributed_batches, pictures.Pictures.cut
+begun, cut = loop.distributed_batches, pictures.LazyImages.cut
 
 def slow(*arguments):  # so that TensorFlow is calling Python when the process exits
     time.sleep(random.uniform(0, 1))
     return cut(*arguments)
 
-pictures.Pictures.cut = slow
+pictures.LazyImages.cut = slow
 
 def then_vanishing(*arguments):
     batches = begun(*arguments)

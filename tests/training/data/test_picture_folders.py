@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import special_files
-from picture_encodings import damaged_avif, encode, photograph
+from image_encodings import damaged_avif, encode, photograph
 from PIL import Image
 from processes import convmixer
 

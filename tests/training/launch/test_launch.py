@@ -85,11 +85,13 @@ def test_a_worker_that_refuses_to_start_ends_it(tmp_path):
 
 @pytest.mark.parametrize(("beats", "message"), [("", "worker 1 ended"), ("beat.touch()", "failed with exit code 3")])
 def test_what_a_failed_worker_said_last_is_said(tmp_path, capfd, beats, message):
-    script = f"{beats}\nif worker == '1': print('convmixer: no disk', file=sys.stderr); sys.exit(3)\ntime.sleep(0.5)"
+    script = (
+        f"{beats}\nif worker == '1': print('convmixer train: no disk', file=sys.stderr); sys.exit(3)\ntime.sleep(0.5)"
+    )
     assert Scripted(script, tmp_path).run() == 3
     errors = capfd.readouterr().err
     assert message in errors
-    assert ": convmixer: no disk" in errors
+    assert ": convmixer train: no disk" in errors
 
 
 SAVES_AND_STOPS = """
@@ -218,7 +220,7 @@ def test_workers_with_different_recipes_all_say_so(tmp_path):
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
-    different = "convmixer: the workers were started with different recipes: give all the same options"
+    different = "convmixer train: the workers were started with different recipes: give all the same options"
     # A slow worker 1 finds first what worker 0 began in the folder.
     assert different in errors[1] or "was begun with epochs=2" in errors[1]
     assert different in errors[0] or "another worker ended" in errors[0]

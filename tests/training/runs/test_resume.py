@@ -24,13 +24,19 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 
 SHORT = dataclasses.replace(
     RECIPES["digits"],
-    **{"name": "short", "image_size": 8, "dim": 16, "depth": 1, "epochs": 2, "average_decay": 0.9, "flip": True},
-    **{"rand_augment": "timm", "rand_augment_layers": 1, "erasing": 0.25, "mixup": 0.3, "cutmix": 0.3},
+    **{"name": "short", "image_size": 8, "dim": 16, "depth": 1, "epochs": 2, "ema_decay": 0.9, "flip": True},
+    **{
+        "rand_augment": "timm",
+        "rand_augment_num_ops": 1,
+        "erasing_probability": 0.25,
+        "mixup_alpha": 0.3,
+        "cutmix_alpha": 0.3,
+    },
 )
 OPTIONS = (
     *("digits", "--name", "short", "--image-size", "8", "--dim", "16", "--depth", "1", "--epochs", "2", "--flip"),
-    *("--average-decay", "0.9", "--rand-augment", "timm", "--rand-augment-layers", "1"),
-    *("--erasing", "0.25", "--mixup", "0.3", "--cutmix", "0.3"),
+    *("--ema-decay", "0.9", "--rand-augment", "timm", "--rand-augment-num-ops", "1"),
+    *("--erasing-probability", "0.25", "--mixup-alpha", "0.3", "--cutmix-alpha", "0.3"),
     *("--checkpoint-minutes", "0"),
 )
 
@@ -196,11 +202,11 @@ def test_damaged_facts_of_a_run_are_a_sentence_and_may_be_overwritten(tmp_path, 
     (checkpoints / "recipe.json").write_text(json.dumps(dataclasses.asdict(SHORT)))
     (checkpoints / "data.json").write_text('{"fingerprint": 1}')
     (checkpoints / "ckpt-3.index").touch()
-    assert run_folder.goes_on(tmp_path / "run", SHORT, overwrite=False)
+    assert run_folder.can_resume(tmp_path / "run", SHORT, overwrite=False)
     (checkpoints / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name} is damaged \(.*{sentence}.*\): put it back, pass --overwrite"):
-        run_folder.goes_on(tmp_path / "run", SHORT, overwrite=False)
-    assert not run_folder.goes_on(tmp_path / "run", SHORT, overwrite=True)
+        run_folder.can_resume(tmp_path / "run", SHORT, overwrite=False)
+    assert not run_folder.can_resume(tmp_path / "run", SHORT, overwrite=True)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EACCES, errno.ENOTSUP, errno.ENOLCK])

@@ -1,0 +1,101 @@
+"""What a terminal of 80 columns and a pipe get to see: tables, times, and lines about work that takes long."""
+
+import time
+
+import pytest
+
+from keras_convmixer import console
+from keras_convmixer.commands import tables
+from keras_convmixer.commands.training import recipes
+from keras_convmixer.variants import VARIANTS
+
+
+def rows_of(table):
+    """The cells of a printed table, spaces included, for each line between its borders."""
+    return [line.strip("┃│\n").split("│" if "│" in line else "┃") for line in table.splitlines() if line[:1] in "┃│"]
+
+
+@pytest.mark.parametrize("command", [recipes, lambda: tables.print_variants(VARIANTS)])
+def test_tables_fit_into_80_columns_and_show_every_name(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    command()
+    shown = capsys.readouterr().out
+    names = ["imagenet_1536_20", "imagenet2012"] if command is recipes else list(VARIANTS)
+    for name in names:
+        assert f"│ {name} " in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_text_is_left_aligned_and_numbers_right(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    columns = ("file", "input", "kB", "accuracy", "error", "top-1 %", "hub", "range")
+    rows = [
+        ("a.tflite", "uint8", "1,234.5", "99.00%", "1.2e-05", "81.37 a", "yes", "99.4 to 99.7 %"),
+        ("b.tflite", "float32", "7.0", "8.00%", "-", "7.10 b", "-", "over 94 %"),
+    ]
+    console.print_table(None, columns, rows)
+    _, first, second = rows_of(capsys.readouterr().out)
+    right = [first[i].endswith(f"{rows[0][i]} ") and second[i].endswith(f"{rows[1][i]} ") for i in range(8)]
+    left = [first[i].startswith(f" {rows[0][i]}") and second[i].startswith(f" {rows[1][i]}") for i in range(8)]
+    assert [columns[i] for i in range(8) if not left[i]] == ["kB", "accuracy", "error", "top-1 %"]
+    assert all(right[i] for i in range(8) if not left[i])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 s"),
+        (12.4, "12 s"),
+        (99, "99 s"),
+        (150, "2.5 minutes"),
+        (5400, "90.0 minutes"),
+        (7200, "2.0 hours"),
+        (3600 * 40, "40.0 hours"),
+        (86400 * 12.5, "12.5 days"),
+        (float("inf"), "forever"),
+    ],
+)
+def test_a_duration_has_the_unit_that_fits(seconds, shown):
+    assert console.duration(seconds) == shown
+
+
+def wait_for(text, capsys, seconds=20):
+    shown, until = "", time.monotonic() + seconds
+    while text not in shown and time.monotonic() < until:
+        time.sleep(0.02)
+        shown += capsys.readouterr().err
+    return shown
+
+
+def test_in_a_pipe_progress_is_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr(console, "EVERY", 0.2)
+    with console.progress_bar() as progress:
+        task = progress.add_task("reading photos", total=50_000, detail="")
+        progress.update(task, advance=1, detail="a.png")
+        time.sleep(0.05)
+        progress.update(task, advance=1_199)
+        shown = wait_for("left", capsys)
+        progress.update(task, completed=50_000)
+    assert shown.startswith("reading photos: 1,200 of 50,000, ")
+    for part in (" a second", " left", ", a.png\n"):
+        assert part in shown
+    time.sleep(0.5)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_that_is_not_wanted_prints_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(console, "EVERY", 0.05)
+    with console.progress_bar(visible=False) as progress:
+        progress.add_task("reading", total=5, detail="")
+        time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+
+
+def test_in_a_pipe_waiting_is_a_line_after_some_seconds(capsys, monkeypatch):
+    with console.waiting("starting TensorFlow"):
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(console, "PATIENCE", 0.1)
+    with console.waiting("starting TensorFlow"):
+        shown = wait_for("\n", capsys)
+    assert shown == "starting TensorFlow: 0 s\n"
