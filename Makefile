@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow test-peers benchmark gpu-wheels lint clean
+.PHONY: quickstart test test-slow test-peers docs benchmark gpu-wheels lint clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -17,6 +17,9 @@ test-slow: $(VENV)/.dev  ## the others: whole trainings, exports and real models
 
 test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX, which it installs
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m peer
+
+docs: $(VENV)/.dev  ## the site of the documentation, into build/docs/site
+	$(BIN)/python docs/build_site.py
 
 benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py

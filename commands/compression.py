@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.console import print_facts, print_line, progress_bar
+from keras_convmixer.console import print_facts, print_line, waiting
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 
 from . import tables
@@ -18,8 +18,10 @@ from .options import (
     argument,
     data_dir_of,
     folder_of,
+    loaded_run,
     own_data,
     qat_file,
+    reading,
 )
 
 
@@ -56,9 +58,8 @@ def qat(
     _check_numbers(epochs, steps, batch_size, learning_rate)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import quantization_aware
-        from keras_convmixer.training import load_run
 
-    run = load_run(model)
+    run = loaded_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
     steps, batches = training.steps, training.batches()
     content = quantization_aware(run.model, batches, steps, learning_rate)
@@ -124,10 +125,9 @@ def compress(
     with starting_tensorflow(verbose):
         from keras_convmixer.export import cluster, prune
         from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
-        from keras_convmixer.training import load_run
         from keras_convmixer.training.evaluation import evaluate
 
-    run = load_run(model)
+    run = loaded_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
     given = {"sparsity": sparsity, "clusters": clusters, "learning_rate": learning_rate}
     given = {name: value for name, value in given.items() if value is not None}
@@ -139,7 +139,8 @@ def compress(
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):
-        rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
+        with waiting(f"evaluating {len(test):,} images {name}"):
+            rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
     print_line(f"next: convmixer export {out} --out BUNDLE")
 
@@ -172,9 +173,9 @@ class _Training:
         recipe = dataclasses.replace(
             run.recipe, batch_size=batch_size or run.recipe.batch_size, gradient_accumulation_steps=1
         )
-        with progress_bar() as progress:
-            folder = data_dir_of(run, data_dir)
-            data = data or own_data(run, model)
+        folder = data_dir_of(run, data_dir)
+        data = data or own_data(run, model)
+        with reading(data) as progress:
             dataset = load_dataset(
                 data, run.preprocessing, run.class_names, progress, folder, keep_originals=recipe.random_crop
             )

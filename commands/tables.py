@@ -1,6 +1,5 @@
 """What the commands print when they are done, one table each, on stdout."""
 
-import itertools
 import math
 from pathlib import Path
 
@@ -62,7 +61,8 @@ def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
         expected = accuracy.removeprefix("- Accuracy: ").split(" of ")[0].split(" reported")[0]
         rows.append((name, recipe.dataset, size, str(recipe.image_size), str(recipe.epochs), expected))
     columns = ("recipe", "data", "model", "px", "epochs", "accuracy")
-    print_table("convmixer train RECIPE: dim/depth k(ernel) p(atch); px: image side; accuracy expected", columns, rows)
+    print_table("Recipes; model: dim/depth, kernel size k, patch size p; px: side of the images", columns, rows)
+    print_line("accuracy: expected on test images; see convmixer train RECIPE --help")
 
 
 def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
@@ -150,12 +150,12 @@ def print_bundle(out: Path, manifest: dict) -> None:
     )
     worst = manifest["layer_errors"]
     if worst and worst["layers"]:
-        errors = [0.0, *(layer["error"] for layer in worst["layers"])]
-        rises = [after - before for before, after in itertools.pairwise(errors)]
-        place = rises.index(max(rises))
+        from keras_convmixer.export.tflite.layer_errors import largest_rise
+
+        layer, before, after = largest_rise(worst["layers"])
         print_line(
-            f"{worst['format']} agrees least; its error grows most in layer {worst['layers'][place]['layer']}, "
-            f"from {errors[place]:.2%} to {errors[place + 1]:.2%} of the layer's output"
+            f"{worst['format']} agrees least; its error grows most in layer {layer}, from {before:.2%} to {after:.2%} "
+            "of the layer's output"
         )
 
 

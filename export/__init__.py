@@ -2,17 +2,8 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "runtime.benchmarking": ["Timing", "benchmark"],
-        "report.latency_figure": ["draw_benchmark"],
-        "bundle": ["export_bundle"],
-        "qat.compression": ["cluster", "prune"],
-        "runtime.inspection": ["Inspection", "inspect"],
-        "manifest": ["read_manifest", "verify_bundle"],
-        "qat.quantization_aware": ["quantization_aware"],
-        "runtime.classifier": ["Classifier", "Prediction"],
-        "validate": ["ValidationError"],
-    },
-)
+from keras_convmixer.one_copy import require_one_copy
+
+require_one_copy(__name__, __file__)
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,15 +2,8 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "data.dataset": ["Dataset", "Split", "load_dataset", "load_images"],
-        "evaluation": ["Evaluation", "evaluate"],
-        "recipe": ["Recipe"],
-        "recipes": ["RECIPES"],
-        "data.batches": ["Unreadable"],
-        "trainer": ["Diverged", "Stopped", "train"],
-        "runs.run": ["Run", "load_run"],
-    },
-)
+from keras_convmixer.one_copy import require_one_copy
+
+require_one_copy(__name__, __file__)
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -82,3 +82,16 @@ def _layer_of(tensor, layers):
             if name in layers:
                 return name
     return None
+
+
+def largest_rise(layers: list[dict]) -> tuple[str, float, float]:
+    """Return the layer of `layer_errors` where the error grows most, and the errors before and after it.
+
+    Example:
+        ```python
+        largest_rise([{"layer": "a", "error": 0.01}, {"layer": "b", "error": 0.2}])  # ("b", 0.01, 0.2)
+        ```
+    """
+    errors = [0.0, *(layer["error"] for layer in layers)]
+    place = max(range(len(layers)), key=lambda index: errors[index + 1] - errors[index])
+    return layers[place]["layer"], errors[place], errors[place + 1]

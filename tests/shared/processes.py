@@ -29,11 +29,10 @@ IMPORTED_AGAIN = ("huggingface_hub",)
 STARTED_WITH = {name: os.environ.get(name) for name in READ_AT_IMPORT}
 
 
-def run_python(code: str, *arguments, check=True, timeout=None) -> subprocess.CompletedProcess:
+def run_python(code: str, *arguments, check=True, timeout=None, cwd=None) -> subprocess.CompletedProcess:
     """Run Python code in a process of its own, with the repository's package importable."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=check, timeout=timeout
-    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=timeout, cwd=cwd)
 
 
 def run_forked(code: str, *arguments, blocked=(), cwd=None) -> subprocess.CompletedProcess:

@@ -1,0 +1,14 @@
+from .bundle import export_bundle as export_bundle
+from .manifest import read_manifest as read_manifest
+from .manifest import verify_bundle as verify_bundle
+from .qat.compression import cluster as cluster
+from .qat.compression import prune as prune
+from .qat.quantization_aware import quantization_aware as quantization_aware
+from .report.latency_figure import draw_benchmark as draw_benchmark
+from .runtime.benchmarking import Timing as Timing
+from .runtime.benchmarking import benchmark as benchmark
+from .runtime.classifier import Classifier as Classifier
+from .runtime.classifier import Prediction as Prediction
+from .runtime.inspection import Inspection as Inspection
+from .runtime.inspection import inspect as inspect
+from .validate import ValidationError as ValidationError

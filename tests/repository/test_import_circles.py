@@ -1,0 +1,73 @@
+"""No file imports, at its top level, a file that imports it."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "keras_convmixer": ROOT / "keras_convmixer",
+    "keras_convmixer.training": ROOT / "training",
+    "keras_convmixer.export": ROOT / "export",
+    "keras_convmixer.commands": ROOT / "commands",
+}
+
+
+def files_by_module(package, folder):
+    """Return every file of a package by the module's full name; links lead out of the package."""
+    files = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        files[".".join([package, *(part for part in parts if part != "__init__")])] = path
+    return files
+
+
+def imports_at_the_top(tree):
+    """Yield import statements that run when a module is imported: not those in functions, or for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, (ast.If, ast.Try, ast.With)) and "TYPE_CHECKING" not in ast.unparse(node):
+            yield from imports_at_the_top(node)
+
+
+def imported_files(module, path, files):
+    """Return the modules among `files` that a file imports."""
+    found = set()
+    for node in imports_at_the_top(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [name if (name := f"{base}.{alias.name}") in files else base for alias in node.names]
+        found.update(name for name in names if name in files)
+    return found - {module}
+
+
+def circle(package, folder):
+    files = files_by_module(package, folder)
+    graph = {module: imported_files(module, path, files) for module, path in files.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " -> ".join(reversed(error.args[1]))
+    return None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_files_import_each_other(package):
+    assert circle(package, PACKAGES[package]) is None
+
+
+def test_the_rule_sees_a_circle(tmp_path):
+    (tmp_path / "a.py").write_text("from .b import y\n")
+    (tmp_path / "b.py").write_text("try:\n    from . import c\nexcept ImportError:\n    pass\n")
+    (tmp_path / "c.py").write_text("import keras_convmixer.a\n")
+    circular = "keras_convmixer.a -> keras_convmixer.b -> keras_convmixer.c -> keras_convmixer.a"
+    assert sorted(circle("keras_convmixer", tmp_path).split(" -> ")[1:]) == sorted(circular.split(" -> ")[1:])
+    (tmp_path / "c.py").write_text("def f():\n    import keras_convmixer.a\n")
+    assert circle("keras_convmixer", tmp_path) is None
