@@ -3,11 +3,11 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
+from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.images.preprocessing import LARGEST
 
 from . import tables
@@ -39,22 +39,16 @@ def export(
     data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
     max_megapixels: float = 50.0,
-    formats: tuple[
-        Literal["float32", "float16", "dynamic", "int8", "qat_int8", "int16x8", "weight_int8", "weight_int4"], ...
-    ] = (
-        "float32",
-        "float16",
-        "dynamic",
-        "int8",
-    ),
-    target: Literal["litert", "litert_int8"] = "litert",
+    formats: tuple[FormatName, ...] = DEFAULT_FORMATS,
+    target: Target = "litert",
     calibration: argument(str | None, "FOLDER|FILE.npz|NAME[:SPLIT]", "the training images") = None,
     calibration_images: int = 500,
     validation_images: int = 2000,
-    output_kind: argument(
-        Literal["single-label", "multi-label", "binary"] | None, "KIND", "from the model's end"
-    ) = None,
+    output_kind: argument(OutputKind | None, "KIND", "from the model's end") = None,
     threshold: float = 0.5,
+    name: argument(str | None, "NAME", "the model's") = None,
+    license: argument(str | None, "SPDX", "not stated") = None,
+    training_data: argument(str | None, "TEXT", "the run's data") = None,
     verbose: Flag = False,
 ) -> None:
     """Export a trained model for TF Serving and phones, and check it.
@@ -87,6 +81,9 @@ def export(
         output_kind: for a model that ends in logits: single-label, one of its classes; multi-label, each label by
             itself; binary, one output that decides between two. Not needed after a softmax or sigmoid.
         threshold: probability, between 0 and 1, from which multi-label and binary models give a label.
+        name: the model's name in the bundle's manifest and card and in TF Serving's addresses.
+        license: SPDX identifier of the model's license, such as apache-2.0, for the bundle's card.
+        training_data: what the model was trained on, and its license, in one line for the bundle's card.
         verbose: show tracebacks and TensorFlow's own log.
     """
     for option, count in (("calibration", calibration_images), ("validation", validation_images)):
@@ -133,6 +130,9 @@ def export(
         threshold=threshold,
         # Pictures that are not the run's own may be harder.
         expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.dataset) else None,
+        name=name,
+        license=license,
+        training_data=training_data or (run.recipe and _for_others(run.recipe.dataset)),
     )
     tables.print_bundle(out, manifest)
     for file in manifest["rejected"]:

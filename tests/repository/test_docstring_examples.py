@@ -29,7 +29,6 @@ TO_WRITE = {
     "decode_predictions",
     "deploy",
     "evaluate",
-    "export_bundle",
     "features",
     "inspect",
     "load_dataset",
