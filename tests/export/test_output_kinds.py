@@ -15,6 +15,7 @@ from processes import convmixer
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.export import Classifier, export_bundle, read_manifest
+from keras_convmixer.keras_internals import all_layers
 from keras_convmixer.training import evaluate
 from keras_convmixer.training.data.dataset import Split
 
@@ -262,7 +263,7 @@ def test_mediapipe_reads_both_kinds(multi, binary, pictures, mediapipe):
 def statistics_of(model, seed=0):
     """Give every normalization statistics of noise, and random scales, so that folding them is no identity."""
     random = np.random.default_rng(seed)
-    normalizations = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    normalizations = [x for x in all_layers(model) if isinstance(x, keras.layers.BatchNormalization)]
     for layer in normalizations:
         layer.momentum = 0.0
     model(random.uniform(0, 255, (16, *model.input_shape[1:])).astype("float32"), training=True)
