@@ -181,10 +181,12 @@ def progress_bar(visible: bool = True) -> Progress:
 
 
 @contextlib.contextmanager
-def waiting(for_what: str) -> Iterator[None]:
+def waiting(for_what: str, visible: bool = True) -> Iterator[None]:
     """Show a spinner on stderr in this context; where stderr is not a terminal, a line after 3 s and every 10 s."""
     console = Console(stderr=True)
-    if console.is_terminal:
+    if not visible:
+        yield
+    elif console.is_terminal:
         with console.status(Text(printable(for_what))):
             yield
     else:
