@@ -148,6 +148,13 @@ def test_every_link_leads_somewhere(page):
             assert anchor in anchors(target), f"{page_name(page)} links to {link}, and there is no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_file_of_the_repository_that_a_page_names_is_there(page):
+    folders = "keras_convmixer|training|export|commands|docs|tests|benchmarks|examples"
+    named = re.findall(rf"(?<![\w/])((?:{folders})/[\w./-]*\w)", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_page_is_in_the_sites_menu():
     def names(menu):
         for entry in menu:
