@@ -1,6 +1,5 @@
 """What the commands print when they are done, one table each, on stdout."""
 
-import math
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -31,25 +30,19 @@ def print_variants(variants: dict[str, Variant]) -> None:
     print_line("hub: weights='imagenet' fetches its published weights from the Hugging Face hub")
 
 
-def print_conversion(source: str, out: Path, model) -> None:
-    """Print what became of a file of weights; `model` is the Keras model in it."""
-    _, *image = model.input_shape
-    inside = model.layers[1].name == "preprocessing"
-    print_facts(
-        f"Converted {source}",
-        {
-            "written": f"{out}, {decimal(out.stat().st_size)}",
-            "activation": model.get_layer("stem_activation").activation.__name__,
-            "images": " x ".join(map(str, image)),
-            **(
-                {"takes": "pixels 0..255" if inside else "what preprocess_input returns"}
-                if out.suffix == ".keras"
-                else {}
-            ),
-            "outputs": " x ".join(map(str, model.output_shape[1:])),
-            "parameters": f"{sum(math.prod(w.shape) for w in model.weights if 'moving_' not in w.name):,}",
-        },
-    )
+def print_conversion(source: str, out: Path, facts: dict) -> None:
+    """Print what became of a file of weights; `facts` are those of `weights.conversion.summary`."""
+    shown = {
+        "written": f"{out}, {decimal(out.stat().st_size)}",
+        "activation": facts["activation"],
+        "images": " x ".join(map(str, facts["images"])),
+        "takes": "pixels 0..255" if facts["takes_pixels"] else "what preprocess_input returns",
+        "outputs": " x ".join(map(str, facts["outputs"])),
+        "parameters": f"{facts['parameters']:,}",
+    }
+    if out.suffix != ".keras":  # weights alone
+        del shown["takes"]
+    print_facts(f"Converted {source}", shown)
 
 
 def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
