@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.console import print_facts, print_line, waiting
+from keras_convmixer.console import print_facts, print_line
 from keras_convmixer.export.qat.arguments import check_numbers
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 
@@ -17,6 +17,7 @@ from .options import (
     Flag,
     ModelArgument,
     argument,
+    counting,
     data_dir_of,
     folder_of,
     loaded_run,
@@ -138,8 +139,8 @@ def compress(
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):
-        with waiting(f"evaluating {len(test):,} images {name}"):
-            rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
+        with counting(f"evaluating {name}", len(test)) as count:
+            rows[name] = (evaluate(found, test, batch_done=count).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
     print_line(f"next: convmixer export {out} --out BUNDLE")
 
