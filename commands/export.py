@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -108,15 +109,16 @@ def export(
         source, chosen = _calibration(
             calibration, dataset, data, run, preprocessing, calibration_images, data_dir, progress
         )
+        test = dataset.test.sample(validation_images, SEED)
+        test_pixels = test.images[:]  # read only now where they do not fit into memory
     report_left_out(dataset.damaged, dataset.left_out)
     report_left_out(chosen.skipped, chosen.left_out)
-    test = dataset.test.sample(validation_images, SEED)
     manifest = export_bundle(
         run.model,
         out,
         class_names=dataset.class_names,
         calibration_images=chosen.images,
-        validation_images=test.images[:],
+        validation_images=test_pixels,
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,
@@ -256,7 +258,9 @@ def benchmark(
 
 def predict(
     bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
-    images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],
+    images: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(one or more)")]
+    ],
     *,
     format: argument(str | None, "FORMAT", "float32") = None,
     top: int = 5,

@@ -17,6 +17,7 @@ from .options import (
     Flag,
     ModelArgument,
     argument,
+    counting,
     data_dir_of,
     loaded_run,
     own_data,
@@ -76,8 +77,8 @@ def evaluate(
             f"{data} has {len(class_names)} labels, and the model has {classes} classes: write the "
             f"label of each class, one a line, to {model.with_name('labels.txt')}"
         )
-    with waiting(f"evaluating {len(split):,} images"):
-        result = evaluate(run.model, split)
+    with counting("evaluating", len(split)) as count:
+        result = evaluate(run.model, split, batch_done=count)
     if out:
         from keras_convmixer.training.runs import figures
 
@@ -174,13 +175,13 @@ def convert(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer.weights.conversion import convert, require_target, source_file
+        from keras_convmixer.weights.conversion import convert, require_target, source_file, summary
 
     require_target(out)
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
         model = convert(path, out, activation, image_size, not scaled_input)
-    tables.print_conversion(source, out, model)
+    tables.print_conversion(source, out, summary(model))
 
 
 def _imagenet_ids(model, data):

@@ -3,16 +3,15 @@
 import json
 import subprocess
 
-import jsonschema
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from manifest_schema import check
 from mediapipe_peer import CLASSIFY
 from PIL import Image
 from processes import convmixer
-from test_manifest import SCHEMA
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.export import Classifier, export_bundle, read_manifest
@@ -78,7 +77,7 @@ def pictures(toy, tmp_path):
 
 def test_a_multi_label_bundle(toy, multi):
     manifest = read_manifest(multi[1])
-    jsonschema.validate(manifest, SCHEMA, jsonschema.Draft202012Validator)
+    check(manifest)
     outputs = manifest["outputs"]
     assert (outputs["kind"], outputs["threshold"], outputs["added"]) == ("multi-label", 0.4, None)
     assert "sigmoid" in outputs["reason"]
@@ -99,7 +98,7 @@ def test_a_multi_label_bundle(toy, multi):
 
 def test_a_binary_bundle(binary):
     manifest = read_manifest(binary[1])
-    jsonschema.validate(manifest, SCHEMA, jsonschema.Draft202012Validator)
+    check(manifest)
     outputs = manifest["outputs"]
     assert (outputs["kind"], outputs["threshold"], outputs["added"]) == ("binary", 0.5, "sigmoid")
     assert manifest["artifacts"][0]["output"]["shape"] == [None, 1]
