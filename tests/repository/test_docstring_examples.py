@@ -27,7 +27,6 @@ TO_WRITE = {
     "benchmark",
     "cluster",
     "decode_predictions",
-    "deploy",
     "evaluate",
     "features",
     "inspect",
@@ -41,7 +40,6 @@ TO_WRITE = {
     "read_manifest",
     "save_weights_torch",
     "train",
-    "verify",
     "verify_bundle",
 }
 """Public names that have no example yet."""
