@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 
 from keras_convmixer.console import print_json, progress_bar, silence_native_logs
-from keras_convmixer.images.preprocessing import LARGEST
+from keras_convmixer.images.decoding import LARGEST
 
 from . import tables
 from .command_line import UsageError, report_failure, sentence, starting_tensorflow

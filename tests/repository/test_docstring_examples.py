@@ -12,13 +12,9 @@ import pytest
 
 PACKAGES = ("keras_convmixer", "keras_convmixer.training", "keras_convmixer.export")
 TO_WRITE = {
-    "Classifier",
-    "ConvMixer",
     "Dataset",
     "Evaluation",
     "Inspection",
-    "Prediction",
-    "Preprocessing",
     "Recipe",
     "Run",
     "Split",
@@ -30,7 +26,6 @@ TO_WRITE = {
     "deploy",
     "evaluate",
     "export_bundle",
-    "features",
     "inspect",
     "load_dataset",
     "load_images",

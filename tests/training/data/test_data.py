@@ -124,7 +124,7 @@ def test_what_is_wrong_with_a_folder(folder, tmp_path):
     (folder / "eel").rename(folder / ".ipynb_checkpoints")
     assert len(load_images(str(folder), NATIVE)[1]) == 30
     (folder / "dog" / "0.png").write_text("broken")
-    with pytest.raises(ValueError, match=r"1 of 30 pictures are damaged, more than 1%: .*dog.0\.png is not a picture"):
+    with pytest.raises(ValueError, match=r"1 of 30 images are damaged, more than 1%: .*dog.0\.png is not an image"):
         load_images(str(folder), NATIVE)
 
 
