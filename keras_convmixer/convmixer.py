@@ -5,7 +5,7 @@ import numbers
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .backend import keras
 from .imagenet import DEVIATION, MEAN
@@ -22,7 +22,7 @@ def ConvMixer(
     include_preprocessing: bool = False,
     include_top: bool = True,
     weights: str | Path | None = None,
-    input_tensor: keras.KerasTensor | None = None,
+    input_tensor: Any = None,  # a KerasTensor; keras.Input is typed as one or a list
     input_shape: Sequence[int | None] | None = None,
     pooling: Literal["avg", "max"] | None = None,
     classes: int = 1000,
