@@ -111,7 +111,8 @@ def _end(error: BaseException, command: Callable | None, verbose: bool, interrup
 def _noting_interrupts() -> threading.Event:
     """Return an event that Ctrl-C sets, beside raising KeyboardInterrupt.
 
-    Where Ctrl-C comes while C++ calls Python, as in TensorFlow's imports, C++ turns it into another exception.
+    A library may turn KeyboardInterrupt into an error of its own: TensorFlow's DType.max, with which Keras loads a
+    model, has an `except:` that raises TypeError, and the command then ended with exit code 1.
     """
     event = threading.Event()
 

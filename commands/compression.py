@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.console import print_facts, print_line, progress_bar
+from keras_convmixer.console import print_facts, print_line
+from keras_convmixer.export.qat.arguments import check_numbers
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 
 from . import tables
@@ -16,10 +17,13 @@ from .options import (
     Flag,
     ModelArgument,
     argument,
+    counting,
     data_dir_of,
     folder_of,
+    loaded_run,
     own_data,
     qat_file,
+    reading,
 )
 
 
@@ -53,12 +57,12 @@ def qat(
         data_dir: folder in which tensorflow-datasets keeps its data.
         verbose: show tracebacks and TensorFlow's own log.
     """
-    _check_numbers(epochs, steps, batch_size, learning_rate)
+    check_numbers(steps=steps, learning_rate=learning_rate)
+    _check_counts(epochs, batch_size)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import quantization_aware
-        from keras_convmixer.training import load_run
 
-    run = load_run(model)
+    run = loaded_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
     steps, batches = training.steps, training.batches()
     content = quantization_aware(run.model, batches, steps, learning_rate)
@@ -116,18 +120,14 @@ def compress(
         raise UsageError(f"{out} is there: name a new folder with --out, or move it away")
     if (clusters if method == "prune" else sparsity) is not None:
         raise UsageError("--sparsity is prune's and --clusters is cluster's: leave one out, or name the other --method")
-    if sparsity is not None and not 0 < sparsity < 1:
-        raise UsageError(f"--sparsity {sparsity}: give more than 0 and less than 1")
-    if clusters is not None and clusters < 2:
-        raise UsageError(f"--clusters {clusters}: give 2 or more")
-    _check_numbers(epochs, steps, batch_size, learning_rate)
+    check_numbers(steps=steps, learning_rate=learning_rate, sparsity=sparsity, clusters=clusters)
+    _check_counts(epochs, batch_size)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import cluster, prune
         from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
-        from keras_convmixer.training import load_run
         from keras_convmixer.training.evaluation import evaluate
 
-    run = load_run(model)
+    run = loaded_run(model)
     training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
     given = {"sparsity": sparsity, "clusters": clusters, "learning_rate": learning_rate}
     given = {name: value for name, value in given.items() if value is not None}
@@ -139,17 +139,16 @@ def compress(
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):
-        rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
+        with counting(f"evaluating {name}", len(test)) as count:
+            rows[name] = (evaluate(found, test, batch_done=count).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
     print_line(f"next: convmixer export {out} --out BUNDLE")
 
 
-def _check_numbers(epochs, steps, batch_size, learning_rate):
-    for option, value in (("epochs", epochs), ("steps", steps), ("batch-size", batch_size)):
+def _check_counts(epochs, batch_size):
+    for option, value in (("epochs", epochs), ("batch-size", batch_size)):
         if value is not None and value < 1:
             raise UsageError(f"--{option} {value}: give 1 or more")
-    if learning_rate is not None and not 0 < learning_rate < 1:
-        raise UsageError(f"--learning-rate {learning_rate}: give more than 0 and less than 1, a share of the weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,9 +171,9 @@ class _Training:
         recipe = dataclasses.replace(
             run.recipe, batch_size=batch_size or run.recipe.batch_size, gradient_accumulation_steps=1
         )
-        with progress_bar() as progress:
-            folder = data_dir_of(run, data_dir)
-            data = data or own_data(run, model)
+        folder = data_dir_of(run, data_dir)
+        data = data or own_data(run, model)
+        with reading(data) as progress:
             dataset = load_dataset(
                 data, run.preprocessing, run.class_names, progress, folder, keep_originals=recipe.random_crop
             )

@@ -3,11 +3,12 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import tyro
 
-from keras_convmixer.console import print_json, progress_bar, silence_native_logs
+from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
+from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.images.decoding import LARGEST
 
 from . import tables
@@ -20,8 +21,10 @@ from .options import (
     ModelArgument,
     argument,
     data_dir_of,
+    loaded_run,
     own_data,
     qat_file,
+    reading,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -37,22 +40,16 @@ def export(
     data_dir: DataFolderOption = "",
     crop_fraction: CropOption = None,
     max_megapixels: float = 50.0,
-    formats: tuple[
-        Literal["float32", "float16", "dynamic", "int8", "qat_int8", "int16x8", "weight_int8", "weight_int4"], ...
-    ] = (
-        "float32",
-        "float16",
-        "dynamic",
-        "int8",
-    ),
-    target: Literal["litert", "litert_int8"] = "litert",
+    formats: tuple[FormatName, ...] = DEFAULT_FORMATS,
+    target: Target = "litert",
     calibration: argument(str | None, "FOLDER|FILE.npz|NAME[:SPLIT]", "the training images") = None,
     calibration_images: int = 500,
     validation_images: int = 2000,
-    output_kind: argument(
-        Literal["single-label", "multi-label", "binary"] | None, "KIND", "from the model's end"
-    ) = None,
+    output_kind: argument(OutputKind | None, "KIND", "from the model's end") = None,
     threshold: float = 0.5,
+    name: argument(str | None, "NAME", "the model's") = None,
+    license: argument(str | None, "SPDX", "not stated") = None,
+    training_data: argument(str | None, "TEXT", "the run's data") = None,
     verbose: Flag = False,
 ) -> None:
     """Export a trained model for TF Serving and phones, and check it.
@@ -85,6 +82,9 @@ def export(
         output_kind: for a model that ends in logits: single-label, one of its classes; multi-label, each label by
             itself; binary, one output that decides between two. Not needed after a softmax or sigmoid.
         threshold: probability, between 0 and 1, from which multi-label and binary models give a label.
+        name: the model's name in the bundle's manifest and card and in TF Serving's addresses.
+        license: SPDX identifier of the model's license, such as apache-2.0, for the bundle's card.
+        training_data: what the model was trained on, and its license, in one line for the bundle's card.
         verbose: show tracebacks and TensorFlow's own log.
     """
     for option, count in (("calibration", calibration_images), ("validation", validation_images)):
@@ -97,27 +97,28 @@ def export(
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.report.text import without_places
         from keras_convmixer.images.folders import report_left_out
-        from keras_convmixer.training import load_dataset, load_run
+        from keras_convmixer.training import load_dataset
 
-    run = load_run(model, crop_fraction)
+    run = loaded_run(model, crop_fraction)
     trained = _trained_int8(model) if "qat_int8" in formats else None
     # The limit is the bundle's: pictures of one's own may be larger, up to the usual limit.
     preprocessing = replace(run.preprocessing, max_pixels=max(max_pixels, run.preprocessing.max_pixels))
-    with progress_bar() as progress:
-        data = data or own_data(run, model)
+    data = data or own_data(run, model)
+    with reading(data) as progress:
         dataset = load_dataset(data, preprocessing, run.class_names, progress, data_dir_of(run, data_dir))
         source, chosen = _calibration(
             calibration, dataset, data, run, preprocessing, calibration_images, data_dir, progress
         )
+        test = dataset.test.sample(validation_images, SEED)
+        test_pixels = test.images[:]  # read only now where they do not fit into memory
     report_left_out(dataset.damaged, dataset.left_out)
     report_left_out(chosen.skipped, chosen.left_out)
-    test = sample(dataset.test, validation_images)
     manifest = export_bundle(
         run.model,
         out,
         class_names=dataset.class_names,
         calibration_images=chosen.images,
-        validation_images=test.images[:],
+        validation_images=test_pixels,
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,
@@ -131,6 +132,9 @@ def export(
         threshold=threshold,
         # Pictures that are not the run's own may be harder.
         expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.dataset) else None,
+        name=name,
+        license=license,
+        training_data=training_data or (run.recipe and _for_others(run.recipe.dataset)),
     )
     tables.print_bundle(out, manifest)
     for file in manifest["rejected"]:
@@ -143,9 +147,10 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     """Return what the calibration images are, and the images."""
     from keras_convmixer.export.calibration import ARRAYS, Calibration, read_calibration
     from keras_convmixer.training import load_dataset
+    from keras_convmixer.training.data.dataset import may_share_test_images
 
     if given is None:
-        return f"training images of {_for_others(data)}", Calibration(sample(dataset.train, count).images[:])
+        return f"training images of {_for_others(data)}", Calibration(dataset.train.sample(count, SEED).images[:])
     shared = UsageError(
         f"--calibration {given}: each file is validated with images of it; name others, or leave it out"
     )
@@ -153,7 +158,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     if split not in SPLITS:
         name, split = given, "train"
         if given.startswith(("/", ".")) or Path(given).is_dir() or Path(given).suffix in ARRAYS:
-            if Path(given).is_dir() and Path(data).is_dir() and _shares_test_images(Path(given), Path(data)):
+            if Path(given).is_dir() and Path(data).is_dir() and may_share_test_images(Path(given), Path(data)):
                 raise shared
             source = "pictures of a folder" if Path(given).is_dir() else "images of an array file"
             return source, read_calibration(Path(given), preprocessing, count, SEED, progress)
@@ -162,7 +167,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
         raise shared
     if not same:
         dataset = load_dataset(name, preprocessing, None, progress, data_dir_of(run, data_dir))
-    images = sample(getattr(dataset, split), count).images[:]
+    images = getattr(dataset, split).sample(count, SEED).images[:]
     # The data that is validated on is reported already.
     left = () if same else dataset.left_out
     return f"{split} images of {_for_others(name)}", Calibration(images, () if same else dataset.damaged, left)
@@ -173,27 +178,11 @@ def _for_others(data):
     return "a folder of pictures" if Path(data).is_dir() else data
 
 
-def _shares_test_images(folder, data):
-    """Tell whether a folder may hold test images of another: one is in the other, and not its training split."""
-    folder, data = folder.resolve(), data.resolve()
-    if folder.is_relative_to(data):
-        return folder == data or folder.relative_to(data).parts[0].lower() != "train"
-    return data.is_relative_to(folder)
-
-
 def _trained_int8(model):
     file = qat_file(model)
     if not file.is_file():
         raise UsageError(f"{file} is not there, which format qat_int8 needs: make it with convmixer qat {model}")
     return file.read_bytes()
-
-
-def sample(split, count: int, seed: int = SEED):
-    """Return up to so many images of a split, chosen at random, as they may lie sorted by label."""
-    import numpy as np
-
-    chosen = np.random.default_rng(seed).permutation(len(split))[:count]
-    return split.take(np.sort(chosen))
 
 
 def inspect(
@@ -259,7 +248,8 @@ def benchmark(
         task = progress.add_task("timing", total=files * len(threads) * ROUNDS, detail="")
         timings = benchmark(bundle, threads, seconds, lambda name: progress.update(task, advance=1, detail=name))
     if picture:
-        draw_benchmark(bundle, timings, picture)
+        with waiting("drawing"):
+            draw_benchmark(bundle, timings, picture)
     if json:
         print_json([vars(timing) for timing in timings])
     else:
@@ -268,7 +258,9 @@ def benchmark(
 
 def predict(
     bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
-    images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],
+    images: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(one or more)")]
+    ],
     *,
     format: argument(str | None, "FORMAT", "float32") = None,
     top: int = 5,
@@ -298,7 +290,8 @@ def predict(
         raise UsageError(f"--top {top}: give 1 or more")
     if not verbose:
         silence_native_logs()
-    classify = Classifier.load(bundle, format)
+    with waiting(f"loading {bundle}"):
+        classify = Classifier.load(bundle, format)
     answers, failures = [], []
     with progress_bar(len(images) > 1 and not json) as progress:
         task = progress.add_task("classifying", total=len(images), detail="")

@@ -5,12 +5,24 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_facts, print_json, progress_bar, waiting
+from keras_convmixer.console import print_facts, print_json, waiting
 from keras_convmixer.files.atomic import require_folder_name
 
 from . import tables
 from .command_line import starting_tensorflow
-from .options import CropOption, DataFolderOption, DataOption, Flag, ModelArgument, argument, data_dir_of, own_data
+from .options import (
+    CropOption,
+    DataFolderOption,
+    DataOption,
+    Flag,
+    ModelArgument,
+    argument,
+    counting,
+    data_dir_of,
+    loaded_run,
+    own_data,
+    reading,
+)
 
 
 def evaluate(
@@ -41,15 +53,15 @@ def evaluate(
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.images.folders import report_left_out
-        from keras_convmixer.training import evaluate, load_dataset, load_images, load_run
+        from keras_convmixer.training import evaluate, load_dataset, load_images
 
     if out:
         require_folder_name(out)
-    run = load_run(model, crop_fraction)
+    run = loaded_run(model, crop_fraction)
     data = data or own_data(run, model)
     class_names = run.class_names or _imagenet_ids(run.model, data)
     own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
-    with progress_bar() as progress:
+    with reading(data) as progress:
         if Path(data).is_dir() and data != "digits" and not own:
             dataset = load_images(data, run.preprocessing, class_names, progress)
             class_names, split = dataset.class_names, dataset.split
@@ -65,7 +77,8 @@ def evaluate(
             f"{data} has {len(class_names)} labels, and the model has {classes} classes: write the "
             f"label of each class, one a line, to {model.with_name('labels.txt')}"
         )
-    result = evaluate(run.model, split)
+    with counting("evaluating", len(split)) as count:
+        result = evaluate(run.model, split, batch_done=count)
     if out:
         from keras_convmixer.training.runs import figures
 
@@ -105,11 +118,10 @@ def visualize(
     """
     with starting_tensorflow(verbose):
         from keras_convmixer import imagenet
-        from keras_convmixer.training import load_run
         from keras_convmixer.visualization import figures as pictures
 
     require_folder_name(out)
-    run = load_run(model, crop_fraction)
+    run = loaded_run(model, crop_fraction)
     pixels = run.preprocessing.load(image) if image else None
     names = run.class_names
     if names is None and run.model.output_shape[1:] == (imagenet.CLASSES,):
@@ -163,13 +175,13 @@ def convert(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer.weights.conversion import convert, require_target, source_file
+        from keras_convmixer.weights.conversion import convert, require_target, source_file, summary
 
     require_target(out)
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
         model = convert(path, out, activation, image_size, not scaled_input)
-    tables.print_conversion(source, out, model)
+    tables.print_conversion(source, out, summary(model))
 
 
 def _imagenet_ids(model, data):

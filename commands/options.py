@@ -1,9 +1,14 @@
 """Arguments that several commands take, and what they mean where they are left out."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.progress import Progress
+
+from keras_convmixer.console import progress_bar, waiting
 
 from .command_line import UsageError
 
@@ -21,6 +26,30 @@ ModelArgument = tyro.conf.Positional[argument(Path, "MODEL")]
 DataOption = argument(str | None, "digits|FOLDER|NAME", "the run's own")
 DataFolderOption = argument(str, "FOLDER", "the run's own, else tensorflow-datasets'")
 CropOption = argument(float | None, "FLOAT", "the run's own, else 1")
+
+
+def loaded_run(model: Path, crop_fraction: float | None = None):
+    """Load a run folder or a .keras file, see `load_run`, and show that this takes a while."""
+    from keras_convmixer.training import load_run
+
+    with waiting(f"loading {model}"):
+        return load_run(model, crop_fraction)
+
+
+@contextmanager
+def reading(data: str) -> Iterator[Progress]:
+    """Show that a data set is being read in this context, before and while its images are counted."""
+    with progress_bar() as progress:
+        progress.add_task(f"reading {data}", total=None, detail="")
+        yield progress
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress in this context; it is given a function that counts on by some images."""
+    with progress_bar() as progress:
+        task = progress.add_task(what, total=total, detail="")
+        yield lambda count: progress.advance(task, count)
 
 
 def data_dir_of(run, given: str) -> str:

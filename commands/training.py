@@ -1,5 +1,6 @@
 """Commands that train, and that say what there is to train and what it costs."""
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from keras_convmixer.console import print_json
+from keras_convmixer.console import print_json, waiting
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
 from . import tables
@@ -169,7 +170,10 @@ def plan(
         raise UsageError(f"the size of {recipe.dataset} is not known here: give --images and --classes")
     if gpus < 1 or hosts < 1:
         raise UsageError(f"--gpus {gpus} --hosts {hosts}: give 1 or more of each")
-    with starting_tensorflow(verbose):
+    if device == "here":
+        with starting_tensorflow(verbose):
+            import tensorflow  # noqa: F401
+    with waiting("measuring this machine") if device == "here" else contextlib.nullcontext():
         found = plan(recipe, images or known[0], classes or known[1], gpus, hosts, DEVICES.get(device))
     if json:
         print_json(found.facts())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
@@ -11,12 +13,12 @@ from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.files.labels import is_label
 from keras_convmixer.outputs.classifier import as_classifier
 
-from .decision import BINARY
+from .choices import Target
 from .formats import FORMATS
 from .manifest import unlisted_files
+from .runtime.decision import BINARY
 
-TARGETS = ("litert", "litert_int8")
-"""Deployed forms that .tflite files are converted from."""
+TARGETS = get_args(Target)
 
 
 def check_out(out: Path) -> None:
@@ -47,6 +49,15 @@ def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target
         raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: choose {' or '.join(map(repr, TARGETS))}")
+
+
+def check_description(name: str | None, license: str | None, training_data: str | None) -> None:
+    """Check what manifest and card say about a model; raises ValueError."""
+    for argument, text in (("name", name), ("training_data", training_data)):
+        if text is not None and not is_label(text):
+            raise ValueError(f"{argument}={text!r}: give one line of text")
+    if license is not None and not re.fullmatch(r"[A-Za-z0-9.+-]+", license):
+        raise ValueError(f"license={license!r}: give an SPDX identifier, such as apache-2.0 or cc-by-4.0")
 
 
 def exportable_classifier(

@@ -1,4 +1,8 @@
-"""Which .tflite files there are, and how each is made; what each must be like is in validate.REQUIREMENTS."""
+"""The formats of .tflite files, and how each is made.
+
+To add a format: name it in `choices.FormatName`, write its converter in tflite/, describe it in `FORMATS` here, and
+state in `validate.REQUIREMENTS` what a file must meet. Tests of every format take it from `FORMATS`.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,17 @@ class Format:
     """How a .tflite file is made."""
 
     scheme: str
-    """What is in it, for whoever reads a manifest."""
+    """Dtypes of weights and computation, as manifest and card describe them."""
     convert: Callable[[Conversion, np.ndarray], bytes] | None
-    """From a deployed model's conversion and calibration images, uint8 `[count, height, width, channels]`, to the file;
-    None where the file comes from training, see `qat`."""
+    """Makes the file's bytes from a deployed model's conversion and calibration images, uint8
+    `[count, height, width, channels]`. None: the file comes from training, see qat/."""
     calibrated: bool = False
-    """Whether the calibration images make a difference."""
+    """The calibration images set the ranges of the file's integers."""
     in_8_bits: bool = False
-    """Whether matrix products run in 8 bits, so that a model deployed for "litert_int8" is faster."""
+    """Matrix products run in 8 bits, so that a model deployed for "litert_int8" is faster."""
 
 
-FORMATS = {
+FORMATS: dict[str, Format] = {
     "float32": Format("float32 throughout", convert_float32),
     "float16": Format("float16 weights, computed in float32 or, on GPUs, float16", convert_float16),
     "dynamic": Format(
@@ -48,5 +52,5 @@ FORMATS = {
 
 
 def gzip_size(content: bytes) -> int:
-    """Return how many bytes of a file are sent where it is sent compressed, as apps are."""
+    """Return the size of a file compressed by gzip, as app stores and web servers send it."""
     return len(gzip.compress(content, 6, mtime=0))

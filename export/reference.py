@@ -11,7 +11,7 @@ from keras_convmixer.imagenet import DEVIATION, MEAN
 from keras_convmixer.outputs.classifier import NotFinite, predict
 from keras_convmixer.outputs.kind import spread
 
-from .decision import Decision
+from .runtime.decision import Decision
 from .validate import ValidationError
 
 IMAGES = 64

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .decision import Decision
+from .runtime.decision import Decision
 from .runtime.interpreter import LiteRTModel
 from .tflite.operators import Operators
 

@@ -65,10 +65,10 @@ class Toy:
         For tests of what follows the conversion, which takes most of an export's time. What a change or a patch of
         the test's concerns is converted, as in `export`.
         """
-        from keras_convmixer.export import bundle, formats
-        from keras_convmixer.export.serving import signatures as serving
+        from keras_convmixer.export import formats
+        from keras_convmixer.export.serving import artifact, signatures
 
-        write_serving_model = bundle.write_serving_model
+        write_serving_model = artifact.write_serving_model
 
         def saved_model(model, path, *arguments):
             made = self.once("toy_saved_model", lambda folder: write_serving_model(model, folder / "1", *arguments))
@@ -84,8 +84,8 @@ class Toy:
         assert "model" not in changes, "another model has to be converted"
         other_signatures = {"class_names", "crop_fraction"} & set(changes)
         with pytest.MonkeyPatch.context() as patched:
-            if write_serving_model is serving.write_serving_model and not other_signatures:
-                patched.setattr(bundle, "write_serving_model", saved_model)
+            if write_serving_model is signatures.write_serving_model and not other_signatures:
+                patched.setattr(artifact, "write_serving_model", saved_model)
             for name, format in formats.FORMATS.items():
                 calibrated_anew = format.calibrated and "calibration_images" in changes
                 if format is self.formats.get(name) and format.convert and not calibrated_anew:

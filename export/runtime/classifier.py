@@ -11,9 +11,9 @@ from keras_convmixer.files.regular_files import open_file, read_file
 from keras_convmixer.images.decoding import ImageSource, name_of
 from keras_convmixer.images.preprocessing import Preprocessing
 
-from ..decision import BINARY, MULTI, SINGLE, Decision
 from ..manifest import AGAIN, NAME, read_manifest, read_verified
 from ..tflite.flatbuffer import LARGEST
+from .decision import BINARY, MULTI, SINGLE, Decision
 from .interpreter import LiteRTModel
 
 CLOSE = 1e-3

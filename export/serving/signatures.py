@@ -15,7 +15,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 from keras_convmixer.images.decoding import MAX_RATIO, MIN_SIDE
 from keras_convmixer.images.preprocessing import Preprocessing
 
-from ..decision import BINARY, SINGLE, Decision
+from ..runtime.decision import BINARY, SINGLE, Decision
 from .image_files import prepare_files, resize_columns, resize_rows, resized_and_corner
 from .saved_model import INPUT, OUTPUT, SIGNATURE, write_signatures
 

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_convmixer.keras_internals import times_called
+
 IMAGES = 8
 
 
@@ -35,7 +37,7 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
     layers = {
         layer.name: layer
         for layer in deployed.layers[1:-1]
-        if len(layer._inbound_nodes) == 1 and not isinstance(layer, keras.Model)
+        if times_called(layer) == 1 and not isinstance(layer, keras.Model)
     }
     found = {}
     for node in interpreter._get_ops_details():
@@ -82,3 +84,16 @@ def _layer_of(tensor, layers):
             if name in layers:
                 return name
     return None
+
+
+def largest_rise(layers: list[dict]) -> tuple[str, float, float]:
+    """Return the layer of `layer_errors` where the error grows most, and the errors before and after it.
+
+    Example:
+        ```python
+        largest_rise([{"layer": "a", "error": 0.01}, {"layer": "b", "error": 0.2}])  # ("b", 0.01, 0.2)
+        ```
+    """
+    errors = [0.0, *(layer["error"] for layer in layers)]
+    place = max(range(len(layers)), key=lambda index: errors[index + 1] - errors[index])
+    return layers[place]["layer"], errors[place], errors[place + 1]

@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_convmixer.export import Classifier, ValidationError, bundle, formats, read_manifest
+from keras_convmixer.export import Classifier, ValidationError, formats, read_manifest
+from keras_convmixer.export.serving import artifact as serving_artifact
 from keras_convmixer.export.serving.saved_model import write_saved_model
+from keras_convmixer.export.tflite import artifact as litert_artifact
 from keras_convmixer.export.tflite import conversion as conversions
 
 RED = (255, 0, 0)
@@ -164,7 +166,7 @@ def run_out_of_memory(model, images):
 def failing(toy, tmp_path_factory):
     """A bundle in the making of which every format but float32 went wrong, each in another way; and its manifest."""
     out = tmp_path_factory.mktemp("failing") / "bundle"
-    original = bundle.add_metadata
+    original = litert_artifact.add_metadata
 
     def fail_once(content, name, description, *arguments):
         if description == formats.FORMATS["float16"].scheme:
@@ -172,7 +174,7 @@ def failing(toy, tmp_path_factory):
         return original(content, name, description, *arguments)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(bundle, "add_metadata", fail_once)
+        patched.setattr(litert_artifact, "add_metadata", fail_once)
         for name, convert, calibrated in (
             ("int8", raise_from_converter, False),
             ("int16x8", run_out_of_memory, False),
@@ -274,9 +276,9 @@ def test_the_numbers_of_a_file_that_falls_short_are_kept(falling_short):
     [(swap_classes, "saved_model agrees"), (lambda w: [*w[:-1], 0.9 * w[-1]], "saved_model differs")],
 )
 def test_a_saved_model_that_is_another_fails_the_export(toy, no_former, monkeypatch, change, words):
-    original = bundle.write_serving_model
+    original = serving_artifact.write_serving_model
     other = with_weights(toy.model, change)
-    monkeypatch.setattr(bundle, "write_serving_model", lambda model, *arguments: original(other, *arguments))
+    monkeypatch.setattr(serving_artifact, "write_serving_model", lambda model, *arguments: original(other, *arguments))
     with pytest.raises(ValidationError, match=words):
         toy.export(no_former)
 
@@ -285,7 +287,7 @@ def test_a_saved_model_with_another_input_fails_the_export(toy, no_former, monke
     def of_float32(model, path, *arguments):
         write_saved_model(toy.model, path, dtype="float32")
 
-    monkeypatch.setattr(bundle, "write_serving_model", of_float32)
+    monkeypatch.setattr(serving_artifact, "write_serving_model", of_float32)
     with pytest.raises(ValidationError, match="saved_model's input is float32, and must be uint8"):
         toy.export(no_former)
 
@@ -438,3 +440,29 @@ def test_a_file_put_into_a_bundle_is_not_lost(toy, toy_bundle, tmp_path):
     with pytest.raises(FileExistsError, match=r"other things than a bundle \(NOTES\.md\)"):
         toy.export(out)
     assert (out / "NOTES.md").read_text() == "precious"
+
+
+def test_name_license_and_data_are_where_others_read_them(toy, tmp_path):
+    out = tmp_path / "b"
+    manifest = toy.republish(
+        out, name="My flowers", license="cc-by-4.0", training_data="my own photos, CC BY 4.0", formats=("float32",)
+    )
+    expected = {"name": "My flowers", "license": "cc-by-4.0", "training_data": "my own photos, CC BY 4.0"}
+    assert manifest["model"].items() > expected.items()
+    assert "# My flowers" in (out / "README.md").read_text()
+    assert b"My flowers" in (out / "litert/float32.tflite").read_bytes()
+    assert 'name: "My_flowers"' in (out / "serving/models.config").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "two\nlines"}, r"name='two\\nlines': give one line of text"),
+        ({"name": " "}, "name=' ': give one line of text"),
+        ({"training_data": ""}, "training_data='': give one line of text"),
+        ({"license": "apache 2"}, "license='apache 2': give an SPDX identifier, such as apache-2.0"),
+    ],
+)
+def test_a_name_or_license_that_cannot_be_is_refused(toy, no_former, change, words):
+    with pytest.raises(ValueError, match=words):
+        toy.export(no_former, **change)

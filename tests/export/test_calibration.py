@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from processes import convmixer
 
-from keras_convmixer.commands.export import _shares_test_images
 from keras_convmixer.export import calibration, read_manifest
 from keras_convmixer.export.calibration import read_calibration
 from keras_convmixer.images import folders as picture_folders
 from keras_convmixer.images.preprocessing import Preprocessing
+from keras_convmixer.training.data.dataset import may_share_test_images
 
 SEEN = Preprocessing(8, 8, 3)
 
@@ -178,4 +178,4 @@ def test_folders_that_share_test_images_are_known(tmp_path):
         (data / name).mkdir(parents=True)
     shares = {"data": True, "data/test": True, "data/test/cat": True, "": True, "data/train": False, "other": False}
     for name, expected in shares.items():
-        assert _shares_test_images(tmp_path / name, data) == expected, name
+        assert may_share_test_images(tmp_path / name, data) == expected, name

@@ -38,10 +38,11 @@ def export(model, images, prepared, out, told):
     """
     import keras
 
-    from keras_convmixer.export import bundle, export_bundle, formats
+    from keras_convmixer.export import export_bundle, formats
+    from keras_convmixer.export.serving import artifact
 
     content = (prepared / "litert/float32.tflite").read_bytes()
-    bundle.write_serving_model = lambda model, path, *arguments: shutil.copytree(prepared / "saved_model/1", path)
+    artifact.write_serving_model = lambda model, path, *arguments: shutil.copytree(prepared / "saved_model/1", path)
     formats.FORMATS["float32"] = dataclasses.replace(formats.FORMATS["float32"], convert=lambda *arguments: content)
     model, images = keras.saving.load_model(model), np.load(images)
     told.send("ready")

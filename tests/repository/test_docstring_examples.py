@@ -25,7 +25,6 @@ TO_WRITE = {
     "decode_predictions",
     "deploy",
     "evaluate",
-    "export_bundle",
     "inspect",
     "load_dataset",
     "load_images",

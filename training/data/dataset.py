@@ -47,6 +47,11 @@ class Split:
         images = self.images.take(chosen) if isinstance(self.images, LazyImages) else self.images[chosen]
         return Split(images, self.labels[chosen])
 
+    def sample(self, count: int, seed: int) -> Split:
+        """Return up to `count` images chosen at random, in their order; a split may lie sorted by label."""
+        chosen = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.take(np.sort(chosen))
+
 
 class LabeledImages(NamedTuple):
     """Every image of a folder, and what was left out of it."""
@@ -234,6 +239,17 @@ def _fits(count, preprocessing):
     if CONTAINER.exists() and (limit := CONTAINER.read_text().strip()).isdigit():
         there = min(there, int(limit))
     return 2 * needed < there
+
+
+def may_share_test_images(folder: Path, data: Path) -> bool:
+    """Tell whether a folder of images may hold test images of the data set in folder `data`.
+
+    It may where one of the two is in the other, unless the folder is, or is in, the data's training split.
+    """
+    folder, data = folder.resolve(), data.resolve()
+    if folder.is_relative_to(data):
+        return folder == data or SPLIT_FOLDERS.get(folder.relative_to(data).parts[0].lower()) != "train"
+    return data.is_relative_to(folder)
 
 
 def load_images(

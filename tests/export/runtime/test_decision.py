@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_convmixer.export.decision import BINARY, MULTI, SINGLE, Decision, checked_labels, stated_kind
+from keras_convmixer.export.runtime.decision import BINARY, MULTI, SINGLE, Decision, checked_labels, stated_kind
 from keras_convmixer.outputs import kind as outputs
 
 PROBABILITIES = np.array([[0.9, 0.2, 0.6], [0.4, 0.3, 0.1]])

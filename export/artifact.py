@@ -1,0 +1,91 @@
+"""An export's data: the model that everything is compared with, and each artifact with what was found out about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import keras
+import numpy as np
+
+from keras_convmixer.files.printable import printable
+from keras_convmixer.images.preprocessing import Preprocessing
+
+from .report.text import without_places
+from .runtime.decision import Decision
+from .validate import Validation, ValidationError, validate
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The checked Keras model, and its probabilities for the validation images, which artifacts have to reproduce."""
+
+    model: keras.Model
+    """A view of `as_classifier`: pixels 0..255 in, probabilities out."""
+    name: str
+    class_names: tuple[str, ...]
+    decision: Decision
+    preprocessing: Preprocessing
+    images: np.ndarray
+    """Validation images, uint8 `[count, height, width, channels]`."""
+    labels: np.ndarray | None
+    """As `checked_labels` returns them."""
+    probabilities: np.ndarray
+    """The model's for `images`, float32 `[count, classes]`."""
+    warnings: list[str]
+    """Doubts about the model, one sentence each."""
+
+
+@dataclass
+class Artifact:
+    """The SavedModel or a .tflite file of a bundle: published, or rejected with a reason."""
+
+    name: str
+    """"saved_model", or the format of a .tflite file."""
+    facts: dict = field(default_factory=dict)
+    """Its part of the manifest: path, size, checksum, input, output, operators."""
+    validation: Validation | None = None
+    error: Exception | None = None
+    """Why it is not published."""
+    content: bytes | None = None
+    """A .tflite file as converted, without metadata."""
+    deployed: keras.Model | None = None
+    """The deployed model that a .tflite file was converted from."""
+    layers: list[dict] | None = None
+    """What `layer_errors` returned, if they were measured."""
+
+    def validate(self, reference: Reference, probabilities: np.ndarray) -> None:
+        """Compare the artifact's probabilities with the reference's; raises ValidationError."""
+        self.validation = validate(
+            self.name, reference.probabilities, probabilities, reference.labels, self.layers, reference.decision
+        )
+
+    def reject(self, error: Exception) -> None:
+        """Note why the artifact is not published, with what was measured up to then."""
+        self.error, self.validation = error, getattr(error, "measured", None)
+
+    def entry(self, preprocessing: Preprocessing) -> dict:
+        """Return the manifest's entry of an artifact, or of a rejected one."""
+        if self.error is None:
+            facts = {"name": self.name, **self.facts, "preprocessing": preprocessing.facts()}
+            return {**facts, "validation": asdict(self.validation)}
+        return {
+            "name": self.name,
+            "error": type(self.error).__name__,
+            "reason": for_others(self._reason()),
+            "validation": self.validation and asdict(self.validation),
+        }
+
+    def _reason(self):
+        """Return a sentence of the error: its first line, as what converters raise has hundreds."""
+        kind, (sentence, *_) = type(self.error).__name__, str(self.error).strip().split("\n")
+        if isinstance(self.error, ValidationError):
+            return sentence
+        # The package's own ValueErrors are sentences; of any other error, a report of the problem needs the type.
+        is_sentence = type(self.error) is ValueError and sentence
+        cause = sentence if is_sentence else f"{kind}: {sentence}".removesuffix(": ")
+        return f"{self.name} was not made: {cause}"
+
+
+def for_others(sentence: str) -> str:
+    """Return a sentence for the manifest: without this machine's paths and without control characters."""
+    return printable(without_places(sentence))

@@ -1,0 +1,11 @@
+"""What can be chosen when a model is exported, and the defaults. The command line reads it too: no TensorFlow here."""
+
+from typing import Literal
+
+FormatName = Literal["float32", "float16", "dynamic", "int8", "qat_int8", "int16x8", "weight_int8", "weight_int4"]
+"""Formats of .tflite files, see formats.py."""
+DEFAULT_FORMATS: tuple[FormatName, ...] = ("float32", "float16", "dynamic", "int8")
+Target = Literal["litert", "litert_int8"]
+"""Targets of `deploy` that .tflite files may be made for."""
+OutputKind = Literal["single-label", "multi-label", "binary"]
+"""Kinds of classifiers, see `outputs.KINDS`."""
