@@ -37,7 +37,8 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> tuple[Path | bytes, int]: ...
 
     def name(self, index: int) -> str:
-        """What a person finds a picture by."""
+        """Return what a person finds an image by."""
+        ...
 
 
 @dataclass(frozen=True)
