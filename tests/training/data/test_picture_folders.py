@@ -155,7 +155,7 @@ def test_a_sample_with_many_damaged_by_chance_is_not_an_error(folder):
 
 def test_exactly_one_percent_is_none():
     require_few_damaged(["a"], 100)
-    with pytest.raises(ValueError, match="1 of 99 pictures"):
+    with pytest.raises(ValueError, match="1 of 99 images"):
         require_few_damaged(["a"], 99)
 
 
@@ -204,7 +204,7 @@ def test_a_folder_of_unread_files_only_is_said_to_be_one(tmp_path):
     for read in (load_images, load_dataset):
         with pytest.raises(ValueError, match=r"no pictures in cat, dog that can be read \(cat has 12 \.heic, dog has"):
             read(str(tmp_path / "data"), SEEN)
-    with pytest.raises(ValueError, match=r"no pictures that can be read \(24 \.heic\): save them as JPEG or PNG"):
+    with pytest.raises(ValueError, match=r"no images that can be read \(24 \.heic\): save them as JPEG or PNG"):
         read_calibration(tmp_path / "data", SEEN, 10, seed=0)
 
 
