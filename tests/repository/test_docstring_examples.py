@@ -22,7 +22,6 @@ TO_WRITE = {
     "Variant",
     "benchmark",
     "cluster",
-    "deploy",
     "evaluate",
     "inspect",
     "load_dataset",
@@ -34,7 +33,6 @@ TO_WRITE = {
     "read_manifest",
     "save_weights_torch",
     "train",
-    "verify",
     "verify_bundle",
 }
 """Public names that have no example yet."""
