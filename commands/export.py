@@ -9,7 +9,7 @@ import tyro
 
 from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
-from keras_convmixer.images.preprocessing import LARGEST
+from keras_convmixer.images.decoding import LARGEST
 
 from . import tables
 from .command_line import UsageError, report_failure, sentence, starting_tensorflow
