@@ -49,7 +49,7 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     | Conv2D of image patches                            | for LiteRT with rows of a patch as channels         |
     | layers that act in training only                   | dropped                                             |
 
-    docs/how_deploy_works.md has the mathematics and the measurements.
+    docs/how/deploy.md has the mathematics and the measurements.
 
     Example:
         ```python
