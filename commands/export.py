@@ -3,12 +3,13 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
-from keras_convmixer.images.preprocessing import LARGEST
+from keras_convmixer.images.decoding import LARGEST
 
 from . import tables
 from .command_line import UsageError, report_failure, sentence, starting_tensorflow
@@ -94,7 +95,7 @@ def export(
     max_pixels = max(round(max_megapixels * 1e6), 4)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
-        from keras_convmixer.export.report.text import without_places
+        from keras_convmixer.export.report.text import without_folders
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import load_dataset
 
@@ -121,7 +122,7 @@ def export(
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,
-        calibration_skipped=tuple(without_places(sentence, calibration or data) for sentence in chosen.skipped),
+        calibration_skipped=tuple(without_folders(sentence, calibration or data) for sentence in chosen.skipped),
         formats=formats,
         target=target,
         qat_int8=trained,
@@ -257,7 +258,9 @@ def benchmark(
 
 def predict(
     bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
-    images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],
+    images: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(one or more)")]
+    ],
     *,
     format: argument(str | None, "FORMAT", "float32") = None,
     top: int = 5,
@@ -287,8 +290,7 @@ def predict(
         raise UsageError(f"--top {top}: give 1 or more")
     if not verbose:
         silence_native_logs()
-    with waiting(f"loading {bundle}"):
-        classify = Classifier.load(bundle, format)
+    classify = Classifier.load(bundle, format)
     answers, failures = [], []
     with progress_bar(len(images) > 1 and not json) as progress:
         task = progress.add_task("classifying", total=len(images), detail="")

@@ -18,7 +18,8 @@ from keras_convmixer.console import progress_bar, waiting
 from keras_convmixer.files.atomic import atomic_folder
 from keras_convmixer.files.labels import NAME as LABELS
 from keras_convmixer.files.labels import write_labels
-from keras_convmixer.images.preprocessing import MAX_PIXELS, Preprocessing
+from keras_convmixer.images.decoding import MAX_PIXELS
+from keras_convmixer.images.preprocessing import Preprocessing
 from keras_convmixer.outputs.classifier import predict
 
 from .arguments import check_choices, check_description, check_images, check_out, exportable_classifier
@@ -33,7 +34,6 @@ from .report.model_card import write_model_card
 from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
 from .runtime.decision import SINGLE, Decision, checked_labels, stated_kind
 from .serving.artifact import CHANGING, export_saved_model
-from .serving.server_files import write_serving_files
 from .tflite.artifact import Conversions, export_litert, worst_layers
 from .validate import accuracy
 
@@ -168,7 +168,6 @@ def export_bundle(
     ):
         task = progress.add_task("exporting saved_model", total=1 + len(formats), detail="")
         artifacts = [export_saved_model(reference, out, folder)]
-        write_serving_files(folder, reference.name)
         progress.advance(task)
         for format in formats:
             progress.update(task, description=f"exporting {format}")
