@@ -25,7 +25,6 @@ TO_WRITE = {
     "Timing",
     "Variant",
     "benchmark",
-    "cluster",
     "decode_predictions",
     "deploy",
     "evaluate",
@@ -36,8 +35,6 @@ TO_WRITE = {
     "load_run",
     "load_weights",
     "preprocess_input",
-    "prune",
-    "quantization_aware",
     "read_manifest",
     "save_weights_torch",
     "train",
@@ -45,7 +42,7 @@ TO_WRITE = {
     "verify_bundle",
 }
 """Public names that have no example yet."""
-SLOW = set()
+SLOW = {"cluster", "prune", "quantization_aware"}
 """Names whose examples take more than about 3 seconds."""
 
 
