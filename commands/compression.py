@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.console import print_facts, print_line, waiting
+from keras_convmixer.console import print_facts, print_line
+from keras_convmixer.export.qat.arguments import check_numbers
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 
 from . import tables
@@ -16,6 +17,7 @@ from .options import (
     Flag,
     ModelArgument,
     argument,
+    counting,
     data_dir_of,
     folder_of,
     loaded_run,
@@ -55,7 +57,8 @@ def qat(
         data_dir: folder in which tensorflow-datasets keeps its data.
         verbose: show tracebacks and TensorFlow's own log.
     """
-    _check_numbers(epochs, steps, batch_size, learning_rate)
+    check_numbers(steps=steps, learning_rate=learning_rate)
+    _check_counts(epochs, batch_size)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import quantization_aware
 
@@ -117,11 +120,8 @@ def compress(
         raise UsageError(f"{out} is there: name a new folder with --out, or move it away")
     if (clusters if method == "prune" else sparsity) is not None:
         raise UsageError("--sparsity is prune's and --clusters is cluster's: leave one out, or name the other --method")
-    if sparsity is not None and not 0 < sparsity < 1:
-        raise UsageError(f"--sparsity {sparsity}: give more than 0 and less than 1")
-    if clusters is not None and clusters < 2:
-        raise UsageError(f"--clusters {clusters}: give 2 or more")
-    _check_numbers(epochs, steps, batch_size, learning_rate)
+    check_numbers(steps=steps, learning_rate=learning_rate, sparsity=sparsity, clusters=clusters)
+    _check_counts(epochs, batch_size)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import cluster, prune
         from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
@@ -139,18 +139,16 @@ def compress(
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):
-        with waiting(f"evaluating {len(test):,} images {name}"):
-            rows[name] = (evaluate(found, test).accuracy, *file_sizes(found), sparsity_of(found))
+        with counting(f"evaluating {name}", len(test)) as count:
+            rows[name] = (evaluate(found, test, batch_done=count).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
     print_line(f"next: convmixer export {out} --out BUNDLE")
 
 
-def _check_numbers(epochs, steps, batch_size, learning_rate):
-    for option, value in (("epochs", epochs), ("steps", steps), ("batch-size", batch_size)):
+def _check_counts(epochs, batch_size):
+    for option, value in (("epochs", epochs), ("batch-size", batch_size)):
         if value is not None and value < 1:
             raise UsageError(f"--{option} {value}: give 1 or more")
-    if learning_rate is not None and not 0 < learning_rate < 1:
-        raise UsageError(f"--learning-rate {learning_rate}: give more than 0 and less than 1, a share of the weights")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,15 +108,16 @@ def export(
         source, chosen = _calibration(
             calibration, dataset, data, run, preprocessing, calibration_images, data_dir, progress
         )
+        test = dataset.test.sample(validation_images, SEED)
+        test_pixels = test.images[:]  # read only now where they do not fit into memory
     report_left_out(dataset.damaged, dataset.left_out)
     report_left_out(chosen.skipped, chosen.left_out)
-    test = dataset.test.sample(validation_images, SEED)
     manifest = export_bundle(
         run.model,
         out,
         class_names=dataset.class_names,
         calibration_images=chosen.images,
-        validation_images=test.images[:],
+        validation_images=test_pixels,
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,

@@ -17,6 +17,7 @@ from .options import (
     Flag,
     ModelArgument,
     argument,
+    counting,
     data_dir_of,
     loaded_run,
     own_data,
@@ -76,8 +77,8 @@ def evaluate(
             f"{data} has {len(class_names)} labels, and the model has {classes} classes: write the "
             f"label of each class, one a line, to {model.with_name('labels.txt')}"
         )
-    with waiting(f"evaluating {len(split):,} images"):
-        result = evaluate(run.model, split)
+    with counting("evaluating", len(split)) as count:
+        result = evaluate(run.model, split, batch_done=count)
     if out:
         from keras_convmixer.training.runs import figures
 

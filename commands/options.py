@@ -1,6 +1,6 @@
 """Arguments that several commands take, and what they mean where they are left out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +42,14 @@ def reading(data: str) -> Iterator[Progress]:
     with progress_bar() as progress:
         progress.add_task(f"reading {data}", total=None, detail="")
         yield progress
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress in this context; it is given a function that counts on by some images."""
+    with progress_bar() as progress:
+        task = progress.add_task(what, total=total, detail="")
+        yield lambda count: progress.advance(task, count)
 
 
 def data_dir_of(run, given: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_convmixer import __version__
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import progress_bar
+from keras_convmixer.console import progress_bar, waiting
 from keras_convmixer.files.atomic import atomic_folder
 from keras_convmixer.files.labels import NAME as LABELS
 from keras_convmixer.files.labels import write_labels
@@ -144,19 +144,20 @@ def export_bundle(
     check_description(name, license, training_data)
     if "qat_int8" in formats and qat_int8 is None:
         raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
-    reference = _load(
-        model,
-        name or model.name,
-        class_names,
-        calibration_images,
-        validation_images,
-        validation_labels,
-        crop_fraction=crop_fraction,
-        max_pixels=max_pixels,
-        kind=output_kind or stated_kind(validation_labels),
-        threshold=threshold,
-        expected_accuracy=expected_accuracy,
-    )
+    with waiting("running the Keras model on the validation images", verbose):
+        reference = _load(
+            model,
+            name or model.name,
+            class_names,
+            calibration_images,
+            validation_images,
+            validation_labels,
+            crop_fraction=crop_fraction,
+            max_pixels=max_pixels,
+            kind=output_kind or stated_kind(validation_labels),
+            threshold=threshold,
+            expected_accuracy=expected_accuracy,
+        )
     for doubt in reference.warnings:
         warnings.warn(doubt, stacklevel=2)
 

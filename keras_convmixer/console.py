@@ -53,24 +53,25 @@ def print_facts(title: str, facts: dict) -> None:
 
 def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[tuple[str, ...]]) -> None:
     """Print rows on stdout, under the names of `columns` if given: numbers right-aligned, text left-aligned."""
-    heading = None if title is None else Text(printable(title), style="bold")
-    table = Table(title=heading, title_justify="left", show_header=columns is not None)
-    for index, name in enumerate(columns or [""] * len(rows[0])):
-        cells = [row[index] for row in rows]
-        numeric = columns is not None and _is_numeric(cells)
-        # Where the terminal is narrow, long text folds; numbers and short names stay whole.
-        whole = numeric or max(map(len, cells)) <= SHORT
-        table.add_column(
-            name,
-            justify="right" if numeric else "left",
-            overflow="ellipsis" if numeric else "fold",
-            no_wrap=whole,
-        )
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # a path may hold brackets, or :codes: of emoji
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 160  # a file or a pipe has no width
+    heading = None if title is None else Text(printable(title), style="bold")
+    table = Table(title=heading, title_justify="left", show_header=columns is not None)
+    names = columns or ("",) * len(rows[0])
+    narrow = sum(max(map(len, column)) + 3 for column in zip(names, *rows, strict=True)) >= console.width
+    for index, name in enumerate(names):
+        cells = [row[index] for row in rows]
+        numeric = columns is not None and _is_numeric(cells)
+        table.add_column(
+            # Where the terminal is narrow, names of numbers and long text fold; numbers and short text stay whole.
+            name.replace(" ", "\n") if numeric and narrow else name,
+            justify="right" if numeric else "left",
+            overflow="ellipsis" if numeric else "fold",
+            no_wrap=numeric or max(map(len, cells)) <= SHORT,
+        )
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a path may hold brackets, or :codes: of emoji
     console.print(table)
 
 
@@ -181,10 +182,12 @@ def progress_bar(visible: bool = True) -> Progress:
 
 
 @contextlib.contextmanager
-def waiting(for_what: str) -> Iterator[None]:
+def waiting(for_what: str, visible: bool = True) -> Iterator[None]:
     """Show a spinner on stderr in this context; where stderr is not a terminal, a line after 3 s and every 10 s."""
     console = Console(stderr=True)
-    if console.is_terminal:
+    if not visible:
+        yield
+    elif console.is_terminal:
         with console.status(Text(printable(for_what))):
             yield
     else:

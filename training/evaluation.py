@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -52,10 +53,16 @@ class Evaluation:
         ]
 
 
-def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluation:
+def evaluate(
+    model: keras.Model,
+    split: Split,
+    batch_size: int = 64,
+    batch_done: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
     """Run a classifier that takes pixels 0..255, and returns probabilities or logits, over a split.
 
-    A binary model's one probability is that of class 1, and the evaluation has both classes.
+    A binary model's one probability is that of class 1, and the evaluation has both classes. After each batch
+    `batch_done` is called with its number of images, to show progress.
 
     Raises:
         ValueError: the model is not a classifier or gives several labels, takes images of another shape, has fewer
@@ -80,7 +87,7 @@ def evaluate(model: keras.Model, split: Split, batch_size: int = 64) -> Evaluati
     images = split.images
     if isinstance(images, LazyImages):
         images = _Batches(images, batch_size)
-    probabilities = predict(classifier, images, batch_size)
+    probabilities = predict(classifier, images, batch_size, batch_done)
     if binary:
         probabilities = np.concatenate([1 - probabilities, probabilities], axis=-1)
     return Evaluation(probabilities, split.labels)

@@ -16,11 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer.backend import require_tensorflow
+from keras_convmixer.console import waiting
 from keras_convmixer.deployment import deploy
 from keras_convmixer.outputs.classifier import as_classifier, require_single_label
 
 from ..formats import FORMATS, gzip_size
 from ..tflite.conversion import Conversion
+from .arguments import check_numbers
 from .quantization_aware import fit
 
 Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
@@ -70,9 +72,9 @@ def prune(
         ValueError: an argument is out of its range, or the model has a layer that cannot be rebuilt in tf_keras.
         FloatingPointError: the loss became NaN or infinite.
     """
-    if not 0 < sparsity < 1:
-        raise ValueError(f"sparsity={sparsity}: give more than 0 and less than 1, such as 0.8")
-    from .legacy_keras import tfmot
+    check_numbers(steps=steps, sparsity=sparsity, learning_rate=learning_rate)
+    with waiting("starting tensorflow-model-optimization", verbose):
+        from .legacy_keras import tfmot
 
     tools = tfmot.sparsity.keras
     end = max(int(REACHED * steps), 1)
@@ -85,7 +87,9 @@ def prune(
         yield from fit(wrapped, batches, steps, learning_rate, verbose, "pruning")
         update.on_epoch_end(0)  # applies the masks: the last step moved masked weights too
 
-    return _compress(model, steps, lambda layer: tools.prune_low_magnitude(layer, schedule), train, tools.strip_pruning)
+    return _compress(
+        model, verbose, lambda layer: tools.prune_low_magnitude(layer, schedule), train, tools.strip_pruning
+    )
 
 
 def cluster(
@@ -121,9 +125,9 @@ def cluster(
     Raises:
         as `prune`.
     """
-    if clusters < 2:
-        raise ValueError(f"clusters={clusters}: give 2 or more, such as 16")
-    from .legacy_keras import tfmot
+    check_numbers(steps=steps, clusters=clusters, learning_rate=learning_rate)
+    with waiting("starting tensorflow-model-optimization", verbose):
+        from .legacy_keras import tfmot
 
     tools = tfmot.clustering.keras
     # Spread evenly over the range of a layer's weights: placed by density, the few large weights, which matter most,
@@ -136,24 +140,23 @@ def cluster(
     def wrap(layer):
         return tools.cluster_weights(layer, min(clusters, layer.kernel.shape.num_elements()), initial)
 
-    return _compress(model, steps, wrap, train, tools.strip_clustering)
+    return _compress(model, verbose, wrap, train, tools.strip_clustering)
 
 
-def _compress(model, steps, wrap: Callable, train: Callable, strip: Callable) -> keras.Model:
+def _compress(model, verbose, wrap: Callable, train: Callable, strip: Callable) -> keras.Model:
     """Wrap each layer to compress, train, remove the wrappers; `train` yields each step's loss, as `fit` does."""
     require_tensorflow("pruning and clustering")
-    if steps < 1:
-        raise ValueError(f"steps={steps}: give 1 or more")
-    from .legacy_keras import tf_keras
-    from .tf_keras_model import to_tf_keras
+    with waiting("preparing the model", verbose):
+        from .legacy_keras import tf_keras
+        from .tf_keras_model import to_tf_keras
 
-    classifier = as_classifier(model)
-    require_single_label(classifier, "training for compression")
-    deployed = deploy(classifier, "litert", verified=False)
-    wrapped = tf_keras.models.clone_model(
-        to_tf_keras(deployed),
-        clone_function=lambda layer: wrap(layer) if type(layer).__name__ in COMPRESSED else layer,
-    )
+        classifier = as_classifier(model)
+        require_single_label(classifier, "training for compression")
+        deployed = deploy(classifier, "litert", verified=False)
+        wrapped = tf_keras.models.clone_model(
+            to_tf_keras(deployed),
+            clone_function=lambda layer: wrap(layer) if type(layer).__name__ in COMPRESSED else layer,
+        )
     for _ in train(wrapped):
         pass
     stripped = strip(wrapped)

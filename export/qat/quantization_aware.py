@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import progress_bar
+from keras_convmixer.console import progress_bar, waiting
 from keras_convmixer.deployment import deploy
 from keras_convmixer.files.atomic import explaining_full_disk
 from keras_convmixer.outputs.classifier import as_classifier, require_single_label
 
 from ..serving.saved_model import INPUT, OUTPUT, SIGNATURE
 from ..tflite.conversion import convert_saved_model
+from .arguments import check_numbers
 
 LEARNING_RATE = 1e-3
 """Adafactor's, at the first step: how far a weight moves, as a share of the root mean square of its layer's weights."""
@@ -65,12 +66,13 @@ def quantization_aware(
         FloatingPointError: the loss became NaN or infinite.
     """
     require_tensorflow("quantization-aware training")
-    if steps < 1:
-        raise ValueError(f"steps={steps}: give 1 or more")
-    trained = build_training_model(model)
+    check_numbers(steps=steps, learning_rate=learning_rate)
+    with waiting("preparing the model", verbose):
+        trained = build_training_model(model)
     for _ in fit(trained, batches, steps, learning_rate, verbose):
         pass
-    return convert_to_tflite(trained)
+    with waiting("converting to .tflite", verbose):
+        return convert_to_tflite(trained)
 
 
 def build_training_model(model: keras.Model):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_convmixer.keras_internals import times_called
+
 from .legacy_keras import tf_keras
 
 CONVOLUTION = ("name", "activation", "use_bias", "strides", "padding", "dilation_rate")
@@ -47,7 +49,7 @@ def to_tf_keras(model: keras.Model):
                 f"layer {layer.name} is a {kind}, which cannot be trained in tf_keras here: "
                 f"only {', '.join(COPIED)} can"
             )
-        if len(layer._inbound_nodes) != 1:
+        if times_called(layer) != 1:
             raise ValueError(f"layer {layer.name} is used twice: give each use a layer of its own")
         config = layer.get_config()
         copy = getattr(tf_keras.layers, kind)(**{key: config[key] for key in COPIED[kind]})

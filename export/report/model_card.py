@@ -1,4 +1,4 @@
-"""README.md of a bundle: what the model is, what each file is for, what validation measured, how to use them."""
+"""README.md of a bundle, its model card: files, preprocessing, and code that classifies with them."""
 
 from __future__ import annotations
 
@@ -6,73 +6,103 @@ from pathlib import Path
 
 from keras_convmixer.install import install_command
 
+from .templates import fill_template
 from .text import markdown
 
 NAME = "README.md"
 SHOWN = 20
 """Labels that are listed; labels.txt has all."""
+PURPOSES = {
+    "saved_model": "servers: TF Serving, or TensorFlow in Python",
+    "float32": "comparison with the other files; CPUs and GPUs",
+    "float16": "GPUs, and downloads: weights take half of float32's bytes; CPUs compute it in float32",
+    "dynamic": "CPUs of phones, computers and browsers, with float pixels; needed no calibration",
+    "int8": "CPUs of phones, computers and browsers, and accelerators that compute in integers only",
+    "qat_int8": "as int8, with the accuracy that training for it kept",
+    "int16x8": "accelerators with int16 activations; slow on CPUs, as XNNPACK has no kernels for it",
+    "weight_int8": "downloads: weights take a quarter of float32's bytes; computes in float32",
+    "weight_int4": "the smallest downloads; computes in float32",
+}
+"""What an artifact is used for, by its name in the manifest."""
+FOR_CPUS = "; deployed for CPUs (litert_int8): GPUs run a part of it only"
+PREFERRED_ON_PHONES = ("dynamic", "float32", "float16")
+"""Files with float input, which both MediaPipe and the code for grey models are fed with; the first that is there."""
 
 
 def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...]) -> None:
-    """Write the card of a bundle from its manifest's content; its first lines are read by the Hugging Face hub."""
-    preprocessing = manifest["artifacts"][0]["preprocessing"]
-    images = manifest["artifacts"][0]["validation"]["images"]
-    shown = ", ".join(map(markdown, class_names[:SHOWN]))
-    labels = shown + (f" and {len(class_names) - SHOWN} more" * (len(class_names) > SHOWN))
-    rows = [
-        f"| {artifact['path']} | {artifact.get('scheme', 'for TF Serving')} | {artifact['size'] / 1000:,.0f} "
-        f"| {artifact['validation']['agreement']:.2%} | {percent(artifact['validation']['accuracy'])} "
-        f"| {artifact.get('oldest_runtime', '')} |"
-        for artifact in manifest["artifacts"]
-    ]
-    names = list(manifest["artifacts"][0].get("signatures", ()))
-    signatures = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
-    rejected = [f"- {markdown(file['reason'])}" for file in manifest["rejected"]]
-    text = f"""\
----
-library_name: keras
-pipeline_tag: image-classification
----
+    """Write a bundle's README.md from its manifest's content.
 
-# {markdown(manifest["model"]["name"])}
+    Its first lines, in YAML, are read by the Hugging Face hub. Its Python code runs in the bundle's folder.
 
-{title(manifest)} with {manifest["model"]["parameters"]:,} parameters and {len(class_names)} labels: {labels}.
-It sees {preprocessing["height"]}x{preprocessing["width"]} pixels, {preprocessing["colours"]}: a picture's centre, of
-{preprocessing["crop_fraction"]:.0%} of its shorter side. {meaning(manifest, class_names)}
+    Args:
+        bundle: the bundle's folder.
+        manifest: the content of manifest.json.
+        class_names: all labels, in the order of the outputs.
 
-Each file was run on {images:,} images that it was not calibrated with and compared with the Keras model, whose accuracy
-on them is {percent(manifest["reference_accuracy"])}:
+    Raises:
+        OSError: the disk is full.
+    """
+    artifacts = manifest["artifacts"]
+    preprocessing = artifacts[0]["preprocessing"]
+    crop_fraction = preprocessing["crop_fraction"]
+    names = [artifact["name"] for artifact in artifacts if artifact["format"] == "litert"]
+    paths = {artifact["name"]: artifact["path"] for artifact in artifacts}
+    shown_format = "float32" if "float32" in names else next(iter(names), None)
+    phone_format = next((name for name in PREFERRED_ON_PHONES if name in names), shown_format)
+    values = {
+        "title": title(manifest),
+        "meaning": meaning(manifest, class_names),
+        "class_names": class_names,
+        "shown": SHOWN,
+        "artifacts": [_described(artifact) for artifact in artifacts],
+        "agreement_heading": agreement_heading(manifest),
+        "validation_images": artifacts[0]["validation"]["images"],
+        **{side: preprocessing[side] for side in ("height", "width", "channels")},
+        "crop_fraction": crop_fraction,
+        # As Preprocessing computes them.
+        "resized_height": int(preprocessing["height"] / crop_fraction),
+        "resized_width": int(preprocessing["width"] / crop_fraction),
+        "install": install_command("export"),
+        "format_name": shown_format,
+        "has_int8": "int8" in names,
+        "file_name": paths.get(shown_format),
+        "phone_name": phone_format,
+        "phone_file": paths.get(phone_format),
+        "signatures": list(artifacts[0].get("signatures", ())),
+        "license": manifest["model"].get("license"),
+        "training_data": manifest["model"].get("training_data"),
+    }
+    card = fill_template("model_card.md.jinja", **(manifest | values))
+    (bundle / NAME).write_text(card, encoding="utf-8")
 
-| file | what it is | kB | {agreement(manifest)} | accuracy | runs from |
-|---|---|--:|--:|--:|---|
-{chr(10).join(rows)}
 
-{"Not published:" if rejected else "Every file that was asked for is published."}
-{chr(10).join(rejected)}
-## Use
+def _described(artifact):
+    """Return an artifact with what the card's tables say about it."""
+    purpose = PURPOSES.get(artifact["name"], "")
+    quantization = artifact["quantization"] or {}
+    return {
+        **artifact,
+        "input": _tensor(artifact["input"], quantization.get("input")),
+        "output": _tensor(artifact["output"], quantization.get("output")),
+        "oldest_runtime": artifact.get("oldest_runtime", ""),
+        "scheme": artifact.get("scheme", "SavedModel, float32"),
+        "purpose": purpose + FOR_CPUS * (artifact.get("target") == "litert_int8"),
+    }
 
-- Pictures: `convmixer predict . picture.jpg`, after {install_command("export")}.
-- Apps: the .tflite files take raw pixels 0..255 and hold their labels; MediaPipe Tasks reads them as they are.
-- Batches: the .tflite files take one image; for four at once, resize the input first. Another image size is refused.
 
-      from ai_edge_litert.interpreter import Interpreter
-      interpreter = Interpreter("litert/float32.tflite")
-      images, probabilities = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-      interpreter.resize_tensor_input(images["index"], [4, *images["shape"][1:]])
-      interpreter.allocate_tensors()
-      interpreter.set_tensor(images["index"], four_images)  # of images["dtype"], pixels 0..255
-      interpreter.invoke()
-      interpreter.get_tensor(probabilities["index"])  # [4, labels]
-
-- TF Serving: `docker compose up` in `serving/`; signatures {signatures}.
-
-`manifest.json` has every file's checksum, input, output and preprocessing, and all that was measured.
-"""
-    (bundle / NAME).write_text(text.replace("\n\n\n", "\n\n"), encoding="utf-8")
+def _tensor(tensor, quantization):
+    """Return a tensor in words, as "`uint8 [1, 3]`: 0..1 is 0.00390625 x value"."""
+    shape = ", ".join("any" if length is None else str(length) for length in tensor["shape"])
+    low, high = tensor["range"]
+    words = f"`{tensor['dtype']} [{shape}]`: {low:g}..{high:g}"
+    if not quantization or (quantization["scale"], quantization["zero_point"]) == (1, 0):
+        return words
+    value = f"(value - {quantization['zero_point']})" if quantization["zero_point"] else "value"
+    return f"{words} is {quantization['scale']:g} x {value}"
 
 
 def title(manifest: dict) -> str:
-    """Name the kind of classifier in a bundle, as "A binary image classifier"."""
+    """Return the kind of classifier in a bundle, as "A binary image classifier"."""
     kind = manifest["outputs"]["kind"]
     return {"single-label": "An image classifier", "multi-label": "A multi-label image classifier"}.get(
         kind, "A binary image classifier"
@@ -80,7 +110,7 @@ def title(manifest: dict) -> str:
 
 
 def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
-    """Explain the numbers that the files return, in a sentence."""
+    """Return a sentence, in Markdown, that explains the numbers that the files return."""
     kind, threshold = manifest["outputs"]["kind"], manifest["outputs"]["threshold"]
     if kind == "single-label":
         return "It returns a probability for each label; they sum to 1."
@@ -93,15 +123,8 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
     )
 
 
-def agreement(manifest: dict) -> str:
-    """Return the heading of the column of agreement with the Keras model."""
-    return (
-        "the Keras model's class"
-        if manifest["outputs"]["kind"] == "single-label"
-        else "exactly the Keras model's labels"
-    )
-
-
-def percent(share: float | None) -> str:
-    """Return a share, 0..1, as text."""
-    return "not known" if share is None else f"{share:.2%}"
+def agreement_heading(manifest: dict) -> str:
+    """Return the heading of the column with the share of images that get the Keras model's answer."""
+    if manifest["outputs"]["kind"] == "single-label":
+        return "the Keras model's class"
+    return "exactly the Keras model's labels"

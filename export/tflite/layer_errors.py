@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_convmixer.keras_internals import times_called
+
 IMAGES = 8
 
 
@@ -35,7 +37,7 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
     layers = {
         layer.name: layer
         for layer in deployed.layers[1:-1]
-        if len(layer._inbound_nodes) == 1 and not isinstance(layer, keras.Model)
+        if times_called(layer) == 1 and not isinstance(layer, keras.Model)
     }
     found = {}
     for node in interpreter._get_ops_details():

@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
 
+from ..keras_internals import Functional, all_layers, producer
 from .signals import Affine, Signal
 
 CHANNELS_LAST = {"data_format": "channels_last"}
@@ -59,7 +59,7 @@ class Builder:
         copy = self._clones[id(operation)]
         result = copy(*arguments, **keywords)
         copy.set_weights(weights)
-        for layer in copy._flatten_layers():
+        for layer in all_layers(copy):
             if hasattr(layer, "finalize_state"):  # what adapt() learned is in weights that nothing else reads
                 layer.finalize_state()
         return result
@@ -118,7 +118,7 @@ class Builder:
         forms = signal.forms
         if count not in forms:
             if 1 not in forms:
-                name = f"{signal.tensors[0]._keras_history.operation.name}_joined"
+                name = f"{producer(signal.tensors[0]).name}_joined"
                 forms[1] = [self.add(keras.layers.Concatenate, name)(signal.tensors)]
             if count > 1:
                 forms[count] = self._split(forms[1][0], count)
@@ -130,8 +130,8 @@ class Builder:
         else:
             size = tensor.shape[-1] // count
             parts = [tensor[..., start : start + size] for start in range(0, count * size, size)]
-        name = f"{tensor._keras_history.operation.name}_split"
-        for operation in {id(part._keras_history.operation): part._keras_history.operation for part in parts}.values():
+        name = f"{producer(tensor).name}_split"
+        for operation in {id(producer(part)): producer(part) for part in parts}.values():
             self._name(operation, name)
         return parts
 

@@ -3,8 +3,8 @@
 from collections import Counter
 
 import keras
-from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
 
+from ..keras_internals import Call, call_of, calls, graph_of, input_structure, output_structure, producer
 from .builder import Builder
 from .rules import rule_of
 from .signals import Signal
@@ -42,21 +42,21 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     """
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: there are {', '.join(map(repr, TARGETS))}")
-    graph = _functional(model)
+    graph = graph_of(model)
     if graph is None:
         raise ValueError(
             f"{getattr(model, 'name', model)} is no functional or Sequential model that was built: deploy what its "
             "layers are called on, keras.Model(inputs, outputs)"
         )
     builder = Builder(target)
-    inputs = [builder.copy(tensor._keras_history.operation).output for tensor in graph.inputs]
+    inputs = [builder.copy(producer(tensor)).output for tensor in graph.inputs]
     for tensor, original in zip(inputs, graph.inputs, strict=True):
         tensor.name = original.name  # without one of its own, the copy has its layer's
     signals = _run(builder, graph, [Signal([tensor]) for tensor in inputs])
     outputs = _outputs(builder, signals, graph.outputs)
     deployed = keras.Model(
-        keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
-        keras.tree.pack_sequence_as(graph._outputs_struct, outputs),
+        keras.tree.pack_sequence_as(input_structure(graph), inputs),
+        keras.tree.pack_sequence_as(output_structure(graph), outputs),
         name=model.name,
     )
     if verified:
@@ -64,24 +64,16 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     return deployed
 
 
-def _functional(model):
-    """Return the graph of layer calls that a model is; None where it is none, or does more than these calls."""
-    if type(model) is keras.Sequential:
-        model = model._functional
-    return model if isinstance(model, Functional) and type(model).call is Functional.call else None
-
-
 def _run(builder, graph, inputs: list[Signal]) -> list[Signal]:
     """Rewrite every call of a graph, in the order that Keras runs them; return the signals of its outputs."""
-    nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
-    nodes = [node for node in nodes if not node.is_input]
-    calls = Counter(id(node.operation) for node in nodes)
-    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    graph_calls = calls(graph)
+    times_called = Counter(id(call.operation) for call in graph_calls)
+    uses = Counter(id(tensor) for call in graph_calls for tensor in call.inputs)
     uses.update(id(tensor) for tensor in graph.outputs)
     signals = {id(tensor): signal for tensor, signal in zip(graph.inputs, inputs, strict=True)}
-    for node in nodes:
-        results = _call(builder, node, signals, shared=calls[id(node.operation)] > 1)
-        for tensor, signal in zip(node.outputs, results, strict=True):
+    for call in graph_calls:
+        results = _call(builder, call, signals, shared=times_called[id(call.operation)] > 1)
+        for tensor, signal in zip(call.outputs, results, strict=True):
             if uses[id(tensor)] > 1:
                 signal.forms  # noqa: B018 - built now, so that each user does not build its own
             signal.rank = len(tensor.shape)
@@ -89,25 +81,24 @@ def _run(builder, graph, inputs: list[Signal]) -> list[Signal]:
     return [signals[id(tensor)] for tensor in graph.outputs]
 
 
-def _call(builder, node, signals, shared) -> list[Signal]:
-    operation = node.operation
-    arguments, keywords = node.arguments.args, node.arguments.kwargs
-    given = [signals[id(tensor)] for tensor in node.input_tensors]
-    plain = keras.tree.flatten(arguments) == node.input_tensors and not any(
-        value is not None and value is not False for value in keras.tree.flatten(keywords)
+def _call(builder, call: Call, signals, shared) -> list[Signal]:
+    operation = call.operation
+    given = [signals[id(tensor)] for tensor in call.inputs]
+    plain = keras.tree.flatten(call.args) == call.inputs and not any(
+        value is not None and value is not False for value in keras.tree.flatten(call.kwargs)
     )
     with_weights = isinstance(operation, keras.layers.Layer) and operation.weights
     if plain and not (shared and with_weights):
-        inner = _functional(operation)
-        if inner is not None and _takes(inner, node.input_tensors):
+        inner = graph_of(operation)
+        if inner is not None and _takes(inner, call.inputs):
             given[0].forms  # noqa: B018 - built now, as the uses inside are not counted
             return _run(builder, inner, given)
-        rule = rule_of(operation) if len(node.outputs) == 1 else None
+        rule = rule_of(operation) if len(call.outputs) == 1 else None
         result = rule and rule(builder, operation, given)
         if result is not None:
             return [result]
-    tensors = {id(tensor): builder.whole(signals[id(tensor)]) for tensor in node.input_tensors}
-    arguments, keywords = node.arguments.fill_in(tensors)
+    tensors = {id(tensor): builder.whole(signals[id(tensor)]) for tensor in call.inputs}
+    arguments, keywords = call.arguments_with(tensors)
     return [Signal([tensor]) for tensor in keras.tree.flatten(builder.call(operation, *arguments, **keywords))]
 
 
@@ -124,14 +115,14 @@ def _outputs(builder, signals, originals) -> list:
     for signal, original in zip(signals, originals, strict=True):
         if id(original) in tensors:
             continue
-        name, tensor = original._keras_history.operation.name, builder.whole(signal)
-        of_input = isinstance(tensor._keras_history.operation, keras.layers.InputLayer)
-        if not (of_input and isinstance(original._keras_history.operation, keras.layers.InputLayer)):
+        name, tensor = producer(original).name, builder.whole(signal)
+        of_input = isinstance(producer(tensor), keras.layers.InputLayer)
+        if not (of_input and isinstance(producer(original), keras.layers.InputLayer)):
             if of_input or id(tensor) in used:
                 tensor = builder.add(keras.layers.Identity, name)(tensor)
             used.add(id(tensor))
-            if len(original._keras_history.operation._inbound_nodes[0].outputs) == 1:
-                builder.rename(tensor._keras_history.operation, name)
+            if len(call_of(original).outputs) == 1:
+                builder.rename(producer(tensor), name)
             tensor.name = original.name
         tensors[id(original)] = tensor
     return [tensors[id(original)] for original in originals]

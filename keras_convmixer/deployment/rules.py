@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-from keras.src.applications.convnext import LayerScale, StochasticDepth  # no public names, in public models
 
+from ..keras_internals import LayerScale, StochasticDepth, is_operation
 from .blocks import BlockPlan
 from .depthwise import DepthwisePlan, channel_groups, pads
 from .signals import Affine, Linear, Signal
@@ -55,7 +55,7 @@ def rule_of(operation):
         LayerScale,
     ):
         return _affine
-    if kind is keras.layers.Add or _is_operation(operation, "numpy", {"Add"}):
+    if kind is keras.layers.Add or is_operation(operation, "numpy", {"Add"}):
         return _add
     if kind in (keras.layers.GlobalAveragePooling2D, keras.layers.AveragePooling2D):
         return _average
@@ -251,7 +251,7 @@ def _is_elementwise(operation):
         return _is_elementwise_function(operation.activation)
     if type(operation) in (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU):
         return True
-    return _is_operation(operation, "nn", ELEMENTWISE_OPERATIONS)
+    return is_operation(operation, "nn", ELEMENTWISE_OPERATIONS)
 
 
 def _is_elementwise_function(activation):
@@ -264,9 +264,4 @@ def _is_homogeneous(operation):
         return operation.activation is keras.activations.relu
     if type(operation) is keras.layers.ReLU:
         return operation.max_value is None and not operation.threshold
-    return type(operation) is keras.layers.LeakyReLU or _is_operation(operation, "nn", {"Relu", "LeakyRelu"})
-
-
-def _is_operation(operation, module, names):
-    kind = type(operation)
-    return kind.__module__ == f"keras.src.ops.{module}" and kind.__name__ in names
+    return type(operation) is keras.layers.LeakyReLU or is_operation(operation, "nn", {"Relu", "LeakyRelu"})

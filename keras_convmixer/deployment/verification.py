@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from ..keras_internals import input_structure
+
 TOLERANCE = 1e-4
 AMPLIFICATION = 10
 """How many times more than a change of the inputs' last bits a rewrite may change the outputs."""
@@ -96,7 +98,7 @@ def _logits(output):
 
 def _noise(model):
     random = np.random.default_rng(0)
-    structure = getattr(model, "_inputs_struct", model.inputs)
+    structure = input_structure(model)
     if any(tensor.dtype == "string" for tensor in model.inputs):
         raise ValueError(f"{model.name} takes strings, which noise cannot stand for: deploy it with verified=False")
 

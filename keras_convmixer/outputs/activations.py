@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras.src.models.functional import Functional  # what keras.Model(inputs, outputs) returns
+
+from ..keras_internals import call_of, graph_of, output_index, producer
 
 HALF_TOLERANCE = 5e-3
 """How far from 1 the sum of a row may be where probabilities were rounded to 16 bits on the way."""
@@ -39,24 +40,18 @@ def _leaf(kind, name, certain=True):
 
 def source_of(tensor: keras.KerasTensor) -> Source:
     """Walk back from a tensor to the activations that its values come from."""
-    operation, node_index, tensor_index = tensor._keras_history
+    operation = producer(tensor)
     half = tensor.dtype in HALF
     if isinstance(operation, keras.layers.InputLayer):
         return _leaf("unknown", operation.name, certain=False)
-    if _is_graph(operation):
-        found = source_of(operation.outputs[tensor_index])
+    graph = graph_of(operation)
+    if graph is not None:
+        found = source_of(graph.outputs[output_index(tensor)])
     elif getattr(operation, "activation", None) is not None and not isinstance(operation, keras.layers.Activation):
         found = _source_of_layer(operation, tensor)
     else:
-        found = _source_of_operation(operation, operation._inbound_nodes[node_index], tensor)
+        found = _source_of_operation(operation, call_of(tensor), tensor)
     return Source(found.kinds, found.certain, found.name, found.half or half)
-
-
-def _is_graph(operation):
-    """Tell whether an operation is a model without code of its own: just the graph of its layers."""
-    if isinstance(operation, keras.Sequential):
-        return type(operation).call is keras.Sequential.call and bool(operation.outputs)
-    return isinstance(operation, Functional) and type(operation).call is Functional.call
 
 
 def _source_of_layer(layer, tensor):
@@ -79,9 +74,9 @@ def _keeps_distributions(layer):
     return not shifts and are_distributions(kernel.reshape(-1, kernel.shape[-1]))
 
 
-def _source_of_operation(operation, node, tensor):
+def _source_of_operation(operation, call, tensor):
     """Return the source of an operation's output, by trying the operation on numbers."""
-    inputs = [source_of(given) for given in node.input_tensors]
+    inputs = [source_of(given) for given in call.inputs]
     if getattr(operation, "weights", None):
         affine = isinstance(operation, keras.layers.BatchNormalization | keras.layers.Normalization)
         return _leaf("logits" if affine else "unknown", operation.name, certain=False)
@@ -91,22 +86,22 @@ def _source_of_operation(operation, node, tensor):
     half = any(source.half for source in inputs)
 
     def run(*values):
-        pairs = zip(node.input_tensors, values, strict=True)
+        pairs = zip(call.inputs, values, strict=True)
         tensors = {id(given): keras.ops.convert_to_tensor(value, given.dtype) for given, value in pairs}
-        arguments, keywords = node.arguments.fill_in(tensors)
+        arguments, keywords = call.arguments_with(tensors)
         with keras.device("cpu"):
             outputs = keras.tree.flatten(operation(*arguments, **keywords))
-        place = next(index for index, output in enumerate(node.outputs) if output is tensor)
+        place = next(index for index, output in enumerate(call.outputs) if output is tensor)
         return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(outputs[place], "float32")), "float64")
 
-    one = len(inputs) == 1 and len(tensor.shape) == 2 and node.input_tensors[0].shape == tensor.shape
+    one = len(inputs) == 1 and len(tensor.shape) == 2 and call.inputs[0].shape == tensor.shape
     behavior = _behavior(run, tensor.shape) if one else "unknown"
     if behavior == "softmax":
         return _leaf("softmax", operation.name)
     passed = Source(kinds, all(source.certain for source in inputs), inputs[0].name, half)
-    if kinds == {"softmax"} and _keeps(run, node.input_tensors, distributions=True):
+    if kinds == {"softmax"} and _keeps(run, call.inputs, distributions=True):
         return passed
-    if kinds == {"sigmoid"} and _keeps(run, node.input_tensors, distributions=False):
+    if kinds == {"sigmoid"} and _keeps(run, call.inputs, distributions=False):
         return passed
     if behavior in ("sigmoid", "log-softmax"):
         return _leaf(behavior, operation.name)

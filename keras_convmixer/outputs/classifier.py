@@ -1,5 +1,7 @@
 """Any Keras image classifier as one that returns probabilities."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -72,15 +74,24 @@ def require_single_label(classifier: keras.Model, work: str) -> None:
         )
 
 
-def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def predict(
+    model: keras.Model,
+    images: np.ndarray,
+    batch_size: int = 64,
+    batch_done: Callable[[int], None] = lambda count: None,
+) -> np.ndarray:
     """Run a model of `as_classifier` over images `[count, ...]` of pixels 0..255: float32 `[count, classes]`.
+
+    After each batch `batch_done` is called with its number of images, to show progress.
 
     Raises:
         NotFinite: it returns NaN or infinity.
     """
     if not model.compiled:
         model.compile(jit_compile=False)  # on a CPU Keras's default, XLA, is eight times slower
-    outputs = model.predict(images, batch_size=batch_size, verbose=0)
+    callback = keras.callbacks.Callback()
+    callback.on_predict_batch_end = lambda batch, logs: batch_done(len(logs["outputs"]))
+    outputs = model.predict(images, batch_size=batch_size, verbose=0, callbacks=[callback])
     if not np.isfinite(outputs).all():
         raise NotFinite("the model returns NaN or infinity: its training diverged; train with a lower learning rate")
     return outputs

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from ..backend import require_tensorflow
+from ..keras_internals import call_of, producer, run_graph
 from ..outputs.classifier import as_classifier
 
 
@@ -190,7 +191,7 @@ def _called_layer_by_layer(model, x):
         return _called_layer_by_layer(inner, (args or tuple(kwargs.values()))[0])
 
     # keras.models.clone_model does it like this, but its call of an inner model is again one operation.
-    return model._run_through_graph(x, operation_fn=lambda layer: layer, call_fn=call)
+    return run_graph(model, x, call)
 
 
 def _is_nested(layer):
@@ -255,29 +256,24 @@ def _four_dimensional_tensors(model):
             found.append(_FeatureMap(tensor, consumer, one_position))
             if not one_position:
                 continue
-        operation = tensor._keras_history.operation
-        waiting.extend((made_from, operation) for made_from in _made_from(tensor))
+        operation = producer(tensor)
+        waiting.extend((made_from, operation) for made_from in call_of(tensor).inputs)
     return found
-
-
-def _made_from(tensor):
-    operation, node_index, _ = tensor._keras_history
-    return operation._inbound_nodes[node_index].input_tensors
 
 
 def _logits(model):
     """Return the tensor before the softmax or the sigmoids that a model of `as_classifier` ends in."""
     output = model.outputs[0]
-    operation = output._keras_history.operation
+    operation = producer(output)
     if isinstance(operation, keras.layers.Activation) or type(operation).__name__ == "Softmax":
-        return _made_from(output)[0]
+        return call_of(output).inputs[0]
     if getattr(operation, "activation", None) is None:
         raise ValueError(
             f"the model ends in {operation.name}, where its classes have no logits: give a model that ends in a layer "
             "with softmax, sigmoid or no activation"
         )
     # Dense(activation="softmax") computes logits without a tensor of their own: a copy without activation returns them.
-    before = _made_from(output)[0]
+    before = call_of(output).inputs[0]
     layer = type(operation).from_config({**operation.get_config(), "activation": None})
     logits = layer(before)
     layer.set_weights(operation.get_weights())

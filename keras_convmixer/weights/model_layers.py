@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import keras
+from ..keras_internals import producer
 from .tensor_names import TENSORS, layer_names
 
 # A model's operations in order, a letter each: C, convolution of whole patches; D, depthwise convolution; A,
@@ -136,16 +137,16 @@ def _adds_input(sum_, depthwise):
         taken, added = _origin(depthwise.input), [_origin(tensor) for tensor in sum_.input]
     except (AttributeError, ValueError):  # in a model that was never built, or used several times
         return True
-    inside = isinstance(taken._keras_history.operation, keras.layers.InputLayer)
+    inside = isinstance(producer(taken), keras.layers.InputLayer)
     return inside or any(tensor is taken for tensor in added)
 
 
 def _origin(tensor):
     """Return the tensor before layers that act in training only."""
-    operation = tensor._keras_history.operation
+    operation = producer(tensor)
     while isinstance(operation, _TRAINING_ONLY) and not isinstance(operation, keras.layers.InputLayer):
         tensor = operation.input
-        operation = tensor._keras_history.operation
+        operation = producer(tensor)
     return tensor
 
 

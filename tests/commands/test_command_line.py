@@ -3,7 +3,6 @@
 import functools
 import re
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,6 @@ from keras_convmixer.commands import command_line
 from keras_convmixer.commands.command_line import UsageError, check_spelling, in_options, option_names, run_app
 from keras_convmixer.commands.training import train, with_recipe
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BY_NAME = {command.__name__: command for command in COMMANDS}
 
 
@@ -29,10 +27,9 @@ def parsed(command, monkeypatch):
 
 
 def examples():
-    """Commands in the commands' docstrings, and in README's blocks of code."""
+    """Commands in the commands' docstrings."""
     for command in COMMANDS:
         yield from re.findall(r"For example: (convmixer .*)", command.__doc__)
-    yield from re.findall(r"^(convmixer .*?)(?: +#.*)?$", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", list(examples()))

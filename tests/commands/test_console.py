@@ -41,6 +41,15 @@ def test_text_is_left_aligned_and_numbers_right(capsys, monkeypatch):
     assert all(right[i] for i in range(8) if not left[i])
 
 
+def test_names_of_numbers_fold_before_a_file_does(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = ("file", "threads", "median ms", "90 % under ms", "start ms", "memory MB", "kB")
+    console.print_table("bundle", columns, [("litert/float32.tflite", "1", "0.05", "0.06", "10.2", "105.1", "1,102.3")])
+    shown = capsys.readouterr().out
+    assert "│ litert/float32.tflite │ " in shown
+    assert "│ 1,102.3 │" in shown
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [

@@ -1,23 +1,16 @@
 import copy
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
+from manifest_schema import SCHEMA, check
 
-import keras_convmixer.export
 from keras_convmixer.export import read_manifest
-
-SCHEMA = json.loads((Path(keras_convmixer.export.__file__).parent / "manifest.schema.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def manifest(toy_bundle):
     return read_manifest(toy_bundle)
-
-
-def check(content):
-    jsonschema.validate(content, SCHEMA, jsonschema.Draft202012Validator)
 
 
 def test_it_is_what_the_schema_says(manifest):

@@ -3,19 +3,19 @@
 import json
 import subprocess
 
-import jsonschema
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from manifest_schema import check
 from mediapipe_peer import CLASSIFY
 from PIL import Image
 from processes import convmixer
-from test_manifest import SCHEMA
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.export import Classifier, export_bundle, read_manifest
+from keras_convmixer.keras_internals import all_layers
 from keras_convmixer.training import evaluate
 from keras_convmixer.training.data.dataset import Split
 
@@ -77,7 +77,7 @@ def pictures(toy, tmp_path):
 
 def test_a_multi_label_bundle(toy, multi):
     manifest = read_manifest(multi[1])
-    jsonschema.validate(manifest, SCHEMA, jsonschema.Draft202012Validator)
+    check(manifest)
     outputs = manifest["outputs"]
     assert (outputs["kind"], outputs["threshold"], outputs["added"]) == ("multi-label", 0.4, None)
     assert "sigmoid" in outputs["reason"]
@@ -98,7 +98,7 @@ def test_a_multi_label_bundle(toy, multi):
 
 def test_a_binary_bundle(binary):
     manifest = read_manifest(binary[1])
-    jsonschema.validate(manifest, SCHEMA, jsonschema.Draft202012Validator)
+    check(manifest)
     outputs = manifest["outputs"]
     assert (outputs["kind"], outputs["threshold"], outputs["added"]) == ("binary", 0.5, "sigmoid")
     assert manifest["artifacts"][0]["output"]["shape"] == [None, 1]
@@ -263,7 +263,7 @@ def test_mediapipe_reads_both_kinds(multi, binary, pictures, mediapipe):
 def statistics_of(model, seed=0):
     """Give every normalization statistics of noise, and random scales, so that folding them is no identity."""
     random = np.random.default_rng(seed)
-    normalizations = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    normalizations = [x for x in all_layers(model) if isinstance(x, keras.layers.BatchNormalization)]
     for layer in normalizations:
         layer.momentum = 0.0
     model(random.uniform(0, 255, (16, *model.input_shape[1:])).astype("float32"), training=True)

@@ -84,21 +84,20 @@ def real_model(name: str) -> RealModel:
     """Build a model of MODELS with random normalization statistics and a dense layer solved for by least squares."""
     import keras
 
+    from keras_convmixer.keras_internals import run_graph
+
     keras.utils.set_random_seed(0)
     model = MODELS[name]()
     random = np.random.default_rng(0)
     side = model.input_shape[1]
     images, labels = textures(96, side, seed=0)
 
-    def called(layer):
-        def call(*arguments, **keywords):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                _draw_statistics(layer, keras.ops.convert_to_numpy(arguments[0]), random)
-            return layer(*arguments, **keywords)
+    def call(layer, *arguments, **keywords):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            _draw_statistics(layer, keras.ops.convert_to_numpy(arguments[0]), random)
+        return layer(*arguments, **keywords)
 
-        return call
-
-    model._run_through_graph(keras.ops.convert_to_tensor(images[:16], "float32"), called)
+    run_graph(model, keras.ops.convert_to_tensor(images[:16], "float32"), call)
     calibration_images, _ = textures(16, side, seed=2)
     return RealModel(_with_solved_head(model, images, labels), calibration_images, *textures(16, side, seed=1))
 

@@ -45,3 +45,9 @@ def test_what_cannot_be_evaluated_is_named():
         evaluate(constant_model([0.0, 1.0]), IMAGES)
     with pytest.raises(ValueError, match=r"takes images of \(8, 8, 3\), and these are \(4, 4, 3\)"):
         evaluate(constant_model([0.0, 1.0, 2.0], shape=(8, 8, 3)), IMAGES)
+
+
+def test_progress_counts_each_batchs_images(toy):
+    counted = []
+    evaluate(toy.model, Split(toy.test_images[:10], toy.test_labels[:10]), batch_size=4, batch_done=counted.append)
+    assert counted == [4, 4, 2]

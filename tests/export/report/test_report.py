@@ -8,19 +8,22 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from figure_layout import assert_texts_have_room
 
 from keras_convmixer.export import read_manifest
+from keras_convmixer.export.report import html_report
 from keras_convmixer.export.report.html_report import pareto, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Cells(HTMLParser):
-    """The texts of each table's cells, by the table's id, row for row; and everything that a page would load."""
+    """The texts of each table's cells, by the table's id and row; what the page loads; elements around each table."""
 
     def __init__(self, page):
         super().__init__()
         self.tables, self.loaded, self._table, self._inside = {}, [], None, False
+        self.around, self._open = {}, []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
@@ -28,7 +31,10 @@ class Cells(HTMLParser):
         self.loaded += [
             attributes[name] for name in ("src", "href", "xlink:href") if not attributes.get(name, "#").startswith("#")
         ]
+        if tag == "div":
+            self._open.append(attributes.get("class"))
         if tag == "table":
+            self.around[attributes["id"]] = list(self._open)
             self._table = self.tables.setdefault(attributes["id"], [])
         elif tag == "tr":
             self._table.append([])
@@ -38,6 +44,8 @@ class Cells(HTMLParser):
 
     def handle_endtag(self, tag):
         self._inside = self._inside and tag not in ("td", "th")
+        if tag == "div":
+            self._open.pop()
 
     def handle_data(self, data):
         if self._inside:
@@ -93,6 +101,43 @@ def test_what_is_not_known_or_not_there(strange, tmp_path):
     assert 'id="layers"' not in page
 
 
+def test_on_a_phone_nothing_is_wider_than_the_page(toy_bundle):
+    """420 pixels wide, with margins of a rem. Chromium measures it below, where there is one."""
+    page = (toy_bundle / "report.html").read_text()
+    assert Cells(page).around == {"files": ["wide"], "layers": ["wide"]}
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)[:1]
+    rules = dict(re.findall(r"([^{}]+?) \{ ([^}]*) \}", re.sub(r"/\*.*?\*/", "", style)))
+    rules = {selector.strip(): rule for selector, rule in rules.items()}
+    assert "overflow-x: auto" in rules[".wide"]  # which scrolls by itself
+    assert "overflow-wrap: anywhere" in rules["body"]  # breaks a long word, as of an error
+    assert "flex-wrap: wrap" in rules[".figures"]
+    assert "width: 100%" in rules["svg"]
+    widths = [
+        float(width) * 4 / 3 for width in re.findall(r'<svg [^>]*viewBox="0 0 ([\d.]+) ', page)
+    ]  # points in pixels
+    assert len(widths) == 2
+    assert max(widths) <= 420  # so that a text of 9 points is not scaled down
+
+
+@pytest.mark.parametrize("spread", [1.0, 1.01, 2, 7, 30, 3000])
+@pytest.mark.parametrize("smallest", [0.013, 7.3, 98_000])
+def test_texts_of_the_figures_do_not_overlap(toy_bundle, monkeypatch, spread, smallest):
+    manifest = copy.deepcopy(read_manifest(toy_bundle))
+    files = manifest["artifacts"][1:]
+    costs = [smallest * spread ** (number / (len(files) - 1)) for number in range(len(files))]
+    manifest["latency"]["milliseconds"] = dict(zip([file["name"] for file in files], costs, strict=True))
+    for file, cost in zip(files, costs, strict=True):
+        file["size"] = 1000 * cost
+    figures = []
+    monkeypatch.setattr(html_report, "_svg", figures.append)
+    html_report._draw_tradeoffs(manifest)
+    assert len(figures) == 2
+    for figure in figures:
+        assert_texts_have_room(figure)
+        labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert len([label for label in labels if label]) >= 2
+
+
 def test_the_pareto_front():
     points = {"dear": (3, 90), "best": (2, 90), "fast": (1, 80), "slow": (4, 70), "same": (1, 75), "top": (9, 91)}
     assert pareto(points) == ["fast", "best", "top"]
@@ -103,7 +148,7 @@ const of = (element) => element.getBoundingClientRect();
 document.body.outerHTML = "<pre>" + JSON.stringify({
   width: document.documentElement.clientWidth, content: document.documentElement.scrollWidth,
   table: document.querySelector("#files").scrollWidth, place: document.querySelector(".wide").clientWidth,
-  picture: of(document.querySelector("svg")).height,
+  figure: of(document.querySelector("svg")).height,
   texts: document.querySelectorAll("svg use, svg text").length,
   rows: [...document.querySelectorAll("#files tr")].map((row) => of(row).height),
   bars: [...document.querySelectorAll(".bar")].map((bar) => of(bar).width),
@@ -113,7 +158,7 @@ document.body.outerHTML = "<pre>" + JSON.stringify({
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium, such as Debian's package chromium")
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 500, 420])
 def test_chromium_shows_it_whole(toy_bundle, tmp_path, width):
     page = tmp_path / "measured.html"
     page.write_text((toy_bundle / "report.html").read_text().replace("</body>", MEASURE))
@@ -124,7 +169,7 @@ def test_chromium_shows_it_whole(toy_bundle, tmp_path, width):
     assert found["content"] <= found["width"]  # nothing sticks out
     assert width - 20 < found["width"] <= width  # but for a scroll bar
     assert width < 1000 or found["table"] <= found["place"]  # on a phone it scrolls, by itself
-    assert found["picture"] > 0.25 * min(width, 960)
+    assert found["figure"] > 0.25 * min(width, 960)
     assert found["texts"] > 50
     assert len(found["rows"]) == 6
     assert min(found["rows"]) > 15

@@ -102,7 +102,7 @@ def test_the_card_and_the_report_show_text_as_it_is(toy_bundle, tmp_path):
         assert all(is_printable(character) for character in text if character != "\n")
     _, _, body = card.split("---\n", 2)
     shown = Page(MarkdownIt("commonmark").enable("table").render(body))
-    assert shown.tags <= {"h1", "h2", "p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    assert shown.tags <= {"h1", "h2", "p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "ul", "ol", "li"}
     for label in LABELS:
         assert printable(label) in shown.text
     for text in (shown.text, Page(page).text):

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 import keras_convmixer as kc
 from keras_convmixer.deployment import TARGETS
 from keras_convmixer.deployment.rules import DROPPED
+from keras_convmixer.keras_internals import all_layers, producer
 
 L = keras.layers
 
 
 def randomized(model, seed=0):
     random = np.random.default_rng(seed)
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model):
         if isinstance(layer, L.BatchNormalization):
             names = ("gamma", "beta", "moving_mean", "moving_variance")
             for name in names:
@@ -269,7 +270,7 @@ def test_inputs_and_outputs_keep_their_own_names_beside_their_layers(build):
     for one in (model, deployed):
         assert [tensor.name for tensor in one.inputs] == inputs
         assert [tensor.name for tensor in one.outputs] == outputs
-    layers = [[tensor._keras_history.operation.name for tensor in one.inputs] for one in (model, deployed)]
+    layers = [[producer(tensor).name for tensor in one.inputs] for one in (model, deployed)]
     assert layers[0] == layers[1]
 
 
@@ -392,6 +393,6 @@ def test_models_of_keras_applications(name, target):
         assert kinds(deployed)["BatchNormalization"] == 0
     depthwise = sum(
         (isinstance(layer, L.Conv2D) and 1 < layer.groups == layer.filters) or isinstance(layer, L.DepthwiseConv2D)
-        for layer in model._flatten_layers()
+        for layer in all_layers(model)
     )
     assert depthwise <= kinds(deployed)["DepthwiseConv2D"]

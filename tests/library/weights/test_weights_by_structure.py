@@ -1,9 +1,8 @@
-"""Weights of and for ConvMixers that other models wrap, that other code builds, and that see other channels."""
+"""Weights of and for ConvMixers that other models wrap, or that other code builds."""
 
 import frozen
 import keras
 import numpy as np
-import peers
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -286,44 +285,6 @@ def test_layers_without_bias_are_named(file):
             layer["config"]["use_bias"] = False
     with pytest.raises(ValueError, match="holds 1 weights, and a ConvMixer's has 2"):
         kc.load_weights(keras.Model.from_config(config), file)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 4, 6, 7])
-def test_rgb_weights_are_adapted_to_other_channels(file, caplog, channels):
-    model = frozen.model(input_shape=(None, None, channels), weights=file)
-    kernel = frozen.tensors("odd_gelu")["stem.0.weight"].transpose(2, 3, 1, 0)
-    ours = np.asarray(model.get_layer("stem_conv").kernel)
-    if channels == 1:
-        np.testing.assert_array_equal(ours[:, :, 0], kernel.sum(2))
-        grey = IMAGES[..., :1]
-        assert_computes(model, frozen.model(weights=file)(np.repeat(grey, 3, -1)), grey)
-    else:
-        expected = np.tile(kernel, (1, 1, 3, 1))[:, :, :channels] * np.float32(3 / channels)
-        np.testing.assert_array_equal(ours, expected)
-    assert f"weights of the patch embedding for {channels} channels are" in caplog.text
-
-
-@pytest.mark.peer
-def test_timm_adapts_channels_the_same_way(tmp_path):
-    cases = {channels: tmp_path / f"{channels}.npy" for channels in (1, 2, 4, 5)}
-    tensors = frozen.tensors("odd_gelu")
-    save_file(tensors, tmp_path / "a.safetensors")
-    np.save(tmp_path / "kernel.npy", tensors["stem.0.weight"])
-    peers.run_timm("write_adapted_kernels", kernel=tmp_path / "kernel.npy", cases=cases)
-    for channels, path in cases.items():
-        model = frozen.model(input_shape=(None, None, channels), weights=tmp_path / "a.safetensors")
-        ours = np.asarray(model.get_layer("stem_conv").kernel).transpose(3, 2, 0, 1)
-        np.testing.assert_allclose(ours, np.load(path), rtol=1e-6)
-
-
-def test_only_rgb_is_adapted_and_only_where_the_rest_fits(tmp_path, file):
-    grey = {**frozen.tensors("odd_gelu")}
-    grey["stem.0.weight"] = grey["stem.0.weight"].sum(1, keepdims=True)
-    save_file(grey, tmp_path / "grey.safetensors")
-    with pytest.raises(ValueError, match=r"stem.0.weight \[16, 1, 7, 7\], not \[16, 3, 7, 7\]"):
-        frozen.model(weights=tmp_path / "grey.safetensors")
-    with pytest.raises(ValueError, match=r"stem.0.weight \[16, 3, 7, 7\], not \[16, 1, 5, 5\]"):
-        frozen.model(weights=file, patch_size=5, input_shape=(None, None, 1))
 
 
 def test_a_home_folder_is_expanded(tmp_path, file, monkeypatch):

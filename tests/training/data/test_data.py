@@ -104,28 +104,54 @@ def test_a_models_labels_decide_the_numbers(folder):
         load_images(str(folder), NATIVE, class_names=("cat", "bird"))
 
 
-def test_what_is_wrong_with_a_folder(folder, tmp_path):
-    with pytest.raises(ValueError, match="no data set 'nowhere'"):
-        load_images("nowhere", NATIVE)
+def save_black_image(path):
+    Image.new("RGB", (8, 8)).save(path)
+
+
+def make_a_label(folder, images=0):
     (folder / "eel").mkdir()
-    with pytest.raises(ValueError, match=r"no pictures in eel: .*\.png"):
-        load_images(str(folder), NATIVE)
-    with pytest.raises(ValueError, match="has no subfolders"):
-        load_images(str(folder / "eel"), NATIVE)
-    with pytest.raises(ValueError, match="pictures of one label only"):
-        load_dataset(str(folder / "cat"), NATIVE)
-    Image.new("RGB", (8, 8)).save(folder / "eel" / "1.tif")
-    assert len(load_images(str(folder), NATIVE)[1]) == 31
-    with pytest.raises(ValueError, match="fewer than ten pictures of eel"):
-        load_dataset(str(folder), NATIVE)
+    for index in range(images):
+        save_black_image(folder / "eel" / f"{index}.tif")
+
+
+def damage_an_image(folder):
+    (folder / "dog" / "0.png").write_text("broken")
+
+
+@pytest.mark.parametrize(
+    ("load", "change", "name", "words"),
+    [
+        (load_images, None, "nowhere", "no data set 'nowhere'"),
+        (load_images, make_a_label, ".", r"no pictures in eel: .*\.png"),
+        (load_images, make_a_label, "eel", "has no subfolders"),
+        (load_dataset, None, "cat", "pictures of one label only"),
+        (load_dataset, lambda folder: make_a_label(folder, images=1), ".", "fewer than ten pictures of eel"),
+        (
+            load_images,
+            damage_an_image,
+            ".",
+            r"1 of 30 pictures are damaged, more than 1%: .*dog.0\.png is not a picture",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_named(folder, monkeypatch, load, change, name, words):
+    monkeypatch.chdir(folder)
+    if change:
+        change(folder)
+    with pytest.raises(ValueError, match=words):
+        load(name, NATIVE)
+
+
+def test_a_label_may_have_one_image_and_hidden_folders_are_none(folder):
+    make_a_label(folder, images=1)
+    assert len(load_images(str(folder), NATIVE).split) == 31
+    (folder / "eel").rename(folder / ".ipynb_checkpoints")
+    assert len(load_images(str(folder), NATIVE).split) == 30
+
+
+def test_digits_for_a_model_with_other_labels_are_refused():
     with pytest.raises(ValueError, match="the model has a, b: name other data"):
         load_images("digits", NATIVE, class_names=("a", "b"))
-    (folder / "eel" / "1.tif").unlink()
-    (folder / "eel").rename(folder / ".ipynb_checkpoints")
-    assert len(load_images(str(folder), NATIVE)[1]) == 30
-    (folder / "dog" / "0.png").write_text("broken")
-    with pytest.raises(ValueError, match=r"1 of 30 pictures are damaged, more than 1%: .*dog.0\.png is not a picture"):
-        load_images(str(folder), NATIVE)
 
 
 def colour_images(count, seed):
@@ -226,37 +252,64 @@ def test_a_data_set_that_is_not_prepared_is_named_with_the_command(tmp_path):
         load_dataset("mnist", Preprocessing(8, 8), data_dir=str(tmp_path))
 
 
-def test_a_folder_with_split_folders_keeps_its_splits(tmp_path):
+@pytest.fixture
+def split_folder(tmp_path):
+    """Folders train and val, with 30 and 3 images of each of two labels, no two of the same grey."""
     for split, count in (("train", 30), ("val", 3)):
         for label, value in (("cat", 10), ("dog", 200)):
             (tmp_path / split / label).mkdir(parents=True)
             for index in range(count):
                 Image.new("RGB", (8, 8), (value + index,) * 3).save(tmp_path / split / label / f"{index:02}.png")
-    dataset = load_dataset(str(tmp_path), NATIVE)
+    return tmp_path
+
+
+def test_without_a_test_folder_val_is_for_testing_and_a_tenth_of_train_for_validation(split_folder):
+    dataset = load_dataset(str(split_folder), NATIVE)
     assert dataset.class_names == ("cat", "dog")
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (54, 6, 6)
     assert sorted(dataset.validation.images[:, 0, 0, 0]) == [19, 29, 39, 209, 219, 229]
     np.testing.assert_array_equal(dataset.test.images[:, 0, 0, 0], [10, 11, 12, 200, 201, 202])
-    (tmp_path / "val").rename(tmp_path / "test")
-    shutil.copytree(tmp_path / "train", tmp_path / "validation")
-    dataset = load_dataset(str(tmp_path), NATIVE)
+
+
+@pytest.fixture
+def three_split_folder(split_folder):
+    """Folders train, validation and test."""
+    (split_folder / "val").rename(split_folder / "test")
+    shutil.copytree(split_folder / "train", split_folder / "validation")
+    return split_folder
+
+
+def test_three_split_folders_are_kept(three_split_folder):
+    dataset = load_dataset(str(three_split_folder), NATIVE)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (60, 60, 6)
-    (tmp_path / "test/eel").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "test/eel/1.png")
-    with pytest.raises(ValueError, match=r"test has subfolders that are no label of the model \(eel\)"):
-        load_dataset(str(tmp_path), NATIVE)
-    shutil.rmtree(tmp_path / "test/eel")
-    (tmp_path / "holdout").mkdir()
-    with pytest.raises(ValueError, match="has the subfolders holdout, test, train, validation: beside a train"):
-        load_dataset(str(tmp_path), NATIVE)
-    (tmp_path / "holdout").rmdir()
-    shutil.rmtree(tmp_path / "train/dog")
-    with pytest.raises(ValueError, match=r"no label of the model \(dog\)"):
-        load_dataset(str(tmp_path), NATIVE)
-    for split in ("test", "validation"):
-        shutil.rmtree(tmp_path / split / "dog")
-    with pytest.raises(ValueError, match="pictures of one label only"):
-        load_dataset(str(tmp_path), NATIVE)
+
+
+def add_a_label_to_test(folder):
+    (folder / "test/eel").mkdir()
+    save_black_image(folder / "test/eel/1.png")
+
+
+def remove_a_label(folder, *splits):
+    for split in splits:
+        shutil.rmtree(folder / split / "dog")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (add_a_label_to_test, r"test has subfolders that are no label of the model \(eel\)"),
+        (
+            lambda folder: (folder / "holdout").mkdir(),
+            "has the subfolders holdout, test, train, validation: beside a train",
+        ),
+        (lambda folder: remove_a_label(folder, "train"), r"no label of the model \(dog\)"),
+        (lambda folder: remove_a_label(folder, "train", "validation", "test"), "pictures of one label only"),
+    ],
+)
+def test_what_is_wrong_with_split_folders_is_named(three_split_folder, change, words):
+    change(three_split_folder)
+    with pytest.raises(ValueError, match=words):
+        load_dataset(str(three_split_folder), NATIVE)
 
 
 def test_a_label_may_be_called_train(tmp_path):
