@@ -15,7 +15,7 @@ from keras_convmixer.files.regular_files import read_file
 
 from ..tflite.flatbuffer import LARGEST
 from ..tflite.operators import read_operators
-from .interpreter import open_interpreter
+from .interpreter import decoding_names, open_interpreter
 
 LABELS_LIMIT = 2**22
 """Bytes of labels that are read; a thousand have 20,000."""
@@ -49,10 +49,8 @@ def inspect(path: Path) -> Inspection:
     """
     path = Path(path)
     content = read_file(path, LARGEST, "a .tflite file")
-    try:
+    with decoding_names(str(path)):
         return _inspect(content, path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: a name in it is not UTF-8 ({error}); get it again") from None
 
 
 def _inspect(content, path):
