@@ -16,33 +16,27 @@ TO_WRITE = {
     "ConvMixer",
     "Dataset",
     "Evaluation",
-    "Inspection",
     "Prediction",
     "Preprocessing",
     "Recipe",
     "Run",
     "Split",
-    "Timing",
     "Variant",
-    "benchmark",
     "decode_predictions",
     "deploy",
     "evaluate",
     "features",
-    "inspect",
     "load_dataset",
     "load_images",
     "load_run",
     "load_weights",
     "preprocess_input",
-    "read_manifest",
     "save_weights_torch",
     "train",
     "verify",
-    "verify_bundle",
 }
 """Public names that have no example yet."""
-SLOW = {"cluster", "prune", "quantization_aware"}
+SLOW = {"Timing", "benchmark", "cluster", "prune", "quantization_aware"}
 """Names whose examples take more than about 3 seconds."""
 
 
