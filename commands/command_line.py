@@ -26,16 +26,18 @@ LONG_DESCRIPTION = f"""{DESCRIPTION}
 
 convmixer COMMAND --help shows a command's options; convmixer --version prints the version.
 
-Tab completion for bash, in new shells (zsh, fish and tcsh likewise, from their own folders):
-convmixer --tyro-write-completion bash ~/.local/share/bash-completion/completions/convmixer"""
+Tab completion in new shells:
+bash  convmixer --tyro-write-completion bash ~/.convmixer.bash, then add `source ~/.convmixer.bash` to ~/.bashrc
+zsh   convmixer --tyro-write-completion zsh FOLDER/_convmixer, with a FOLDER of $fpath
+fish  convmixer --tyro-write-completion fish ~/.config/fish/completions/convmixer.fish"""
 
 # What the package raises with a sentence for the user; anything else is a surprise and says where to look.
 EXPLAINED = (
     *(ValueError, ImportError, RuntimeError, FloatingPointError),
     *(FileNotFoundError, FileExistsError, ConnectionError),
 )
-OPTION_OF = {"input_shape": "image_size", "max_pixels": "max_megapixels"}
-"""Options by the library's name for them, where it has another one."""
+OPTION_OF = {"input_shape": "image_size"}
+"""Options by the library's name for the argument, where it is another one."""
 
 
 class UsageError(Exception):

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -257,7 +258,9 @@ def benchmark(
 
 def predict(
     bundle: tyro.conf.Positional[argument(Path, "BUNDLE")],
-    images: tyro.conf.Positional[argument(tuple[Path, ...], "IMAGE...", "one or more")],
+    images: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(one or more)")]
+    ],
     *,
     format: argument(str | None, "FORMAT", "float32") = None,
     top: int = 5,

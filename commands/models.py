@@ -175,13 +175,13 @@ def convert(
         verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer.weights.conversion import convert, require_target, source_file
+        from keras_convmixer.weights.conversion import convert, require_target, source_file, summary
 
     require_target(out)
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
         model = convert(path, out, activation, image_size, not scaled_input)
-    tables.print_conversion(source, out, model)
+    tables.print_conversion(source, out, summary(model))
 
 
 def _imagenet_ids(model, data):

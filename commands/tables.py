@@ -1,6 +1,5 @@
 """What the commands print when they are done, one table each, on stdout."""
 
-import math
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -32,25 +31,19 @@ def print_variants(variants: dict[str, Variant]) -> None:
     print_line("hub: weights='imagenet' fetches its published weights from the Hugging Face hub")
 
 
-def print_conversion(source: str, out: Path, model) -> None:
-    """Print what became of a file of weights; `model` is the Keras model in it."""
-    _, *image = model.input_shape
-    inside = model.layers[1].name == "preprocessing"
-    print_facts(
-        f"Converted {source}",
-        {
-            "written": f"{out}, {decimal(out.stat().st_size)}",
-            "activation": model.get_layer("stem_activation").activation.__name__,
-            "images": " x ".join(map(str, image)),
-            **(
-                {"takes": "pixels 0..255" if inside else "what preprocess_input returns"}
-                if out.suffix == ".keras"
-                else {}
-            ),
-            "outputs": " x ".join(map(str, model.output_shape[1:])),
-            "parameters": f"{sum(math.prod(w.shape) for w in model.weights if 'moving_' not in w.name):,}",
-        },
-    )
+def print_conversion(source: str, out: Path, facts: dict) -> None:
+    """Print what became of a file of weights; `facts` are those of `weights.conversion.summary`."""
+    shown = {
+        "written": f"{out}, {decimal(out.stat().st_size)}",
+        "activation": facts["activation"],
+        "images": " x ".join(map(str, facts["images"])),
+        "takes": "pixels 0..255" if facts["takes_pixels"] else "what preprocess_input returns",
+        "outputs": " x ".join(map(str, facts["outputs"])),
+        "parameters": f"{facts['parameters']:,}",
+    }
+    if out.suffix != ".keras":  # weights alone
+        del shown["takes"]
+    print_facts(f"Converted {source}", shown)
 
 
 def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
@@ -77,18 +70,20 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
             if plan.fitting_share > 0
             else "the model alone is larger than the device"
         )
-        fits += f", and {plan.share // recipe.gradient_accumulation_steps:,} are asked for: {remedy}"
-    power = "not known" if plan.kilowatt_hours is None else f"{plan.kilowatt_hours:,.0f} kWh, hosts included"
+        fits += f", and {plan.share // recipe.gradient_accumulation_steps:,} are needed: {remedy}"
+    power = "not known"
+    if plan.kilowatt_hours is not None:
+        power = f"{plan.kilowatt_hours:,.{0 if plan.kilowatt_hours >= 10 else 2}f} kWh, hosts included"
     print_facts(
         f"{recipe.name} on {hosts} x {gpus} {device}",
         {
             "parameters": f"{plan.work.parameters:,}",
-            "an image forward": f"{plan.work.forward_operations / 1e9:,.2f} GFLOPs",
-            "a step": f"{step * 1000:,.0f} ms for {plan.replicas * plan.share:,} images, {plan.share:,} a replica",
-            "of it": parts,
+            "forward pass": f"{plan.work.forward_operations / 1e9:,.2f} GFLOPs per image",
+            "one step": f"{step * 1000:,.0f} ms for {plan.replicas * plan.share:,} images, {plan.share:,} per replica",
+            "its parts": parts,
             "speed": f"{plan.images_per_second:,.{0 if plan.images_per_second >= 10 else 2}f} images/s",
-            "memory of a replica": ", ".join(f"{decimal(int(size))} {what}" for what, size in plan.memory.items()),
-            "that fits": fits,
+            "memory per replica": ", ".join(f"{decimal(int(size))} {what}" for what, size in plan.memory.items()),
+            "fits in memory": fits,
             "training": f"{plan.steps:,} steps, {duration(plan.hours * 3600)}",
             "energy": power,
         },
@@ -98,7 +93,9 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
 def print_training(run: Path, summary: dict) -> None:
     """Print what `train` returned."""
     parts = summary["step_seconds"]  # None on accelerators, where several steps are one call
-    step = {"a step": f"{sum(parts.values()):.3g} s, {summary['input_share']:.1%} waiting for images"} if parts else {}
+    step = (
+        {"one step": f"{sum(parts.values()):.3g} s, {summary['input_share']:.1%} waiting for images"} if parts else {}
+    )
     memory = ", ".join(f"{decimal(size)} {device}" for device, size in summary["peak_memory_bytes"].items())
     print_facts(
         f"Trained {run}",

@@ -33,7 +33,6 @@ from .report.model_card import write_model_card
 from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
 from .runtime.decision import SINGLE, Decision, checked_labels, stated_kind
 from .serving.artifact import CHANGING, export_saved_model
-from .serving.server_files import write_serving_files
 from .tflite.artifact import Conversions, export_litert, worst_layers
 from .validate import accuracy
 
@@ -168,7 +167,6 @@ def export_bundle(
     ):
         task = progress.add_task("exporting saved_model", total=1 + len(formats), detail="")
         artifacts = [export_saved_model(reference, out, folder)]
-        write_serving_files(folder, reference.name)
         progress.advance(task)
         for format in formats:
             progress.update(task, description=f"exporting {format}")

@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError(f"the report needs {error.name}: {install_command('export')}") from None
 
 
-def fill_template(name: str, **values: object) -> str:
+def fill_template(name: str, /, **values: object) -> str:
     """Return a template of this folder with its values filled in.
 
     Control characters in values are shown as escapes. In a template whose name has ".html", values are escaped; in the

@@ -15,7 +15,7 @@ from ..artifact import Artifact, Reference
 from ..manifest import sha256
 from ..validate import ValidationError, check_dtypes
 from .saved_model import SavedModel
-from .server_files import served_name
+from .server_files import served_name, write_serving_files
 from .signatures import with_features, write_serving_model
 
 FOLDER = "saved_model"
@@ -30,6 +30,8 @@ ENCODED_DIFFERENCE = 0.02
 
 def export_saved_model(reference: Reference, out: Path, folder: Path) -> Artifact:
     """Write `folder`/saved_model/VERSION beside the versions of a former bundle in `out`, and validate it.
+
+    `folder`/serving gets the files that start TF Serving with it.
 
     Raises ValidationError: it computes something else than the Keras model.
     """
@@ -62,6 +64,7 @@ def export_saved_model(reference: Reference, out: Path, folder: Path) -> Artifac
         "quantization": None,
     }
     artifact.validate(reference, probabilities)
+    write_serving_files(folder, reference, written)
     return artifact
 
 

@@ -59,8 +59,13 @@ class SavedModel:
 
     def encoded(self, files: list[bytes]) -> np.ndarray:
         """Classify JPEG and PNG files: float32 `[count, classes]`, 0 for those that cannot be read."""
+        return self.answer("encoded", files)[OUTPUT]
+
+    def answer(self, signature: str, images: np.ndarray | list[bytes]) -> dict[str, np.ndarray]:
+        """Return all outputs of a signature by their names."""
         with tf.device("CPU"):
-            return self._loaded.signatures["encoded"](images=tf.constant(files))[OUTPUT].numpy()
+            outputs = self._loaded.signatures[signature](images=tf.constant(images))
+        return {name: values.numpy() for name, values in sorted(outputs.items())}
 
     def signatures(self) -> dict[str, dict]:
         """Inputs and outputs of every signature: name, shape, dtype."""

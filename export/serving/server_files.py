@@ -1,13 +1,27 @@
-"""The files beside a SavedModel that start TF Serving with it: models, batching, monitoring, docker compose."""
+"""The files beside a SavedModel that start TF Serving with it: docker compose, configurations, a README.md."""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..artifact import Reference
+from ..report.templates import fill_template
+from ..runtime.decision import BINARY
+from .saved_model import OUTPUT, SavedModel
 
 FOLDER = "serving"
 VERSION = "2.21.0"
 """Tag of the image tensorflow/serving: of the newest TensorFlow that exports are tested with; it reads older ones."""
+EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
+"""A grey PNG file of 8x8 pixels, as base64, for README.md."""
+SHOWN = 5
+"""Numbers of an output that README.md shows."""
 _FILES = {
     "models.config": """\
 # Which models TF Serving loads; without a version policy, the newest version in the folder.
@@ -78,15 +92,70 @@ services:
 }
 
 
-def write_serving_files(bundle: Path, model_name: str) -> None:
-    """Write models.config, batching.config, monitoring.config and docker-compose.yaml into BUNDLE/serving."""
+def write_serving_files(bundle: Path, reference: Reference, saved_model: SavedModel) -> None:
+    """Write what starts TF Serving with a bundle's SavedModel into BUNDLE/serving, and a README.md.
+
+    Args:
+        bundle: the bundle's folder, without a folder serving.
+        reference: the model's name, labels, kind and preprocessing.
+        saved_model: answers the README's example.
+    """
     folder = bundle / FOLDER
     folder.mkdir()
     for name, text in _FILES.items():
-        text = text.replace("NAME", served_name(model_name)).replace("VERSION}", f"{VERSION}}}")
+        text = text.replace("NAME", served_name(reference.name)).replace("VERSION}", f"{VERSION}}}")
         (folder / name).write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(_readme(reference, saved_model), encoding="utf-8")
+
+
+def _readme(reference, saved_model):
+    (row,) = rest_answer(saved_model.answer("encoded", [base64.b64decode(EXAMPLE)]))
+    signatures = saved_model.signatures()
+    decides = reference.decision.kind == BINARY and len(reference.class_names) == 2
+    names = [f"`{output['name']}`" for output in signatures["encoded"]["outputs"]]
+    return fill_template(
+        "serving_readme.md.jinja",
+        name=served_name(reference.name),
+        version=VERSION,
+        example=EXAMPLE,
+        answer={key: _shortened(value) for key, value in row.items()},
+        shortened=any(len(value) > SHOWN for value in row.values()),
+        outputs=", ".join(names),
+        **{side: getattr(reference.preprocessing, side) for side in ("height", "width", "channels")},
+        kind=reference.decision.kind,
+        threshold=reference.decision.threshold,
+        scores=len(row[OUTPUT]),
+        top=len(row["names"]),
+        decides=decides,
+        with_present="present" in row,
+        with_features="features" in signatures,
+    )
+
+
+def rest_answer(outputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Return a signature's outputs, `names` among them, as TF Serving's REST API gives them: a dictionary an image.
+
+    Example:
+        ```python
+        from keras_convmixer.export.serving.server_files import rest_answer
+
+        rest_answer({"names": np.array([[b"red"]]), "classes": np.array([[0]])})  # [{"names": ["red"], "classes": [0]}]
+        ```
+    """
+    count = len(next(iter(outputs.values())))
+    rows = [{name: values[index].tolist() for name, values in outputs.items()} for index in range(count)]
+    for row in rows:
+        row["names"] = [name.decode() for name in row["names"]]
+    return rows
+
+
+def _shortened(values):
+    """Return a list as JSON: its first numbers, rounded to 3 digits so that every machine writes the same file."""
+    rounded = [round(value, 3) if isinstance(value, float) else value for value in values]
+    text = ", ".join(json.dumps(value) for value in rounded[:SHOWN])
+    return f"[{text}, ...]" if len(values) > SHOWN else f"[{text}]"
 
 
 def served_name(model_name: str) -> str:
-    """Return a model's name as it may stand in an address."""
+    """Return a model's name with only characters that an address may have, as "ConvMixer-8_2" of "ConvMixer-8/2"."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", model_name).strip("_.") or "model"

@@ -1,7 +1,9 @@
 """From a file of weights to a file of weights: PyTorch's to Keras's and back, the architecture read off the shapes."""
 
 import logging
+import math
 from pathlib import Path
+from typing import Any
 
 from ..backend import keras
 from ..convmixer import ConvMixer
@@ -98,6 +100,31 @@ def convert(
         except ValueError as error:  # of a .keras file, any model
             raise ValueError(f"{source}: {error}") from None
     return model
+
+
+def summary(model: keras.Model) -> dict[str, Any]:
+    """Return what a model of `convert` is.
+
+    Example:
+        ```python
+        from keras_convmixer.weights.conversion import summary
+
+        facts = summary(kc.ConvMixer256_8(include_preprocessing=True, input_shape=(32, 32, 3), classes=10))
+        print(facts["activation"], facts["takes_pixels"], facts["images"])  # gelu True (32, 32, 3)
+        ```
+
+    Returns:
+        Name of the activation; shapes of one image and of one output, without the batch; whether the model takes
+        pixels 0..255, or else what `preprocess_input` returns; number of trained parameters.
+    """
+    return {
+        "activation": model.get_layer("stem_activation").activation.__name__,
+        "images": model.input_shape[1:],
+        "takes_pixels": model.layers[1].name == "preprocessing",
+        "outputs": model.output_shape[1:],
+        # Those of BatchNormalization's statistics are not trained.
+        "parameters": sum(math.prod(weight.shape) for weight in model.weights if "moving_" not in weight.name),
+    }
 
 
 def _build(path, activation, image_size, include_preprocessing):

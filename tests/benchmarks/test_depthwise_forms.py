@@ -101,7 +101,12 @@ def test_every_form_equals_keras_layer_on_tensorflow(dtype):
 def test_every_form_equals_keras_layer_on_jax(dtype):
     require_jax()
     code = "import json, sys, test_depthwise_forms as t; print(json.dumps(t.differences(sys.argv[1])))"
-    environment = {**os.environ, "KERAS_BACKEND": "jax", **JAX_COMPILES_QUICKLY}
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        **JAX_COMPILES_QUICKLY,
+    }
     command = [sys.executable, "-c", code, dtype]
     done = subprocess.run(
         command, cwd=Path(__file__).parent, env=environment, check=True, capture_output=True, text=True

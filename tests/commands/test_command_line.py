@@ -2,7 +2,9 @@
 
 import functools
 import re
+import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -120,6 +122,31 @@ def test_ctrl_c_is_one_even_where_a_library_made_another_error_of_it(monkeypatch
         signal.signal(signal.SIGINT, former)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "convmixer train: interrupted\n"
+
+
+COMPLETE = """
+source "$1"
+complete_words() {
+    COMP_WORDS=(convmixer "$@"); COMP_CWORD=$#; COMP_LINE="convmixer $*"; COMP_POINT=${#COMP_LINE}
+    $(complete -p convmixer | sed 's/.*-F \\([^ ]*\\) .*/\\1/') convmixer "${!#}"; echo "${COMPREPLY[@]}"
+}
+complete_words exp
+complete_words export --validation-im
+complete_words train digits --image-s
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_commands_and_options(tmp_path, monkeypatch):
+    """By the file that --help says how to make."""
+    file = tmp_path / "convmixer.bash"
+    assert "convmixer --tyro-write-completion bash" in command_line.LONG_DESCRIPTION
+    monkeypatch.setattr("sys.argv", ["convmixer", "--tyro-write-completion", "bash", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        run_app(COMMANDS, with_recipe)
+    assert not ended.value.code
+    shown = subprocess.run(["bash", "-c", COMPLETE, "-", file], capture_output=True, text=True, check=True).stdout
+    assert shown.split("\n") == ["export", "--validation-images", "--image-size", ""]
 
 
 def test_convmixer_alone_prints_a_line_for_each_command_that_fits_into_80_columns():

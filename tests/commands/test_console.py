@@ -85,6 +85,10 @@ def test_in_a_pipe_progress_is_a_line_now_and_then(capsys, monkeypatch):
         progress.update(task, advance=1_199)
         shown = wait_for("left", capsys)
         progress.update(task, completed=50_000)
+        time.sleep(0.3)
+        capsys.readouterr()
+        time.sleep(0.5)
+        assert capsys.readouterr().err == ""  # of what is done there is nothing to say
     assert shown.startswith("reading photos: 1,200 of 50,000, ")
     for part in (" a second", " left", ", a.png\n"):
         assert part in shown

@@ -1,7 +1,7 @@
 """What timm computed once for weights that a seed makes, so that no refactoring changes the model silently.
 
 This needs no PyTorch. Where timm is installed, `python -c "import timm_peer; timm_peer.write_frozen()"`, run in
-tests/, computes frozen.npz anew.
+tests/shared/peers, computes frozen.npz anew.
 """
 
 from pathlib import Path

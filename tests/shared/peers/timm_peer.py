@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks/engines"))
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks/engines"))
 import torchvision_operators  # noqa: F401 - before timm
 from timm.data import ImageNetInfo, create_transform, resolve_data_config
 from timm.data.auto_augment import rand_augment_transform
