@@ -1,4 +1,24 @@
-"""A depthwise convolution as 8-bit matrix products: of blocks of an image with blocks of repeated taps."""
+"""A depthwise convolution as 8-bit matrix products: of blocks of an image with blocks of repeated taps.
+
+A convolution on one row of one channel is a product with a banded matrix, in which each tap stands as often as the row
+has outputs. With taps 2, 3, 4, a row of 4 pixels and a zero at each end (`before` is 1), output i is
+2 * pixel[i - 1] + 3 * pixel[i] + 4 * pixel[i + 1]:
+
+>>> kernel = np.array([2, 3, 4]).reshape(1, 3, 1)  # [height, width, channels]
+>>> matrix = banded(kernel, outputs=(1, 4), pixels=(1, 4), before=1)[0, :, 0, :, 0]
+>>> matrix.astype(int)  # a row for each pixel, a column for each output
+array([[3, 2, 0, 0],
+       [4, 3, 2, 0],
+       [0, 4, 3, 2],
+       [0, 0, 4, 3]])
+>>> np.array([1, 2, 3, 4]) @ matrix
+array([11., 20., 29., 18.])
+>>> np.correlate([0, 1, 2, 3, 4, 0], [2, 3, 4], "valid")
+array([11, 20, 29, 18])
+
+These are 16 multiplications instead of 12. XNNPACK computes an 8-bit depthwise convolution tap by tap, and 64
+multiplications of a matrix product at a time, so it is several times faster still.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +29,13 @@ import numpy as np
 
 from .builder import CHANNELS_LAST, Builder, call_with_weights
 from .cover import microkernel
-from .depthwise import sides
-from .signals import Signal
+from .geometry import Window, ceil_div, round_up, window_of
+from .pending import PendingTensor
 
 LANES = 16
 """Outputs of a matrix product that XNNPACK's 8-bit microkernels compute at once, on x86 and, mostly, on Arm."""
 WIDEST_ROW = 32
+"""Widest image of which a whole row is one block: a row's multiplications grow with the square of its width."""
 SPEED = 6
 """How many multiplications of an 8-bit matrix product take as long as one of a depthwise microkernel, at least:
 11 on an x86 with VNNI (216 against 20 a nanosecond)."""
@@ -24,8 +45,8 @@ SPEED = 6
 class Block:
     """Outputs `rows` x `columns` that one matrix product computes from `input_rows` x `input_columns` pixels.
 
-    `whole_row`: of one row of the image, whose taps beyond its ends are left out; else blocks tile the image, and
-    pixels are whole blocks too, zeros among them.
+    A block with `whole_row` is one row of outputs, and taps beyond the ends of the image are left out of its matrix.
+    Other blocks tile the image; their pixels are whole blocks too, and the image is padded with zeros up to them.
     """
 
     rows: int
@@ -33,160 +54,172 @@ class Block:
     input_rows: int
     input_columns: int
     count: int
-    """How many there are in an image."""
+    """How many blocks there are in an image."""
     whole_row: bool = False
 
     @property
     def cost(self) -> int:
         """Multiplications for one channel of an image."""
-        lanes = -(-self.rows * self.columns // LANES) * LANES
-        return self.input_rows * self.input_columns * lanes * self.count
+        return self.input_rows * self.input_columns * round_up(self.rows * self.columns, LANES) * self.count
 
 
 def best_block(taps: tuple[int, int], size: tuple[int, int], outputs: tuple[int, int]) -> Block | None:
-    """Return the block of least cost for a kernel and an image; None where pieces of the kernel are faster."""
+    """Return the block of least cost for a kernel and an image; None where pieces of the kernel are faster.
+
+    9x9 taps on 16x16 pixels: 16 blocks of a whole row, each a product of 9 x 16 pixels with 16 outputs, together 36,864
+    multiplications. Tap by tap there are 81 * 256 = 20,736, each SPEED times as slow.
+
+    >>> best_block(taps=(9, 9), size=(16, 16), outputs=(16, 16))
+    Block(rows=1, columns=16, input_rows=9, input_columns=16, count=16, whole_row=True)
+    """
     candidates = []
     if outputs[1] <= WIDEST_ROW:
         candidates.append(Block(1, outputs[1], taps[0], size[1], outputs[0], whole_row=True))
     for rows in (1, 2, 4, 8, 16):
         block = rows, LANES // rows
-        pixels = [-(-(side + reach - 1) // side) * side for side, reach in zip(block, taps, strict=True)]
-        count = np.prod([-(-length // side) for length, side in zip(outputs, block, strict=True)])
+        # n outputs see n + taps - 1 pixels
+        pixels = [round_up(side + reach - 1, side) for side, reach in zip(block, taps, strict=True)]
+        count = np.prod([ceil_div(length, side) for length, side in zip(outputs, block, strict=True)])
         candidates.append(Block(*block, *pixels, int(count)))
     best = min(candidates, key=lambda block: block.cost)
     return best if best.cost < SPEED * np.prod(taps) * np.prod(outputs) else None
 
 
-class BlockPlan:
-    """How a depthwise convolution is built on blocks, before its weights are known.
+def banded(kernel: np.ndarray, outputs: tuple[int, int], pixels: tuple[int, int], before: int) -> np.ndarray:
+    """Return the matrix that computes a block: each tap of a kernel at the pixel that it multiplies for each output.
 
-    XNNPACK computes an 8-bit depthwise convolution tap by tap, its matrix products 64 multiplications at a time. A
-    convolution on the rows of a channel is the product with a banded matrix, each tap in it as often as a row has
-    outputs: more multiplications, and several times faster still. As a layer it is a convolution with a group for each
-    channel, on images whose channels are a channel's pixels of a block, which takes a transposition before and
-    after. Measured with that, static int8, one thread, ms: 9x9 on 16x16x1024 0.45 against 1.23 in pieces, 7x7 on
-    32x32x768 1.2 against 2.6. Sums stay in 32 bits, where those of pieces are rounded. The price is the file:
-    144 x 16 weights for 9x9 on rows of 16. In float32 it is slower than pieces.
+    Args:
+        kernel: `[height, width, channels]`.
+        outputs, pixels: (rows, columns) of a block of outputs, and of the pixels that it is computed from.
+        before: how many taps of the first output lie left of the first pixel, where there are zeros.
+
+    Returns:
+        `[rows of pixels, columns of pixels, rows of outputs, columns of outputs, channels]`.
+    """
+    height, width, channels = kernel.shape
+    matrix = np.zeros((*pixels, *outputs, channels))
+    for row, column in np.ndindex(*outputs):
+        # Tap t of this output lies at pixel column + t - before; those that lie on pixels are first..last.
+        first, last = max(before - column, 0), min(width, pixels[1] + before - column)
+        left = column + first - before
+        matrix[row : row + height, left : left + last - first, row, column] = kernel[:, first:last]
+    return matrix
+
+
+class BlockPlan:
+    """A depthwise convolution on blocks, of stride and dilation 1.
+
+    The layer is a grouped convolution: the input channels of a group are one original channel's pixels of a block, its
+    output channels are that channel's outputs of a block. That takes a transposition before and after. Measured
+    with both, static int8, one thread, ms: 9x9 on 16x16x1024 0.45 against 1.23 in pieces, 7x7 on 32x32x768 1.2
+    against 2.6. Sums stay in 32 bits, where those of pieces are rounded. The price is the file: 144 x 16 weights for a
+    channel of 9x9 taps on rows of 16. In float32 it is slower than pieces.
     """
 
-    pieces = False
+    adds_pieces = False
 
-    def __init__(self, builder: Builder, layer: keras.layers.DepthwiseConv2D, source, block: Block, found: list):
-        self._builder, self._layer, self._source, self._block = builder, layer, source, block
-        (self._first_row, self._rows), (self._first_column, self._columns) = found
+    def __init__(self, builder: Builder, layer: keras.layers.DepthwiseConv2D, source, block: Block, window: Window):
+        self._builder, self._layer, self._source, self._block, self._window = builder, layer, source, block, window
+        self._outputs = _outputs(window, source.shape[1:3])
+        # What a position of the convolution's input holds of each channel.
+        self._pixels = (1, source.shape[2]) if block.whole_row else (block.rows, block.columns)
 
     @classmethod
-    def fitting(cls, builder: Builder, layer: keras.layers.DepthwiseConv2D, signal: Signal) -> BlockPlan | None:
-        """Return the plan for a layer on a signal; None where blocks are slower, or do not fit."""
-        size = signal.tensors[0].shape[1:3]
+    def fitting(cls, builder: Builder, layer: keras.layers.DepthwiseConv2D, pending: PendingTensor) -> BlockPlan | None:
+        """Return the plan for a layer on a tensor; None where blocks are slower, or do not fit."""
+        size = pending.materialize()[0].shape[1:3]
         if None in size or {*layer.strides, *layer.dilation_rate} != {1}:
             return None
-        found = sides(layer, size)
-        if found is None or min(amount for _, side in found for amount in (side.before, side.after)) < 0:
-            return None  # no pixels, or some that no output depends on
-        taps = tuple(side.taps for _, side in found)
-        block = None if microkernel(np.prod(taps)) else best_block(taps, size, _outputs(size, found))
-        return block and cls(builder, layer, builder.groups(signal, 1)[0], block, found)
+        window = window_of(layer, size)
+        if window is None:
+            return None
+        rows, columns = window.rows, window.columns
+        if min(rows.before, rows.after, columns.before, columns.after) < 0:
+            return None  # some pixels would have to be cropped
+        taps = rows.taps, columns.taps
+        block = None if microkernel(np.prod(taps)) else best_block(taps, size, _outputs(window, size))
+        return block and cls(builder, layer, builder.groups(pending, 1)[0], block, window)
 
     def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
-        """Build it with a kernel `[height, width, channels]` and a bias; return its tensor in a list."""
-        block, name, channels = self._block, self._layer.name, kernel.shape[-1]
-        kernel = kernel[self._first_row :, self._first_column :][: self._rows.taps, : self._columns.taps]
-        size = block.rows, self._source.shape[2] if block.whole_row else block.columns
+        """Build it with a kernel `[height, width, channels]` and a bias `[channels]`; return its tensor in a list."""
+        block, channels = self._block, kernel.shape[-1]
+        outputs = block.rows * block.columns
         convolution = self._builder.add(
             keras.layers.Conv2D,
-            name,
-            filters=channels * block.rows * block.columns,
-            kernel_size=(
-                block.input_rows // block.rows,
-                1 if block.whole_row else block.input_columns // block.columns,
-            ),
+            self._layer.name,
+            filters=channels * outputs,
+            kernel_size=(block.input_rows // self._pixels[0], block.input_columns // self._pixels[1]),
             groups=channels,
             activation=self._layer.activation,
             **CHANNELS_LAST,
         )
-        blocks = self._into_blocks(self._padded(), size)
-        repeats = block.rows * block.columns
-        blocks = call_with_weights(convolution, blocks, [self._repeated(kernel, size), np.repeat(bias, repeats)])
-        result = self._from_blocks(blocks, channels)
-        outputs = self._outputs()
-        excess = tuple((0, have - wanted) for have, wanted in zip(result.shape[1:3], outputs, strict=True))
-        if any(map(any, excess)):
-            crop = self._builder.add(keras.layers.Cropping2D, f"{name}_crop", cropping=excess, **CHANNELS_LAST)
-            result = crop(result)
-        return [result]
+        blocks = self._into_blocks(self._padded())
+        blocks = call_with_weights(convolution, blocks, [self._weights(kernel), np.repeat(bias, outputs)])
+        return [self._cropped(self._from_blocks(blocks, channels))]
 
-    def _outputs(self):
-        return _outputs(self._source.shape[1:3], [(None, self._rows), (None, self._columns)])
+    def _weights(self, kernel):
+        """Return the convolution's kernel `[rows of blocks, columns of blocks, pixels, channels * outputs]`."""
+        block, (rows, columns) = self._block, self._pixels
+        inputs, outputs = (block.input_rows, block.input_columns), (block.rows, block.columns)
+        before = self._window.columns.before if block.whole_row else 0  # others are padded
+        matrix = banded(self._window.crop(kernel), outputs, inputs, before)
+        high, wide, channels = inputs[0] // rows, inputs[1] // columns, kernel.shape[-1]
+        matrix = matrix.reshape(high, rows, wide, columns, *outputs, channels)
+        matrix = matrix.transpose(0, 2, 1, 3, 6, 4, 5)  # [high, wide, rows, columns, channels, *outputs]
+        return matrix.reshape(high, wide, rows * columns, channels * np.prod(outputs))
 
     def _padded(self):
         """Pad with the layer's zeros, and with more up to whole blocks."""
-        block, padding = self._block, []
-        for length, side, outputs, step, pixels in zip(
-            self._source.shape[1:3],
-            (self._rows, self._columns),
-            self._outputs(),
-            (block.rows, block.columns),
-            (block.input_rows, block.input_columns),
-            strict=True,
-        ):
-            needed = (-(-outputs // step) - 1) * step + pixels
-            padding.append((side.before, needed - length - side.before))
-        if block.whole_row:
-            padding[1] = (0, 0)
+        block, (height, width) = self._block, self._source.shape[1:3]
+
+        def zeros(size, side, outputs, step, pixels):
+            needed = (ceil_div(outputs, step) - 1) * step + pixels  # from the first block's first to the last's last
+            return side.before, needed - size - side.before
+
+        rows = zeros(height, self._window.rows, self._outputs[0], block.rows, block.input_rows)
+        columns = zeros(width, self._window.columns, self._outputs[1], block.columns, block.input_columns)
+        padding = (rows, (0, 0) if block.whole_row else columns)
         if not any(map(any, padding)):
             return self._source
-        name, padding = f"{self._layer.name}_pad", tuple(padding)
-        pad = self._builder.add(keras.layers.ZeroPadding2D, name, padding=padding, **CHANNELS_LAST)
-        return pad(self._source)
+        name = f"{self._layer.name}_pad"
+        return self._builder.add(keras.layers.ZeroPadding2D, name, padding=padding, **CHANNELS_LAST)(self._source)
 
-    def _into_blocks(self, tensor, size):
-        """Turn `[height, width, channels]` into `[blocks, blocks, channels x block]`."""
+    def _cropped(self, tensor):
+        """Leave out the outputs by which whole blocks exceed the image."""
+        excess = tuple((0, have - wanted) for have, wanted in zip(tensor.shape[1:3], self._outputs, strict=True))
+        if not any(map(any, excess)):
+            return tensor
+        name = f"{self._layer.name}_crop"
+        return self._builder.add(keras.layers.Cropping2D, name, cropping=excess, **CHANNELS_LAST)(tensor)
+
+    def _into_blocks(self, tensor):
+        """Turn `[height, width, channels]` into `[blocks, blocks, channels * pixels]`."""
         _, height, width, channels = tensor.shape
-        (rows, columns), name = size, f"{self._layer.name}_blocks"
+        (rows, columns), name = self._pixels, f"{self._layer.name}_blocks"
         if rows == 1:
             split, order = (height, width // columns, columns, channels), (1, 2, 4, 3)
         else:
             split, order = (height // rows, rows, width // columns, columns, channels), (1, 3, 5, 2, 4)
         joined = (height // rows, width // columns, channels * rows * columns)
-        return self._moved(tensor, split, order, joined, name)
+        return self._rearranged(tensor, split, order, joined, name)
 
     def _from_blocks(self, tensor, channels):
-        """Turn `[blocks, blocks, channels x block]` into `[height, width, channels]`."""
+        """Turn `[blocks, blocks, channels * outputs]` into `[height, width, channels]`."""
         _, height, width, _ = tensor.shape
         rows, columns, name = self._block.rows, self._block.columns, f"{self._layer.name}_image"
         if rows == 1:
             split, order = (height, width, channels, columns), (1, 2, 4, 3)
         else:
             split, order = (height, width, channels, rows, columns), (1, 4, 2, 5, 3)
-        return self._moved(tensor, split, order, (height * rows, width * columns, channels), name)
+        return self._rearranged(tensor, split, order, (height * rows, width * columns, channels), name)
 
-    def _moved(self, tensor, split, order, joined, name):
-        for kind, value in (("Reshape", split), ("Permute", order), ("Reshape", joined)):
-            argument = {"dims" if kind == "Permute" else "target_shape": value}
-            tensor = self._builder.add(getattr(keras.layers, kind), name, **argument)(tensor)
-        return tensor
-
-    def _repeated(self, kernel, size):
-        """Return the convolution's kernel: each tap at the pixel that it multiplies, for each output of a block."""
-        block = self._block
-        taps_high, taps_wide, channels = kernel.shape
-        pixels = np.zeros((block.input_rows, block.input_columns, block.rows, block.columns, channels))
-        before = self._columns.before if block.whole_row else 0
-        for row in range(block.rows):
-            for column in range(block.columns):
-                first = max(before - column, 0)
-                last = min(taps_wide, block.input_columns + before - column)
-                start = column + first - before
-                pixels[row : row + taps_high, start : start + last - first, row, column] = kernel[:, first:last]
-        high, wide = block.input_rows // size[0], block.input_columns // size[1]
-        pixels = pixels.reshape(high, size[0], wide, size[1], block.rows, block.columns, channels)
-        pixels = pixels.transpose(0, 2, 1, 3, 6, 4, 5)
-        return pixels.reshape(high, wide, size[0] * size[1], channels * block.rows * block.columns)
+    def _rearranged(self, tensor, split, order, joined, name):
+        """Split axes, exchange them (counted from 1, after the batch), join them."""
+        tensor = self._builder.add(keras.layers.Reshape, name, target_shape=split)(tensor)
+        tensor = self._builder.add(keras.layers.Permute, name, dims=order)(tensor)
+        return self._builder.add(keras.layers.Reshape, name, target_shape=joined)(tensor)
 
 
-def _outputs(size, found):
-    """Return how many rows and columns a convolution returns, of stride and dilation 1."""
-    return tuple(
-        length + side.before + side.after - side.taps + 1 for length, (_, side) in zip(size, found, strict=True)
-    )
+def _outputs(window, size):
+    """Return (rows, columns) of a convolution's outputs."""
+    return window.rows.outputs(size[0]), window.columns.outputs(size[1])

@@ -1,15 +1,15 @@
-"""Adds layers to the deployed model: their names and weights, groups of channels, what remains to be applied."""
+"""Adds layers to the deployed model: names, weights, groups of channels, scales and shifts that could not be folded."""
 
 import keras
 import numpy as np
 
 from ..keras_internals import Functional, all_layers, producer
-from .signals import Affine, Signal
+from .pending import PendingTensor
 
 CHANNELS_LAST = {"data_format": "channels_last"}
-"""Said to every layer that would ask Keras's configuration."""
+"""Passed explicitly, so that Keras's global setting has no effect."""
 SPLITS = 4
-"""Into how many tensors XNNPACK's SPLIT goes at most; more are cut off one by one."""
+"""Most outputs of XNNPACK's SPLIT; into more groups, tensors are sliced one by one."""
 
 
 class Builder:
@@ -26,7 +26,7 @@ class Builder:
         return self._name(kind(dtype="float32", **arguments), name)
 
     def linear(self, original: keras.layers.Layer, tensor, weights: list, name: str, **changes):
-        """Call a convolution or dense layer of the original's configuration, but for `changes`, with new weights."""
+        """Call a new convolution or dense layer, configured as `original` but for `changes`, with new weights."""
         kernel = "depthwise" if isinstance(original, keras.layers.DepthwiseConv2D) else "kernel"
         plain = {f"{kernel}_initializer": "zeros", f"{kernel}_regularizer": None, f"{kernel}_constraint": None}
         plain |= {"bias_initializer": "zeros", "bias_regularizer": None, "bias_constraint": None}
@@ -37,7 +37,7 @@ class Builder:
     def copy(self, operation):
         """Return a new copy of a layer or operation, without its weights.
 
-        Where it cannot be made anew from its configuration, as a Lambda or a vocabulary, it is the operation itself.
+        One that cannot be made from its configuration, as a Lambda or a layer with a vocabulary, is returned itself.
         """
         if type(operation) in (keras.Sequential, Functional):
             return self._name(keras.models.clone_model(operation), operation.name)
@@ -65,7 +65,7 @@ class Builder:
         return result
 
     def rename(self, operation, name: str) -> None:
-        """Give a layer of the model a name; one that has it gets another."""
+        """Give a layer of the deployed model a name; a layer that has it gets another."""
         former = self._named.pop(name, None)
         if former is not None and former is not operation:
             self._name(former, f"{name}_part")
@@ -81,21 +81,21 @@ class Builder:
         self._named[name] = operation
         return operation
 
-    def apply(self, signal: Signal) -> list:
-        """Apply what remains of a signal, once for all who use it; return its tensors.
+    def apply(self, pending: PendingTensor) -> list:
+        """Apply the scale and shift that a tensor still lacks, once for all who use it; return its tensors.
 
         A 1x1 depthwise convolution with a bias is one microkernel in XNNPACK and one rounding in int8, where
-        multiplication and addition are two; elsewhere a BatchNormalization is one operation.
+        multiplication and addition are two. Elsewhere a BatchNormalization is one operation.
         """
-        tensors = signal.tensors
-        if signal.channels is not None and signal.affine.changes:
+        tensors = pending.materialize()
+        if pending.affine is not None and pending.affine.changes:
             applied, start = [], 0
             for tensor in tensors:
                 stop = start + tensor.shape[-1]
-                applied.append(self._apply(tensor, signal.affine.part(slice(start, stop)), signal.name))
+                applied.append(self._apply(tensor, pending.affine.part(slice(start, stop)), pending.name))
                 start = stop
-            tensors = signal.tensors = applied
-            signal.affine = Affine.identity(signal.channels)
+            pending.set_applied(applied)
+            tensors = applied
         return tensors
 
     def _apply(self, tensor, affine, name):
@@ -108,21 +108,20 @@ class Builder:
             weights = [affine.scale, affine.shift, np.zeros_like(affine.scale), np.ones_like(affine.scale)]
         return call_with_weights(layer, tensor, weights)
 
-    def whole(self, signal: Signal):
-        """Return a signal as one tensor to which nothing remains to be applied."""
-        self.apply(signal)
-        return self.groups(signal, 1)[0]
+    def whole(self, pending: PendingTensor):
+        """Return a tensor in one piece, with its scale and shift applied."""
+        self.apply(pending)
+        return self.groups(pending, 1)[0]
 
-    def groups(self, signal: Signal, count: int) -> list:
-        """Return a signal's tensors, before what remains to be applied, as so many equal groups of channels."""
-        forms = signal.forms
-        if count not in forms:
-            if 1 not in forms:
-                name = f"{producer(signal.tensors[0]).name}_joined"
-                forms[1] = [self.add(keras.layers.Concatenate, name)(signal.tensors)]
-            if count > 1:
-                forms[count] = self._split(forms[1][0], count)
-        return forms[count]
+    def groups(self, pending: PendingTensor, count: int) -> list:
+        """Return a tensor as `count` equal groups of channels, before its scale and shift."""
+        return pending.in_groups(count, self._regroup)
+
+    def _regroup(self, tensors, count):
+        if count > 1:
+            (tensor,) = tensors
+            return self._split(tensor, count)
+        return [self.add(keras.layers.Concatenate, f"{producer(tensors[0]).name}_joined")(tensors)]
 
     def _split(self, tensor, count):
         if count <= SPLITS:

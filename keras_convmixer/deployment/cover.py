@@ -1,18 +1,23 @@
 """Which rectangles a depthwise kernel is cut into so that LiteRT's CPU engine has a fast kernel for each."""
 
-import functools
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from .geometry import Side
 
 MICROKERNELS = {3: 3.2, 4: 4.1, 9: 8.4, 25: 24.1}
-"""Taps of XNNPACK's depthwise microkernels, on x86 and on Arm: what each costs, in taps."""
+"""Taps of XNNPACK's depthwise microkernels, on x86 and on Arm: the cost of each, in taps."""
+MOST_TAPS = max(MICROKERNELS)
 LOW = 4
 ROW_COST = 0.04
-"""By which share of its cost a piece is dearer for each row over `LOW`: it works on more rows of the image."""
+"""Extra relative cost of each row of a piece above LOW: it works on more rows of the image."""
 ADD_COST = 2.5
 CROP_COST = 1.5
-"""What a sum of two tensors and a cropped copy cost, in taps."""
+"""Cost of a sum of two tensors and of a cropped copy, in taps."""
 
 
 @dataclass(frozen=True)
@@ -29,60 +34,70 @@ class Piece:
         """How many taps it has."""
         return (self.bottom - self.top) * (self.right - self.left)
 
-
-@dataclass(frozen=True)
-class Side:
-    """One direction of a convolution: how many taps, and how far zeros are padded before and after the image.
-
-    A negative number of zeros is a number of pixels that no output depends on.
-    """
-
-    taps: int
-    before: int
-    after: int
-    dilation: int = 1
-
-    def padding(self, start: int, stop: int) -> tuple[int, int]:
-        """Zeros before and after the image that the taps `start` to `stop` alone need; negative: pixels to crop."""
-        return self.before - start * self.dilation, self.after - (self.taps - stop) * self.dilation
+    def transposed(self) -> Piece:
+        """Return it with rows and columns exchanged."""
+        return Piece(self.left, self.right, self.top, self.bottom)
 
 
 def cover(rows: Side, columns: Side) -> tuple[Piece, ...]:
     """Return the cheapest pieces that together are the kernel, each tap in one of them, the largest first.
 
-    A convolution is linear in its kernel, so the sum of the pieces' results is the kernel's result. XNNPACK, LiteRT's
-    CPU engine, runs over 25 taps as a matrix product for each channel, 30 to 70 times slower a layer.
+    A convolution is linear in its kernel, so the sum of the pieces' results is the kernel's result. Three taps on
+    three pixels with a zero on each side, whole and as the first two taps and the last one:
+
+    >>> import numpy as np
+    >>> pixels = [1, 2, 3]
+    >>> np.correlate([0, *pixels, 0], [4, 5, 6], "valid")
+    array([17, 32, 23])
+    >>> np.correlate([0, *pixels], [4, 5], "valid") + np.correlate([*pixels[1:], 0], [6], "valid")
+    array([17, 32, 23])
+
+    The last tap looks one pixel ahead: it needs no zero before the image, and the first pixel is cropped.
+
+    XNNPACK, LiteRT's CPU engine, has depthwise microkernels of up to 25 taps. Larger kernels run as a matrix product
+    for each channel, 30 to 70 times slower a layer. 7x7 is cut into 24 + 21 + 4 taps:
+
+        1 1 1 1 1 1 1
+        1 1 1 1 1 1 1
+        1 1 1 1 1 1 1
+        2 0 0 0 0 0 0
+        2 0 0 0 0 0 0
+        2 0 0 0 0 0 0
+        2 0 0 0 0 0 0
+
+    >>> side = Side(taps=7, before=3, after=3)
+    >>> for piece in cover(side, side):
+    ...     print(piece, piece.taps)
+    Piece(top=3, bottom=7, left=1, right=7) 24
+    Piece(top=0, bottom=3, left=0, right=7) 21
+    Piece(top=3, bottom=7, left=0, right=1) 4
 
     The cost of a piece goes by the microkernel it runs in: 25 taps cost what 10 do, so a cover fills its
-    microkernels, 7x7 = 4x6 + 3x7 + 4x1 (25 + 25 + 4 taps) rather than four corners of 4x4 (4 x 25). Wide pieces are
-    cheaper than tall ones, 3x8 by 15 % than 8x3, as fewer rows of the image stay in the cache. Zeros padded around
-    the image are free, as XNNPACK takes a PAD before a VALID convolution into it. A piece beside the kernel's centre
-    needs fewer zeros than none on one side, a crop, which is a copy; that is cheaper than reaching the centre with
-    taps of zero, which cost as taps do and grow the file. Each further piece costs an addition of whole tensors. A
-    kernel of at most 25 taps stays whole: partial sums round in int8, and there is little to gain.
+    microkernels (24.1 + 24.1 + 4.1) rather than take four corners of 4x4 (4 x 24.1). Further costs:
 
-    `python benchmarks/cover.py` measures these costs, and what was left out as it was never faster: pieces cropped
-    from one shared padded tensor; interleaved pieces of dilated taps, all centred, which need no crops.
+    - Rows: 3x8 is 15 % cheaper than 8x3, as fewer rows of the image have to stay in the cache.
+    - Crops: a piece beside the kernel's center needs a negative number of zeros on one side. That is a copy, which is
+      cheaper than reaching the center with taps of zero: these cost as taps do, and make the file larger.
+    - Additions: each further piece adds whole tensors.
+    - Zeros are free: XNNPACK takes a PAD before a VALID convolution into the convolution.
 
-    The search is over rows of rectangles, and over columns of them: strips across the kernel, each cut across.
+    A kernel of at most 25 taps stays whole: partial sums are rounded in int8, and there is little to gain.
+    `python benchmarks/cover.py` measures these costs, and what was left out because it was never faster: pieces
+    cropped from one shared padded tensor; interleaved pieces of dilated taps, all centered, which need no crops.
+
+    The search is over horizontal strips, each cut into pieces from left to right, and over the same by columns.
     """
     if microkernel(rows.taps * columns.taps):
         return (Piece(0, rows.taps, 0, columns.taps),)
-    layouts = (
-        _strips(rows.taps, columns.taps, lambda *edges: _cost(rows, columns, Piece(*edges))),
-        [
-            Piece(piece.left, piece.right, piece.top, piece.bottom)
-            for piece in _strips(
-                columns.taps, rows.taps, lambda *edges: _cost(rows, columns, Piece(*edges[2:], *edges[:2]))
-            )
-        ],
-    )
+    by_rows = _strips(rows.taps, columns.taps, lambda piece: _cost(rows, columns, piece))
+    by_columns = _strips(columns.taps, rows.taps, lambda piece: _cost(rows, columns, piece.transposed()))
+    layouts = by_rows, [piece.transposed() for piece in by_columns]
     best = min(layouts, key=lambda pieces: cost(rows, columns, pieces))
     return tuple(sorted(best, key=lambda piece: (-piece.taps, piece.top, piece.left)))
 
 
-def cost(rows: Side, columns: Side, pieces: tuple[Piece, ...] | list[Piece]) -> float:
-    """Return what a cover costs for each position and channel, in taps."""
+def cost(rows: Side, columns: Side, pieces: Sequence[Piece]) -> float:
+    """Return the cost of a cover for each position and channel, in taps."""
     return sum(_cost(rows, columns, piece) for piece in pieces) + ADD_COST * (len(pieces) - 1)
 
 
@@ -96,30 +111,48 @@ def _cost(rows, columns, piece):
     if size is None:
         return math.inf
     padding = (*rows.padding(piece.top, piece.bottom), *columns.padding(piece.left, piece.right))
-    rows_over = max(0, piece.bottom - piece.top - LOW)
-    return MICROKERNELS[size] * (1 + ROW_COST * rows_over) + (CROP_COST if min(padding) < 0 else 0.0)
+    rows_above_low = max(0, piece.bottom - piece.top - LOW)
+    return MICROKERNELS[size] * (1 + ROW_COST * rows_above_low) + (CROP_COST if min(padding) < 0 else 0.0)
 
 
-def _strips(height: int, width: int, cost_of) -> list[Piece]:
-    """Return the cheapest cover by strips of whole width, each cut into pieces of its height."""
+class _Layout(NamedTuple):
+    """Some pieces, and what they and the additions between them cost."""
 
-    @functools.cache
-    def strip(top, bottom):
-        return _cut(width, lambda left, right: (cost_of(top, bottom, left, right), [Piece(top, bottom, left, right)]))
+    cost: float
+    pieces: list[Piece]
 
-    return _cut(height, strip)[1]
-
-
-def _cut(length: int, part) -> tuple[float, list[Piece]]:
-    """Return the cheapest way to cut 0..`length` into parts; `part(start, stop)` is a part's cost and pieces."""
-    best = [(-ADD_COST, [])]
-    for stop in range(1, length + 1):
-        best.append(min(_ends(best, stop, part), key=lambda found: (found[0], len(found[1]))))
-    return best[length]
+    def plus(self, other: _Layout) -> _Layout:
+        return _Layout(self.cost + ADD_COST + other.cost, [*self.pieces, *other.pieces])
 
 
-def _ends(best: list, stop: int, part) -> Iterator[tuple[float, list[Piece]]]:
-    for start in range(max(0, stop - max(MICROKERNELS)), stop):
-        cost_before, pieces_before = best[start]
-        cost_here, pieces_here = part(start, stop)
-        yield cost_before + ADD_COST + cost_here, [*pieces_before, *pieces_here]
+_NOTHING = _Layout(-ADD_COST, [])  # the first piece is added to nothing
+_CostOf = Callable[[Piece], float]
+
+
+def _strips(height: int, width: int, cost_of: _CostOf) -> list[Piece]:
+    """Return the cheapest cover by strips of whole width, each cut into pieces of its height.
+
+    A dynamic program over rows: the best cover of the rows above `bottom` is a last strip from some row `top` on,
+    under the best cover of the rows above `top`, which is known already.
+    """
+    best = [_NOTHING]  # best[row] covers the rows above `row`
+    for bottom in range(1, height + 1):
+        tops = range(max(0, bottom - MOST_TAPS), bottom)
+        best.append(_cheapest([best[top].plus(_strip(top, bottom, width, cost_of)) for top in tops]))
+    return best[height].pieces
+
+
+def _strip(top: int, bottom: int, width: int, cost_of: _CostOf) -> _Layout:
+    """Cut one strip into pieces: the same dynamic program over its columns."""
+    best = [_NOTHING]  # best[column] covers the strip to the left of `column`
+    for right in range(1, width + 1):
+        layouts = []
+        for left in range(max(0, right - MOST_TAPS), right):
+            piece = Piece(top, bottom, left, right)
+            layouts.append(best[left].plus(_Layout(cost_of(piece), [piece])))
+        best.append(_cheapest(layouts))
+    return best[width]
+
+
+def _cheapest(layouts: list[_Layout]) -> _Layout:
+    return min(layouts, key=lambda layout: (layout.cost, len(layout.pieces)))

@@ -1,5 +1,8 @@
 """Compare a deployed model with the original."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -9,34 +12,53 @@ from ..keras_internals import input_structure
 
 TOLERANCE = 1e-4
 AMPLIFICATION = 10
-"""How many times more than a change of the inputs' last bits a rewrite may change the outputs."""
+"""A rewrite may change the outputs by this many times as much as a change of the inputs' last bits does."""
 UNKNOWN_SIDE = 64
 IMAGES = 2
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How far a deployed model's outputs are from the original's."""
+    """The largest difference between a deployed model's outputs and the original's."""
 
     difference: float
-    """Largest absolute difference of an output."""
+    """Absolute, of probabilities as logarithms."""
     relative: float
-    """The largest difference as a share of the range of its output's values."""
+    """As a share of the range of the output's values."""
 
 
-def verify(model: keras.Model, deployed: keras.Model, images=None, tolerance: float = TOLERANCE) -> Verification:
+def verify(
+    model: keras.Model,
+    deployed: keras.Model,
+    images: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray] | None = None,
+    tolerance: float = TOLERANCE,
+) -> Verification:
     """Run both models at inference and compare their outputs; return the largest difference.
 
-    On `images`, what the model takes, float `[batch, height, width, channels]` (a list or dict of arrays for several
-    inputs), and on seeded noise: of pixels 0..255, each image darker or brighter than the other, and normally
-    distributed, 2 images each; sides of unknown length are 64. A softmax hides differences behind its largest
-    output, so what sums to 1 is compared as logarithms, which differ as the logits do.
+    They run on `images`, if given, and on two batches of 2 seeded images: noise of pixels 0..255, one image darker
+    than the other, and, if all inputs are floats, normally distributed noise. Sides of unknown length are 64. A
+    softmax hides differences behind its largest output, so outputs that sum to 1 are compared as logarithms, which
+    differ as the logits do.
+
+    Example:
+        ```python
+        fast = kc.deploy(model, verified=False)
+        result = kc.verify(model, fast, images=images)
+        print(f"outputs differ by {result.relative:.1e} of their range")
+        ```
+
+    Args:
+        model: the original.
+        deployed: the model to compare with it.
+        images: a batch that the models take, `[batch, height, width, channels]`; for several inputs a list or dict of
+            arrays.
+        tolerance: the largest difference allowed, as a share of the range of an output's values over the batch.
 
     Raises:
-        ArithmeticError: an output differs by more than `tolerance` of the range of its values over the batch, is NaN
-            or infinite where the original's is not, or has another shape or dtype. A model that amplifies rounding,
-            as deep ones do on inputs unlike those they were trained on, may differ by 10 times as much as it does
-            itself when the last bit of each input changes.
+        ArithmeticError: an output differs by more than `tolerance`, is NaN or infinite where the original's is not, or
+            has another shape or dtype. A model that amplifies rounding, as deep ones do on inputs unlike those they
+            were trained on, may differ by 10 times as much as it does itself when the last bit of each input changes.
+        ValueError: the model takes strings, for which there is no noise.
     """
     batches = [*([images] if images is not None else []), *_noise(model)]
     results = [_compare(model, deployed, batch, tolerance) for batch in batches]
@@ -85,7 +107,7 @@ def _difference(one, other):
     one, other = _logits(one)[comparable], _logits(other)[comparable]
     difference = float(np.abs(one - other).max(initial=0.0))
     spread = float(np.ptp(one)) if one.size else 0.0
-    # Outputs that are all the same have no range: their size is what a difference is measured by.
+    # Outputs that are all the same have no range: then a difference is measured by their size.
     return Verification(difference, difference / max(spread, 1e-3 * float(np.abs(one).max(initial=0.0)), 1e-30))
 
 
@@ -100,7 +122,7 @@ def _noise(model):
     random = np.random.default_rng(0)
     structure = input_structure(model)
     if any(tensor.dtype == "string" for tensor in model.inputs):
-        raise ValueError(f"{model.name} takes strings, which noise cannot stand for: deploy it with verified=False")
+        raise ValueError(f"{model.name} takes strings, for which there is no noise: deploy it with verified=False")
 
     def pixels(tensor):
         shape = _shape(tensor)

@@ -147,7 +147,7 @@ def test_the_command_calibrates_with_a_folder_and_says_what_it_left_out(quicksta
     process = convmixer("export", quickstart.run, "--out", out, "--formats", "float32", "--calibration", folder)
     assert process.returncode == 0, process.stderr
     assert "left out: " in process.stderr
-    assert "damaged.png is not a picture" in process.stderr
+    assert "damaged.png is not an image" in process.stderr
     calibration = read_manifest(out)["calibration"]
     assert calibration["source"] == "pictures of a folder"
     assert calibration["images"] == 120 + len(list(folder.glob("digit_*")))

@@ -227,11 +227,11 @@ def test_what_is_no_functional_model_is_refused():
 
     inputs = keras.Input((4,))
     for model in (Own(name="own"), keras.Sequential([L.Dense(2)], name="own"), Disguised(inputs, inputs, name="own")):
-        with pytest.raises(ValueError, match="own is no functional or Sequential model"):
+        with pytest.raises(ValueError, match="own is not a functional or Sequential model"):
             kc.deploy(model)
-    with pytest.raises(ValueError, match="a string is no functional or Sequential model"):
+    with pytest.raises(ValueError, match="a string is not a functional or Sequential model"):
         kc.deploy("a string")
-    with pytest.raises(ValueError, match="target='tflite': there are 'litert', 'litert_int8', 'tensorflow'"):
+    with pytest.raises(ValueError, match="target='tflite': give one of 'litert', 'litert_int8', 'tensorflow'"):
         kc.deploy(small(), "tflite")
 
 

@@ -1,0 +1,13 @@
+"""The worked examples in deployment's docstrings, which a reader checks by hand, are right."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["pending", "geometry", "cover", "blocks"])
+def test_worked_examples(name):
+    result = doctest.testmod(importlib.import_module(f"keras_convmixer.deployment.{name}"))
+    assert result.attempted >= 3
+    assert not result.failed, "see the examples above"
