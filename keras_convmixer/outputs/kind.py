@@ -76,21 +76,35 @@ def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray |
 
 def _several_outputs(model, source, values, kind):
     """Decide for two or more outputs: by the layers if they prove it, then by values, then by what was stated."""
-    what = _described(source)
+    return _by_layers(source, values) or _by_values(source, values) or _as_logits(model, source, values, kind)
+
+
+def _by_layers(source, values):
     if source.certain and source.kinds == {"softmax"}:
-        return Outputs(SINGLE, None, f"it ends in a softmax{what}")
+        return Outputs(SINGLE, None, f"it ends in a softmax{_at(source)}")
     if source.kinds == {"sigmoid"} and (source.certain or within_0_and_1(values)):
-        return Outputs(MULTI, None, f"it ends in sigmoids{what}")
+        return Outputs(MULTI, None, f"it ends in sigmoids{_at(source)}")
+    return None
+
+
+def _by_values(source, values):
+    if values is None:
+        return None
     # The same row for all images proves nothing, as a bias may look like probabilities.
-    constant = values is not None and np.ptp(values, axis=0).max(initial=0) < CLOSE
-    if values is not None and not (constant and source.certain):
-        tolerance = HALF_TOLERANCE if source.half else SUM_TOLERANCE
-        if are_distributions(values, tolerance):
-            return Outputs(SINGLE, None, f"its rows for {len(values)} images sum to 1, with no negative value")
-        if values.max() <= CLOSE and are_distributions(np.exp(values), tolerance):
-            return Outputs(SINGLE, "softmax", "it returns logarithms of probabilities")  # softmax(log p) = p
+    if source.certain and np.ptp(values, axis=0).max(initial=0) < CLOSE:
+        return None
+    tolerance = HALF_TOLERANCE if source.half else SUM_TOLERANCE
+    if are_distributions(values, tolerance):
+        return Outputs(SINGLE, None, f"its rows for {len(values)} images sum to 1, with no negative value")
+    if values.max() <= CLOSE and are_distributions(np.exp(values), tolerance):
+        return Outputs(SINGLE, "softmax", "it returns logarithms of probabilities")  # softmax(log p) = p
+    return None
+
+
+def _as_logits(model, source, values, kind):
+    """Decide for what is not probabilities; refuse what is not logits either."""
     if source.kinds == {"log-softmax"}:
-        return Outputs(SINGLE, "softmax", f"it returns logarithms of probabilities{what}")
+        return Outputs(SINGLE, "softmax", f"it returns logarithms of probabilities{_at(source)}")
     if source.kinds <= {"softmax", "sigmoid"}:
         sums = values.sum(-1)
         raise ValueError(
@@ -98,21 +112,19 @@ def _several_outputs(model, source, values, kind):
             f"{values.min():.3g}..{values.max():.3g}, in rows that sum to {sums.min():.3g}..{sums.max():.3g}: "
             "end it in the probabilities themselves, or in their average"
         )
-    others = sorted(name for name in source.kinds if name.startswith("other "))
-    if others:
+    if others := _other_activations(source):
         raise ValueError(
-            f"the model ends in {others[0].removeprefix('other ')}: end it in softmax, in sigmoid, or in logits with "
-            "no activation"
+            f"the model ends in {others[0]}: end it in softmax, in sigmoid, or in logits with no activation"
         )
     stated = kind or _kind_by_loss(model, width=2)
     if source.kinds != {"logits"} and values is not None and within_0_and_1(values):
         if stated == MULTI:
             return Outputs(MULTI, None, "its values lie in 0..1, and several labels were stated")
         raise ValueError(
-            f"the model returns values in 0..1 whose rows do not sum to 1, out of {what.removeprefix(', ')}: end it in "
-            'sigmoid, softmax or logits of Keras, or say output_kind="multi-label" if each is a label\'s probability'
+            f"the model returns values in 0..1 whose rows do not sum to 1, from {source.name}: end it in sigmoid, "
+            'softmax or logits of Keras, or say output_kind="multi-label" if each is a label\'s probability'
         )
-    why = f"it returns logits{what}" if source.kinds == {"logits"} else "some of its values lie outside 0..1"
+    why = f"it returns logits{_at(source)}" if source.kinds == {"logits"} else "some of its values lie outside 0..1"
     if stated == MULTI:
         return Outputs(MULTI, "sigmoid", f"{why}, and several labels were stated{'' if kind else ' by its loss'}")
     return Outputs(SINGLE, "softmax", why)
@@ -120,32 +132,36 @@ def _several_outputs(model, source, values, kind):
 
 def _one_output(model, source, values, kind):
     """Decide for a single output, which can only be a binary model's."""
-    what = _described(source)
     if source.kinds == {"softmax"}:
         raise ValueError("the model has one output, and its softmax is always 1: end it in sigmoid, or in two outputs")
     within = values is not None and within_0_and_1(values)
     if source.kinds == {"sigmoid"} and (source.certain or within):
-        return Outputs(BINARY, None, f"it ends in one sigmoid{what}")
-    others = sorted(name for name in source.kinds if name.startswith("other "))
+        return Outputs(BINARY, None, f"it ends in one sigmoid{_at(source)}")
+    others = _other_activations(source)
     if others or source.kinds == {"sigmoid"}:
         raise ValueError(
-            f"the model has one output and ends in {(others or ['sigmoid, changed'])[0].removeprefix('other ')}: end "
-            "it in sigmoid, whose value is the probability"
+            f"the model has one output and ends in {(others or ['sigmoid, changed'])[0]}: end it in sigmoid, whose "
+            "value is the probability"
         )
     if (kind or _kind_by_loss(model, width=1)) == BINARY:
         stated = "one label was stated" if kind else "its loss is binary cross-entropy"
         if within and source.kinds != {"logits"}:
             return Outputs(BINARY, None, f"its values lie in 0..1, and {stated}")
-        return Outputs(BINARY, "sigmoid", f"it returns a logit{what}, and {stated}")
+        return Outputs(BINARY, "sigmoid", f"it returns a logit{_at(source)}, and {stated}")
     raise ValueError(
-        f"the model has one output{what}, which may be a logit or any number: end it in sigmoid, compile it with "
-        'keras.losses.BinaryCrossentropy(from_logits=True), or say output_kind="binary"'
+        f"the model has one output{_at(source)}, which may be a logit or any number: end it in sigmoid, compile it "
+        'with keras.losses.BinaryCrossentropy(from_logits=True), or say output_kind="binary"'
     )
 
 
-def _described(source):
-    """Return the name of the layer that decided, as the end of a sentence."""
+def _at(source):
+    """Return the name of the layer with the activation, as the end of a sentence."""
     return f", {source.name}" if source.name else ""
+
+
+def _other_activations(source):
+    """Return the names of activations that give neither probabilities nor logits."""
+    return sorted(kind.removeprefix("other ") for kind in source.kinds if kind.startswith("other "))
 
 
 def _kind_by_loss(model, width):
