@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow test-peers docs benchmark gpu-wheels lint clean
+.PHONY: quickstart test test-slow test-peers docs benchmark gpu-wheels lint types clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -36,9 +36,12 @@ gpu-wheels:  ## Keras and what it asks for, as wheels to carry to a machine with
 		--dest gpu-wheels.unfinished $(foreach wheel,$(GPU_WHEELS),"$(wheel)")
 	mv gpu-wheels.unfinished gpu-wheels
 
-lint: $(VENV)/.dev
+lint: types  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev  ## what a type checker says of the packages, and of every public call
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf $(VENV) gpu-wheels build dist *.egg-info

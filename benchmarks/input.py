@@ -16,7 +16,7 @@ import tyro
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.console import print_table
-from keras_convmixer.images.preprocessing import SUFFIXES
+from keras_convmixer.images.decoding import SUFFIXES
 from keras_convmixer.training import RECIPES, Split
 from keras_convmixer.training.data.batches import distributed_batches
 from keras_convmixer.training.data.lazy_images import Files, decode_and_validate

@@ -9,7 +9,7 @@ import tyro
 
 from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
-from keras_convmixer.images.preprocessing import LARGEST
+from keras_convmixer.images.decoding import LARGEST
 
 from . import tables
 from .command_line import UsageError, report_failure, sentence, starting_tensorflow
@@ -95,7 +95,7 @@ def export(
     max_pixels = max(round(max_megapixels * 1e6), 4)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
-        from keras_convmixer.export.report.text import without_places
+        from keras_convmixer.export.report.text import without_folders
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import load_dataset
 
@@ -122,7 +122,7 @@ def export(
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,
-        calibration_skipped=tuple(without_places(sentence, calibration or data) for sentence in chosen.skipped),
+        calibration_skipped=tuple(without_folders(sentence, calibration or data) for sentence in chosen.skipped),
         formats=formats,
         target=target,
         qat_int8=trained,
@@ -290,8 +290,7 @@ def predict(
         raise UsageError(f"--top {top}: give 1 or more")
     if not verbose:
         silence_native_logs()
-    with waiting(f"loading {bundle}"):
-        classify = Classifier.load(bundle, format)
+    classify = Classifier.load(bundle, format)
     answers, failures = [], []
     with progress_bar(len(images) > 1 and not json) as progress:
         task = progress.add_task("classifying", total=len(images), detail="")

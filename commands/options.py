@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.progress import Progress
@@ -13,7 +13,7 @@ from keras_convmixer.console import progress_bar, waiting
 from .command_line import UsageError
 
 
-def argument(kind: type, metavar: str, default: str | None = None) -> type:
+def argument(kind: Any, metavar: str, default: str | None = None) -> Any:
     """Return `kind` as a command's argument that help shows as `metavar`, with `default` in words."""
     hint = None if default is None else f"(default: {default})"
     return Annotated[kind, tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)]

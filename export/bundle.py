@@ -18,7 +18,8 @@ from keras_convmixer.console import progress_bar, waiting
 from keras_convmixer.files.atomic import atomic_folder
 from keras_convmixer.files.labels import NAME as LABELS
 from keras_convmixer.files.labels import write_labels
-from keras_convmixer.images.preprocessing import MAX_PIXELS, Preprocessing
+from keras_convmixer.images.decoding import MAX_PIXELS
+from keras_convmixer.images.preprocessing import Preprocessing
 from keras_convmixer.outputs.classifier import predict
 
 from .arguments import check_choices, check_description, check_images, check_out, exportable_classifier

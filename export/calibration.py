@@ -12,14 +12,15 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.files.regular_files import NotAFile, open_file
+from keras_convmixer.images.decoding import MAX_PIXELS, SUFFIXES, Refused, read_image
 from keras_convmixer.images.folders import (
     DAMAGED,
-    picture_files,
+    image_files,
     require_few_damaged,
     sentence_of_failure,
     sentence_of_others,
 )
-from keras_convmixer.images.preprocessing import MAX_PIXELS, SUFFIXES, Preprocessing, Refused, read_image
+from keras_convmixer.images.preprocessing import Preprocessing
 
 ARRAYS = (".npz", ".npy")
 IMAGES = "images"
@@ -69,7 +70,7 @@ def read_calibration(
         return Calibration(np.stack([preprocessing.apply(image) for image in images]))
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: there is no such folder, nor is it an .npz or .npy file")
-    files = picture_files(source)
+    files = image_files(source)
     paths = files.paths
     if not paths:
         if files.others:

@@ -3,6 +3,9 @@
 import math
 import numbers
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from .backend import keras
 from .imagenet import DEVIATION, MEAN
@@ -11,62 +14,69 @@ from .weights.published import fetch, require_published
 
 
 def ConvMixer(
-    dim=1536,
-    depth=20,
-    kernel_size=9,
-    patch_size=7,
-    activation="gelu",
-    include_preprocessing=False,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="convmixer",
-):
-    """Build a ConvMixer: a patch embedding, then `depth` equal layers of depthwise and pointwise convolution.
+    dim: int = 1536,
+    depth: int = 20,
+    kernel_size: int = 9,
+    patch_size: int = 7,
+    activation: str | Callable = "gelu",
+    include_preprocessing: bool = False,
+    include_top: bool = True,
+    weights: str | Path | None = None,
+    input_tensor: Any = None,  # a KerasTensor; keras.Input is typed as one or a list
+    input_shape: Sequence[int | None] | None = None,
+    pooling: Literal["avg", "max"] | None = None,
+    classes: int = 1000,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str = "convmixer",
+) -> keras.Model:
+    """Build a ConvMixer: a patch embedding, then `depth` equal blocks of a depthwise and a pointwise convolution.
 
-    Input: images `[batch, height, width, channels]`, float32; pixels 0..255 with `include_preprocessing`,
-    else scaled by the caller. Output: probabilities `[batch, classes]`; logits with
-    `classifier_activation=None`; without top `[batch, height // patch_size, width // patch_size, dim]`, or
-    `[batch, dim]` with pooling. The defaults are the paper's ConvMixer-1536/20. Under a mixed dtype policy the
+    The model takes float32 images `[batch, height, width, channels]`: pixels 0..255 with `include_preprocessing=True`,
+    otherwise scaled by the caller. It returns probabilities `[batch, classes]`, or logits with
+    `classifier_activation=None`; without its top, features `[batch, height // patch_size, width // patch_size, dim]`,
+    or `[batch, dim]` with `pooling`. The defaults are the paper's ConvMixer-1536/20. Under a mixed dtype policy the
     classifier stays float32.
 
-    Source: section 2 and appendix D of the paper; `convmixer.py` of locuslab/convmixer, with PyTorch's
-    default initialization, which the published recipes were tuned for.
+    Source: section 2 and appendix D of the paper; `convmixer.py` of locuslab/convmixer, with PyTorch's default
+    initialization, for which the published recipes were tuned.
 
     Args:
-        dim: channels of every layer.
-        depth: number of layers.
-        kernel_size: side of the depthwise kernels.
-        patch_size: side and stride of the patch embedding.
+        dim: channels of every block.
+        depth: number of blocks.
+        kernel_size: side of the depthwise kernels, in patches.
+        patch_size: side and stride of the patch embedding, in pixels.
         activation: name of a Keras activation; "gelu" is the exact (erf) one.
         include_preprocessing: put ImageNet's scaling inside the model; needs 3 channels.
         include_top: end in average pooling and the classifier.
-        weights: None (random), "imagenet" (published: 1536/20, 768/32 with ReLU, 1024/20), or the path of a file
-            that `load_weights` takes. A classifier of another number of classes is left out, and weights for RGB are
+        weights: None (random), "imagenet" (published for 1536/20, 768/32 with ReLU, and 1024/20), or the path of a file
+            that `load_weights` takes. A classifier for another number of classes is left out, and weights for RGB are
             adapted to other numbers of channels as in timm, each with a warning.
         input_tensor: a Keras tensor to use as the model's input.
-        input_shape: (height, width, channels); height and width may be None. Default (224, 224, 3), without top
+        input_shape: (height, width, channels); height and width may be None. The default is (224, 224, 3), without top
             (None, None, 3).
-        pooling: without top, None, "avg" or "max"; with top it has no effect, as in keras.applications.
+        pooling: without top, None, "avg" or "max"; it has no effect with top, as in keras.applications.
         classes: number of classes.
         classifier_activation: activation of the classifier, None for logits.
         name: the model's name.
 
     Raises:
-        ValueError: an argument is not allowed, or the weights do not fit; the sentence names it, its value and
-            what is.
-        ConnectionError: the published weights are neither in the hub's cache nor to be had.
+        ValueError: an argument is not allowed, or the weights do not fit; the message names the argument, its value and
+            what is allowed.
+        ConnectionError: the published weights are not in the hub's cache and cannot be downloaded.
+
+    Example:
+        ```python
+        model = kc.ConvMixer(dim=64, depth=4, kernel_size=5, patch_size=2, input_shape=(32, 32, 3), classes=10)
+        model(np.zeros((1, 32, 32, 3), "float32")).shape  # (1, 10)
+        ```
     """
+    # === Check the arguments ===
     _check_positive_integers(dim=dim, depth=depth, kernel_size=kernel_size, patch_size=patch_size)
     dim, depth, kernel_size, patch_size = int(dim), int(depth), int(kernel_size), int(patch_size)  # NumPy's too
     activation = _activation_name("activation", activation)
     if include_top:
         _check_positive_integers(classes=classes)
-        classifier_activation = _activation_name("classifier_activation", classifier_activation)
+        classifier_activation = _activation_name("classifier_activation", classifier_activation)  # None is "linear"
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling={pooling!r}: allowed are None, 'avg' and 'max'")
     if keras.config.image_data_format() != "channels_last":
@@ -90,7 +100,8 @@ def ConvMixer(
     elif weights is not None:
         weights = require_weights_file(weights)
 
-    x = inputs
+    # === Layers ===
+    x = inputs  # [batch, height, width, channels]
     if include_preprocessing:
         x = keras.layers.Rescaling(
             scale=[1 / (255 * deviation) for deviation in DEVIATION],
@@ -99,9 +110,10 @@ def ConvMixer(
         )(x)
 
     x = _convolution(x, dim, patch_size, stride=patch_size, padding="valid", name="stem_conv")
-    x = _activate_and_normalize(x, activation, name="stem")
+    x = _activate_and_normalize(x, activation, name="stem")  # [batch, height // patch_size, width // patch_size, dim]
     for index in range(depth):
         block = f"block_{index}"
+        # Mix positions within each channel, and add the input; then mix channels at each position.
         residual = x
         x = _depthwise_convolution(x, kernel_size, name=f"{block}_depthwise_conv")
         x = _activate_and_normalize(x, activation, name=f"{block}_depthwise")
@@ -112,7 +124,7 @@ def ConvMixer(
     if include_top:
         # Under mixed precision the sum over all positions and the softmax stay precise; they cost next to nothing.
         dtype = "float32" if keras.config.dtype_policy().name.startswith("mixed_") else None
-        x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="head_pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="head_pool")(x)  # [batch, dim]
         x = keras.layers.Dense(
             int(classes),
             activation=classifier_activation,
@@ -126,6 +138,7 @@ def ConvMixer(
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
 
+    # === Model ===
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(inputs)[0]
     model = keras.Model(inputs, x, name=name)
@@ -134,12 +147,20 @@ def ConvMixer(
     return model
 
 
-def features(model):
+def features(model: keras.Model) -> keras.Model:
     """Return a view of a ConvMixer whose output is a dict of every block's output: "block_0", "block_1", ...
 
-    Each is `[batch, height // patch_size, width // patch_size, dim]`. The view shares the model's layers; it
-    returns what timm calls a block's output, after the last normalization. Raises ValueError: the model is no
-    ConvMixer.
+    Each output is `[batch, height // patch_size, width // patch_size, dim]`, taken after the block's last normalization
+    as in timm. The view shares the model's layers.
+
+    Raises ValueError: the model is not a ConvMixer.
+
+    Example:
+        ```python
+        mixer = kc.ConvMixer(dim=64, depth=4, kernel_size=5, patch_size=2, input_shape=(32, 32, 3), classes=10)
+        outputs = kc.features(mixer)(np.zeros((1, 32, 32, 3), "float32"))
+        outputs["block_3"].shape  # (1, 16, 16, 64)
+        ```
     """
     names = [layer.name for layer in model.layers if re.fullmatch(r"block_\d+_pointwise_bn", layer.name)]
     if not names:
@@ -151,14 +172,16 @@ def features(model):
     return keras.Model(model.inputs[0], outputs, name=f"{model.name}_features")
 
 
-def _pytorch_uniform(fan_in):
-    # Not Keras's VarianceScaling: its fan of a depthwise kernel counts every channel, so that a 9x9 kernel
-    # of 1536 channels would start 20 times smaller than the reference's.
+def _pytorch_uniform(fan_in: int) -> keras.Initializer:
+    # PyTorch's default, uniform within 1 / sqrt(fan_in). Not Keras's VarianceScaling: its fan of a depthwise kernel
+    # counts every channel, so that a 9x9 kernel of 1536 channels would start 20 times smaller than the reference's.
     limit = 1 / math.sqrt(fan_in)
     return keras.initializers.RandomUniform(-limit, limit)
 
 
-def _convolution(x, dim, size, name, stride=1, padding="same"):
+def _convolution(
+    x: keras.KerasTensor, dim: int, size: int, name: str, stride: int = 1, padding: str = "same"
+) -> keras.KerasTensor:
     fan_in = size * size * x.shape[-1]
     return keras.layers.Conv2D(
         dim,
@@ -171,7 +194,7 @@ def _convolution(x, dim, size, name, stride=1, padding="same"):
     )(x)
 
 
-def _depthwise_convolution(x, size, name):
+def _depthwise_convolution(x: keras.KerasTensor, size: int, name: str) -> keras.KerasTensor:
     # "same" pads an even kernel by one more at the bottom and right, as PyTorch's "same" does.
     return keras.layers.DepthwiseConv2D(
         size,
@@ -182,7 +205,7 @@ def _depthwise_convolution(x, size, name):
     )(x)
 
 
-def _activate_and_normalize(x, activation, name):
+def _activate_and_normalize(x: keras.KerasTensor, activation: str, name: str) -> keras.KerasTensor:
     x = keras.layers.Activation(activation, name=f"{name}_activation")(x)
     # PyTorch's defaults, which are not Keras's; PyTorch's momentum 0.1 is Keras's 0.9.
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
@@ -217,7 +240,7 @@ def _input(input_tensor, input_shape, include_top):
     return input_tensor
 
 
-def _check_image(inputs, patch_size, include_preprocessing):
+def _check_image(inputs: keras.KerasTensor, patch_size: int, include_preprocessing: bool) -> None:
     _, height, width, channels = inputs.shape
     smallest = min((side for side in (height, width) if side is not None), default=None)
     if smallest is not None and patch_size > smallest:
@@ -232,17 +255,17 @@ def _check_image(inputs, patch_size, include_preprocessing):
         )
 
 
-def _is_positive_integer(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) > 0
 
 
-def _check_positive_integers(**arguments):
+def _check_positive_integers(**arguments: object) -> None:
     for argument, value in arguments.items():
         if not _is_positive_integer(value):
             raise ValueError(f"{argument}={value!r}: give a positive integer")
 
 
-def _activation_name(argument, activation):
+def _activation_name(argument: str, activation: str | Callable | None) -> str:
     try:
         function = keras.activations.get(activation)
         name = function.__name__

@@ -1,25 +1,38 @@
-"""ImageNet as the published weights know it: how pixels are scaled, what the 1000 classes are called."""
+"""ImageNet as the published weights know it: the scaling of pixels, and the names of the 1000 classes."""
 
 import functools
 from importlib import resources
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .backend import keras
 
-# For pixels scaled to 0..1.
+# Mean and standard deviation of each channel, for pixels scaled to 0..1.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 CLASSES = 1000
 
 
-def preprocess_input(x, data_format=None):
-    """Scale pixels 0..255 as the published weights expect them; what `include_preprocessing=True` does inside.
-
-    `x`: RGB array or tensor, `[height, width, 3]` or `[batch, height, width, 3]`, any dtype; it is left as it is.
-    Returns floats of about -2.1..2.6, of the same shape. Raises ValueError for any other shape.
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
+    """Scale pixels 0..255 as the published weights expect them, as `include_preprocessing=True` does in the model.
 
     Source: ImageNet's mean and standard deviation, keras.applications' "torch" mode.
+
+    Args:
+        x: RGB array or tensor, `[height, width, 3]` or `[batch, height, width, 3]`, of any dtype; it stays as it is.
+        data_format: where the channels are; by default as Keras is configured.
+
+    Returns an array or tensor of the same kind and shape, with floats of about -2.1..2.6.
+
+    Raises ValueError: x has another shape.
+
+    Example:
+        ```python
+        scaled = kc.preprocess_input(images)
+        scaled.dtype, scaled.shape  # (float32, (len(images), 8, 8, 3))
+        ```
     """
     data_format = data_format or keras.config.image_data_format()
     if not keras.ops.is_tensor(x) and not keras.backend.is_keras_tensor(x):
@@ -38,11 +51,23 @@ def preprocess_input(x, data_format=None):
     return keras.applications.imagenet_utils.preprocess_input(x, data_format=data_format, mode="torch")
 
 
-def decode_predictions(preds, top=5):
-    """Name the `top` most probable ImageNet classes of each prediction, best first; works offline.
+def decode_predictions(preds: ArrayLike, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """Name the `top` most probable ImageNet classes of each image, best first; works offline.
 
-    `preds`: `[batch, 1000]`, probabilities or logits. Returns for each image a list of tuples
-    (WordNet id, name, score), as keras.applications does. Raises ValueError for any other shape.
+    Args:
+        preds: probabilities or logits `[batch, 1000]`, an array or a tensor.
+        top: how many classes to name, 1 or more.
+
+    Returns for each image a list of tuples (WordNet id, name, score), as keras.applications does.
+
+    Raises ValueError: preds has another shape, or `top` is under 1.
+
+    Example:
+        ```python
+        scores = np.zeros((1, 1000), "float32")
+        scores[0, 281] = 1.0
+        kc.decode_predictions(scores, top=1)  # [[("n02123045", "tabby", 1.0)]]
+        ```
     """
     preds = np.asarray(keras.ops.convert_to_numpy(preds))
     if preds.ndim != 2 or preds.shape[1] != CLASSES:
@@ -61,7 +86,7 @@ def class_names() -> tuple[tuple[str, str], ...]:
     """Return (WordNet id, name) of the 1000 classes in the order of the published weights' outputs.
 
     Two names stand for two classes each ("crane", "maillot"); the ids are unique. Source: WordNet 3.0's first
-    lemma of each synset, which is what keras.applications shows.
+    lemma of each synset, which keras.applications shows too.
     """
-    lines = resources.files(__package__).joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(tuple(line.split(" ")) for line in lines)
+    lines = resources.files("keras_convmixer").joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+    return tuple((wordnet_id, name) for wordnet_id, name in map(str.split, lines))

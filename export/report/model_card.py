@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_convmixer.install import install_command
 
 from .templates import fill_template
-from .text import markdown
+from .text import escape_markdown
 
 NAME = "README.md"
 SHOWN = 20
@@ -116,11 +116,10 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
         return "It returns a probability for each label; they sum to 1."
     if kind == "multi-label":
         return f"It returns a probability for each label by itself; a label is given at {threshold:g} or more."
-    other = f", else {markdown(class_names[0])}" if len(class_names) == 2 else ""
-    return (
-        f"It returns one number, the probability of {markdown(class_names[-1])}, which is given at {threshold:g} or "
-        f"more{other}."
-    )
+    positive, other = escape_markdown(class_names[-1]), ""
+    if len(class_names) == 2:
+        other = f", else {escape_markdown(class_names[0])}"
+    return f"It returns one number, the probability of {positive}, which is given at {threshold:g} or more{other}."
 
 
 def agreement_heading(manifest: dict) -> str:

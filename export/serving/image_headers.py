@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_convmixer.images.preprocessing import MAX_RATIO, MIN_SIDE
+from keras_convmixer.images.decoding import MAX_RATIO, MIN_SIDE
 
 UNREADABLE, JPEG, PNG = range(3)
 

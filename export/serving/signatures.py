@@ -12,7 +12,8 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from keras_convmixer.images.preprocessing import MAX_RATIO, MIN_SIDE, Preprocessing
+from keras_convmixer.images.decoding import MAX_RATIO, MIN_SIDE
+from keras_convmixer.images.preprocessing import Preprocessing
 
 from ..runtime.decision import BINARY, SINGLE, Decision
 from .image_files import prepare_files, resize_columns, resize_rows, resized_and_corner

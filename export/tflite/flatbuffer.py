@@ -91,6 +91,7 @@ class _AlignedBuffer(schema.BufferT):
     """A constant; the generated class packs it aligned to 4 bytes, whatever the schema says."""
 
     def Pack(self, builder):
+        data = None
         if self.data is not None:
             held = np.asarray(self.data, np.uint8)
             builder.StartVector(1, held.size, ALIGNMENT)
@@ -98,6 +99,6 @@ class _AlignedBuffer(schema.BufferT):
             builder.Bytes[builder.head : builder.head + held.size] = memoryview(np.ascontiguousarray(held))
             data = builder.EndVector()
         schema.BufferStart(builder)
-        if self.data is not None:
+        if data is not None:
             schema.BufferAddData(builder, data)
         return schema.BufferEnd(builder)

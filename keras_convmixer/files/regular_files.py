@@ -32,7 +32,7 @@ def open_file(path: Path, wanted: str = "a file") -> BinaryIO:
 
     Example:
 
-        with open_file(Path("photo.jpg"), wanted="a picture file") as file:
+        with open_file(Path("photo.jpg"), wanted="an image file") as file:
             content = file.read()
 
     Args:

@@ -1,4 +1,4 @@
-"""Find the pictures in a folder, and report files that are left out: the same in every command."""
+"""Find the images in a folder, and report files that are left out: the same in every command."""
 
 import os
 from collections import Counter
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..console import report
-from .preprocessing import SUFFIXES
+from .decoding import SUFFIXES
 
 DAMAGED = 0.01
-"""Share of pictures that may be damaged; they are left out."""
+"""Share of images that may be damaged; they are left out."""
 NAMED = 10
-"""Number of damaged pictures that are named on the terminal."""
+"""Number of damaged images that are named on the terminal."""
 MACOS = "__MACOSX"
 """Folder that macOS's zip adds, with a hidden file named after each file."""
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """A folder's pictures, and how many files there are of each other ending."""
+class ImageFiles:
+    """A folder's images, and how many files there are of each other ending."""
 
     paths: list[Path]
     others: Counter
@@ -29,8 +29,8 @@ class PictureFiles:
         return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in self.others.most_common())
 
 
-def picture_files(folder: Path) -> PictureFiles:
-    """Find the pictures in a folder and its subfolders by their endings, sorted.
+def image_files(folder: Path) -> ImageFiles:
+    """Find the images in a folder and its subfolders by their endings, sorted.
 
     Hidden files and folders don't count, nor do those of macOS's zip, `__MACOSX`.
 
@@ -39,7 +39,7 @@ def picture_files(folder: Path) -> PictureFiles:
 
     Example:
 
-        found = picture_files(Path("cats"))
+        found = image_files(Path("cats"))
         len(found.paths), found.described_others()  # 120, "2 .heic"
 
     Raises:
@@ -58,7 +58,7 @@ def picture_files(folder: Path) -> PictureFiles:
                 paths.append(path)
             elif path.is_file():
                 others[path.suffix.lower()] += 1
-    return PictureFiles(sorted(paths), others)
+    return ImageFiles(sorted(paths), others)
 
 
 def _raise(error):
@@ -75,13 +75,13 @@ def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:
     """Return one sentence that counts the files that were left out because of their ending; none without such files."""
     if not others:
         return ()
-    count, described = sum(others.values()), PictureFiles([], others).described_others()
+    count, described = sum(others.values()), ImageFiles([], others).described_others()
     which = f"1 file of {folder} is" if count == 1 else f"{count} files of {folder} are"
     return (f"{which} left out, by ending ({described}); endings that are read: {', '.join(SUFFIXES)}",)
 
 
 def sentence_of_failure(name: Path | str, error: Exception) -> str:
-    """Return a sentence about a picture that `read_image` could not read.
+    """Return a sentence about an image that `read_image` could not read.
 
     Its own sentences name the file; those of the system do not.
     """
@@ -89,26 +89,26 @@ def sentence_of_failure(name: Path | str, error: Exception) -> str:
 
 
 def require_few_damaged(damaged: Sequence[str], count: int) -> None:
-    """Raise ValueError where more than 1 % of `count` pictures are damaged; `damaged` has a sentence for each."""
+    """Raise ValueError where more than 1 % of `count` images are damaged; `damaged` has a sentence for each."""
     if len(damaged) > DAMAGED * count:
         others = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         raise ValueError(
-            f"{len(damaged)} of {count} pictures are damaged, more than {DAMAGED:.0%}: {'; '.join(damaged[:3])}{others}"
+            f"{len(damaged)} of {count} images are damaged, more than {DAMAGED:.0%}: {'; '.join(damaged[:3])}{others}"
         )
 
 
 def report_left_out(damaged: Sequence[str], others: Sequence[str] = (), listed: Path | None = None) -> None:
-    """Report on stderr the damaged pictures, and the files of other endings, that were left out.
+    """Report on stderr the damaged images, and the files of other endings, that were left out.
 
     Args:
-        damaged: a sentence for each damaged picture.
+        damaged: a sentence for each damaged image.
         others: the sentences of `sentence_of_others`.
-        listed: the file that names all damaged pictures, if there is one.
+        listed: the file that names all damaged images, if there is one.
     """
     for sentence in damaged[:NAMED]:
         report(f"convmixer: left out: {sentence}")
     if damaged:
-        which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
+        which = "1 image is" if len(damaged) == 1 else f"{len(damaged)} images are"
         see = f", see {listed}" if listed else ""
         report(f"convmixer: {which} damaged and left out{see}")
     for sentence in others:

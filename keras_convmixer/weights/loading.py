@@ -159,7 +159,7 @@ def _adapt_channels(kernel, channels):
     Source: `adapt_input_conv` in timm/models/_manipulate.py.
     """
     if channels == 1:
-        return kernel.sum(axis=1, keepdims=True)  # of a grey picture as RGB, the same result
+        return kernel.sum(axis=1, keepdims=True)  # of a grey image as RGB, the same result
     repeated = np.concatenate([kernel] * math.ceil(channels / RGB), axis=1)[:, :channels]
     return repeated * np.float32(RGB / channels)
 

@@ -1,6 +1,8 @@
 """Multi-label and binary models, and those that return probabilities already, through the whole of export."""
 
 import json
+import re
+import shutil
 import subprocess
 
 import keras
@@ -11,7 +13,7 @@ from keras import ops
 from manifest_schema import check
 from mediapipe_peer import CLASSIFY
 from PIL import Image
-from processes import convmixer
+from processes import convmixer, run_forked
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.export import Classifier, export_bundle, read_manifest
@@ -107,6 +109,21 @@ def test_a_binary_bundle(binary):
     assert manifest["artifacts"][-1]["quantization"]["output"] == {"scale": 1 / 256, "zero_point": 0}
     assert (binary[1] / "labels.txt").read_text() == "other\nblue\n"
     assert "the probability of blue, which is given at 0.5 or more, else other" in (binary[1] / "README.md").read_text()
+
+
+def test_the_card_of_a_binary_bundle_has_python_that_decides_as_predict(binary, pictures, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(binary[1], bundle)
+    _, alone, _ = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
+    classify = Classifier.load(bundle)
+    for image in pictures:
+        shutil.copy(image, bundle / "photo.jpg")
+        process = run_forked(alone, blocked=("tensorflow", "keras", "keras_convmixer"), cwd=bundle)
+        label, *_, probability = process.stdout.split()
+        best, other = classify(image)
+        assert label == best.label
+        expected = best.probability if best.label == "blue" else other.probability
+        assert float(probability) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("format", ["float32", "int8"])

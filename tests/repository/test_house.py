@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from processes import run_python
+from type_checker import reported
 
 ROOT = Path(__file__).parents[2]
 LIBRARY, TRAINING, EXPORT = "keras_convmixer", "keras_convmixer.training", "keras_convmixer.export"
@@ -166,3 +168,5 @@ def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
     assert "quickstart" in run(bin / "convmixer", "--help")
     assert "name=" in run(bin / "python", "-c", "from keras_convmixer.training import RECIPES; print(RECIPES)")
     assert "ConvMixer1536_20" in run(bin / "convmixer", "variants")
+    calls = shutil.copy(Path(__file__).with_name("public_calls.py"), tmp_path)
+    assert reported(calls, folder=tmp_path, python=bin / "python") == []

@@ -14,8 +14,9 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.files.labels import require_labels
-from keras_convmixer.images.folders import picture_files, sentence_of_others, subfolders
-from keras_convmixer.images.preprocessing import SUFFIXES, Preprocessing
+from keras_convmixer.images.decoding import SUFFIXES
+from keras_convmixer.images.folders import image_files, sentence_of_others, subfolders
+from keras_convmixer.images.preprocessing import Preprocessing
 
 from .lazy_images import Files, LazyImages, decode_and_validate, track
 
@@ -312,7 +313,7 @@ def _split_folders(folder):
 
 def _folder(folder, class_names):
     """Return labels, files, the number of each file's label, and how many files there are of each other ending."""
-    files = {entry.name: picture_files(entry) for entry in subfolders(folder)}
+    files = {entry.name: image_files(entry) for entry in subfolders(folder)}
     found = {label: entry.paths for label, entry in files.items()}
     empty = [label for label, paths in found.items() if not paths]
     if empty or not found:

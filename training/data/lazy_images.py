@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
+from keras_convmixer.images.decoding import read_image
 from keras_convmixer.images.folders import require_few_damaged, sentence_of_failure
-from keras_convmixer.images.preprocessing import Preprocessing, read_image
+from keras_convmixer.images.preprocessing import Preprocessing
 
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of the system that say nothing about the file that was opened: too many are open, no memory is left."""
@@ -36,7 +37,8 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> tuple[Path | bytes, int]: ...
 
     def name(self, index: int) -> str:
-        """What a person finds a picture by."""
+        """Return what a person finds an image by."""
+        ...
 
 
 @dataclass(frozen=True)

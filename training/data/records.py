@@ -90,7 +90,7 @@ class Records:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """Return an encoded picture and its label."""
         example = self._example(index)
-        return example[self._image], int(example[self._label])
+        return bytes(example[self._image]), int(example[self._label])
 
     def name(self, index: int) -> str:
         """What a person finds a picture by."""

@@ -75,7 +75,7 @@ class Launch:
             contextlib.ExitStack() as context,
         ):
             self._loopback, self._reachable = self._network(context)
-            return self._run()
+            return self._run()  # pyright: ignore[reportReturnType]
 
     def _network(self, context) -> tuple[Loopback | None, str]:
         """Return the workers' own network, or None and why they are in the machine's, if others reach them there."""

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from ...backend import keras
 from ...files.archives import check_archive
@@ -43,7 +44,7 @@ def read_keras_model(path: Path) -> keras.Model:
         count = _count_weights(path)
     try:
         with _at_most(count):
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
+            return cast(keras.Model, keras.saving.load_model(path, compile=False, safe_mode=True))
     except MemoryError:
         raise
     except Exception as error:  # of Keras's, h5py's and zipfile's own types, OSError too

@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from processes import convmixer
 
 from keras_convmixer.export import Classifier, verify_bundle
 from keras_convmixer.export.tflite import conversion as litert
-from keras_convmixer.images.preprocessing import read_image
+from keras_convmixer.images.decoding import read_image
 
 NO_FRAMEWORK = ("tensorflow", "keras", "sklearn", "matplotlib")
 
@@ -154,7 +155,7 @@ def test_json_is_one_object_a_line(toy_bundle, picture, tmp_path):
     assert process.returncode == 1
     lines = [json.loads(line) for line in process.stdout.splitlines()]
     by_file = {line["file"]: line for line in lines}
-    assert "not a picture" in by_file[str(bad)]["error"]
+    assert "not an image" in by_file[str(bad)]["error"]
     predictions = by_file[str(picture)]["predictions"]
     assert [set(p) for p in predictions] == [{"label", "probability"}] * 2
     assert predictions[0]["label"] == "green"
@@ -174,3 +175,26 @@ def test_one_bad_picture_does_not_hide_the_others(toy_bundle, picture, tmp_path)
     assert "1x1 pixels" in dot
     assert "there is no such file" in absent
     assert "Traceback" not in process.stderr
+
+
+def test_arrays_and_pillow_images_are_classified_as_their_file(toy_bundle, picture):
+    classify = Classifier.load(toy_bundle)
+    image = Image.open(picture)
+    expected = classify(picture)
+    for source in (str(picture), picture.read_bytes(), image, np.asarray(image)):
+        assert classify(source) == expected
+    assert classify.batch([picture, np.asarray(image), image]) == [expected] * 3
+    assert classify.batch(np.stack([np.asarray(image)] * 2), top=1) == [expected[:1]] * 2
+    assert classify.batch([]) == []
+    with pytest.raises(ValueError, match=r"the image is an array \[30, 20, 3\] of float32: give uint8 pixels 0\.\.255"):
+        classify(np.asarray(image, "float32"))
+
+
+def test_threads_may_share_a_classifier(toy_bundle):
+    classify = Classifier.load(toy_bundle, threads=1)
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+    alone = [classify(image) for image in images]
+    assert len({predictions[0].probability for predictions in alone}) > 32
+    with ThreadPoolExecutor(8) as pool:
+        together = [list(pool.map(classify, images)) for _ in range(8)]
+    assert all(answers == alone for answers in together)

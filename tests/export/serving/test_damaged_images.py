@@ -22,7 +22,8 @@ from image_encodings import encode, encodings, photograph
 
 from keras_convmixer.export.runtime.benchmarking import _peak_memory
 from keras_convmixer.export.serving.signatures import write_serving_model
-from keras_convmixer.images.preprocessing import Preprocessing, read_image
+from keras_convmixer.images.decoding import read_image
+from keras_convmixer.images.preprocessing import Preprocessing
 
 SEEN, COUNT = Preprocessing(48, 32), int(sys.argv[3])
 images = keras.Input((48, 32, 3))

@@ -9,7 +9,8 @@ from processes import run_python
 
 from keras_convmixer.export import Classifier
 from keras_convmixer.export.serving.signatures import write_serving_model
-from keras_convmixer.images.preprocessing import Preprocessing, read_image
+from keras_convmixer.images.decoding import read_image
+from keras_convmixer.images.preprocessing import Preprocessing
 from keras_convmixer.training.data.lazy_images import Files, decode_and_validate
 
 ENCODINGS = encodings()
@@ -63,7 +64,7 @@ def test_there_are_enough():
 def test_pillow_sees_what_was_encoded(name):
     encoding = ENCODINGS[name]
     if not encoding.read:
-        with pytest.raises(ValueError, match="the picture is"):
+        with pytest.raises(ValueError, match="the image is"):
             read_image(encoding.file)
         return
     image = read_image(encoding.file)

@@ -53,7 +53,7 @@ def test_tables_and_lines_show_text_as_it_is(capsys, monkeypatch):
     assert line == SHOWN
     line, left_out, counted, others, rest = lines_of(captured.err)
     assert (line, left_out, others, rest) == (SHOWN, f"convmixer: left out: {SHOWN}", f"convmixer: {SHOWN}", "")
-    assert "1 picture is damaged" in counted
+    assert "1 image is damaged" in counted
 
 
 def test_progress_and_spinner_show_text_as_it_is(capsys, monkeypatch):

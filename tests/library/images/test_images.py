@@ -9,7 +9,7 @@ from image_encodings import POSTSCRIPT
 from PIL import Image, PngImagePlugin
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.images.preprocessing import read_image
+from keras_convmixer.images.decoding import read_image
 
 
 def gradient(height=40, width=60):
@@ -170,7 +170,7 @@ def test_what_is_no_picture_is_said_to_be_none(tmp_path):
         read_image(missing)
     text = tmp_path / "text.png"
     text.write_text("not a picture")
-    with pytest.raises(ValueError, match=r"text\.png is not a picture"):
+    with pytest.raises(ValueError, match=r"text\.png is not an image"):
         read_image(text)
     with pytest.raises(ValueError, match="is a folder"):
         read_image(tmp_path)
@@ -199,7 +199,7 @@ def test_no_program_is_started_for_what_a_name_promises(tmp_path, monkeypatch):
     Image.init()  # as another library may: now Pillow knows how to start Ghostscript
     path = tmp_path / "picture.png"
     path.write_bytes(POSTSCRIPT)
-    with pytest.raises(ValueError, match=r"picture\.png is not a picture that Pillow can read"):
+    with pytest.raises(ValueError, match=r"picture\.png is not an image that Pillow can read"):
         read_image(path)
 
 
@@ -214,7 +214,7 @@ def test_whatever_a_decoder_raises_is_the_pictures_failure(tmp_path, monkeypatch
 def test_a_place_that_no_file_has_is_the_pictures_damage(tmp_path):
     path = tmp_path / "far.tif"
     path.write_bytes(b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**62) + bytes(64))  # BigTIFF: where its directory is
-    with pytest.raises(ValueError, match=r"far\.tif is damaged|far\.tif is not a picture"):
+    with pytest.raises(ValueError, match=r"far\.tif is damaged|far\.tif is not an image"):
         read_image(path)
 
 

@@ -130,7 +130,7 @@ def damage_an_image(folder):
             load_images,
             damage_an_image,
             ".",
-            r"1 of 30 pictures are damaged, more than 1%: .*dog.0\.png is not a picture",
+            r"1 of 30 images are damaged, more than 1%: .*dog.0\.png is not an image",
         ),
     ],
 )

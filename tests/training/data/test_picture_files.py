@@ -174,10 +174,10 @@ def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, i
     summary = train(recipe, tmp_path / "run")
     assert summary["damaged_images"] == 1
     assert "007.png is damaged" in (tmp_path / "run/damaged.txt").read_text()
-    assert "1 picture is damaged and left out, see" in capfd.readouterr().err
+    assert "1 image is damaged and left out, see" in capfd.readouterr().err
 
     (tmp_path / "pictures/cat/001.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"2 of 150 pictures are damaged, more than 1%: .*001\.png.*007\.png"):
+    with pytest.raises(ValueError, match=r"2 of 150 images are damaged, more than 1%: .*001\.png.*007\.png"):
         load_dataset(folder, NATIVE)
 
 

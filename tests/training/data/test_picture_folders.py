@@ -14,7 +14,7 @@ from processes import convmixer
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.export.calibration import read_calibration
-from keras_convmixer.images.folders import picture_files, report_left_out, require_few_damaged
+from keras_convmixer.images.folders import image_files, report_left_out, require_few_damaged
 from keras_convmixer.training import load_dataset, load_images
 
 SEEN = Preprocessing(64, 48)
@@ -90,7 +90,7 @@ def test_over_one_percent_are_an_error_everywhere(folder):
         lambda: load_dataset(str(folder), SEEN),
         lambda: read_calibration(folder, SEEN, 500, seed=0),
     ):
-        with pytest.raises(ValueError, match=r"2 of 121 pictures are damaged, more than 1%: .*damaged"):
+        with pytest.raises(ValueError, match=r"2 of 121 images are damaged, more than 1%: .*damaged"):
             read()
 
 
@@ -126,7 +126,7 @@ def test_linked_folders_are_searched_once(tmp_path):
     (tmp_path / "folder/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "folder/again").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/cat/back").symlink_to(tmp_path / "folder")
-    found = picture_files(tmp_path / "folder")
+    found = image_files(tmp_path / "folder")
     assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == [
         f"folder/again/{label}/00{number}.png" for label in ("cat", "dog") for number in range(3)
     ]
@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(folder, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(PermissionError, match="dog"):
-        picture_files(folder)
+        image_files(folder)
 
 
 def test_a_sample_with_many_damaged_by_chance_is_not_an_error(folder):
@@ -155,7 +155,7 @@ def test_a_sample_with_many_damaged_by_chance_is_not_an_error(folder):
 
 def test_exactly_one_percent_is_none():
     require_few_damaged(["a"], 100)
-    with pytest.raises(ValueError, match="1 of 99 pictures"):
+    with pytest.raises(ValueError, match="1 of 99 images"):
         require_few_damaged(["a"], 99)
 
 
@@ -188,7 +188,7 @@ def test_every_ending_that_pillow_reads_here_is_read(tmp_path):
         if format not in Image.OPEN:
             continue
         (tmp_path / f"picture{ending}").write_bytes(encode(photograph(), format))
-    found = picture_files(tmp_path)
+    found = image_files(tmp_path)
     assert not found.others
     assert len(found.paths) == len(list(tmp_path.iterdir()))
     for path in found.paths:
@@ -204,7 +204,7 @@ def test_a_folder_of_unread_files_only_is_said_to_be_one(tmp_path):
     for read in (load_images, load_dataset):
         with pytest.raises(ValueError, match=r"no pictures in cat, dog that can be read \(cat has 12 \.heic, dog has"):
             read(str(tmp_path / "data"), SEEN)
-    with pytest.raises(ValueError, match=r"no pictures that can be read \(24 \.heic\): save them as JPEG or PNG"):
+    with pytest.raises(ValueError, match=r"no images that can be read \(24 \.heic\): save them as JPEG or PNG"):
         read_calibration(tmp_path / "data", SEEN, 10, seed=0)
 
 
@@ -213,7 +213,7 @@ def test_the_report_names_ten_and_counts_all(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "convmixer: left out: 0.png is damaged"
     assert len(lines) == 12
-    assert lines[-2:] == ["convmixer: 12 pictures are damaged and left out", "convmixer: 3 files left out"]
+    assert lines[-2:] == ["convmixer: 12 images are damaged and left out", "convmixer: 3 files left out"]
 
 
 @pytest.mark.slow
@@ -229,6 +229,6 @@ def test_commands_say_what_they_left_out(folder, quickstart, tmp_path):
     ):
         said = convmixer(*command).stderr
         assert "damaged.avif is damaged" in said
-        assert "1 picture is damaged and left out" in said
+        assert "1 image is damaged and left out" in said
         assert "30 files of" in said
         assert "10 .heic, 10 without an ending, 10 .txt" in said
