@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from keras_convmixer.console import duration, print_facts, print_line, print_table
+from keras_convmixer.files.printable import first_of
 from keras_convmixer.variants import Variant
 
 
@@ -179,7 +180,7 @@ def print_inspection(file: Path, found) -> None:
         scale, zero_point = quantization["scale"], quantization["zero_point"]
         return f"{tensor['dtype']} {tensor['shape']}, scale {scale:.6g}, zero point {zero_point}"
 
-    labels = ", ".join(found.labels[:5]) + (f" and {len(found.labels) - 5} more" if len(found.labels) > 5 else "")
+    labels = first_of(found.labels, 5)
     facts = {
         "size": f"{found.size / 1000:,.1f} kB",
         "input": "; ".join(map(shown, found.inputs)),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from ..backend import require_functional
 from .kind import SINGLE, outputs_of, spread, varied_images
 
 
@@ -34,9 +35,8 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
     """
     if getattr(model, "is_classifier_view", False):
         return model
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not inputs or not outputs:
-        raise ValueError(f"{model.name} is no functional or Sequential model that was built: rebuild it as one")
+    require_functional(model)
+    inputs, outputs = model.inputs, model.outputs
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         raise ValueError(
             f"the model takes {[tuple(tensor.shape) for tensor in inputs]} and returns "

@@ -14,29 +14,20 @@ PACKAGES = ("keras_convmixer", "keras_convmixer.training", "keras_convmixer.expo
 TO_WRITE = {
     "Dataset",
     "Evaluation",
-    "Inspection",
     "Recipe",
     "Run",
     "Split",
-    "Timing",
     "Variant",
-    "benchmark",
-    "cluster",
     "evaluate",
-    "inspect",
     "load_dataset",
     "load_images",
     "load_run",
     "load_weights",
-    "prune",
-    "quantization_aware",
-    "read_manifest",
     "save_weights_torch",
     "train",
-    "verify_bundle",
 }
 """Public names that have no example yet."""
-SLOW = set()
+SLOW = {"Timing", "benchmark", "cluster", "prune", "quantization_aware"}
 """Names whose examples take more than about 3 seconds."""
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from keras_convmixer.files.labels import require_labels
+from keras_convmixer.files.printable import first_of
 from keras_convmixer.images.decoding import SUFFIXES
 from keras_convmixer.images.folders import image_files, sentence_of_others, subfolders
 from keras_convmixer.images.preprocessing import Preprocessing
@@ -90,7 +91,7 @@ class Dataset:
     def described(self) -> str:
         """Say in a line what there is."""
         counts = ", ".join(f"{len(getattr(self, split)):,} {split}" for split in ("train", "validation", "test"))
-        return f"{len(self.class_names)} labels ({_listed(self.class_names, 5)}), {counts} images"
+        return f"{len(self.class_names)} labels ({first_of(self.class_names, 5)}), {counts} images"
 
 
 def load_dataset(
@@ -157,7 +158,7 @@ def _require_divisible(name, class_names, labels):
     few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
     if few or np.count_nonzero(counts) < 2:
         alone = np.count_nonzero(counts) < 2
-        problem = "pictures of one label only" if alone else f"fewer than ten pictures of {_listed(few)}"
+        problem = "pictures of one label only" if alone else f"fewer than ten pictures of {first_of(few)}"
         raise ValueError(f"{name} has {problem}: to split it, give ten pictures or more of each of two labels or more")
 
 
@@ -209,7 +210,7 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, ke
     names = tuple(builder.info.features[builder.info.supervised_keys[1]].names)
     require_labels(name, names)
     if class_names is not None and class_names != names:
-        raise ValueError(f"{name} has the labels {_listed(names)}, which are not the model's: name other data")
+        raise ValueError(f"{name} has the labels {first_of(names)}, which are not the model's: name other data")
     shape = builder.info.features[builder.info.supervised_keys[0]].shape
     keep_originals = keep_originals and shape[:2] != (preprocessing.height, preprocessing.width)
     sources = {split: Records(builder, there) for split, there in splits_of(builder).items()}
@@ -305,7 +306,7 @@ def _split_folders(folder):
     flat = [entry.name for entry in found if not subfolders(entry)]
     if len(splits) < len(found) or len(splits) < 2 or flat:
         raise ValueError(
-            f"{folder} has the subfolders {_listed([entry.name for entry in found])}: beside a train with a subfolder "
+            f"{folder} has the subfolders {first_of([entry.name for entry in found])}: beside a train with a subfolder "
             "for each label give val and test, or one of them, with the same subfolders, and nothing else"
         )
     return splits
@@ -317,11 +318,11 @@ def _folder(folder, class_names):
     found = {label: entry.paths for label, entry in files.items()}
     empty = [label for label, paths in found.items() if not paths]
     if empty or not found:
-        problem = f"no pictures in {_listed(empty)}" if empty else "no subfolders"
+        problem = f"no pictures in {first_of(empty)}" if empty else "no subfolders"
         if unread := [f"{label} has {files[label].described_others()}" for label in empty if files[label].others]:
             raise ValueError(
-                f"{folder} has {problem} that can be read ({_listed(unread)}): save them as JPEG or PNG, or as another "
-                f"of {', '.join(SUFFIXES)}"
+                f"{folder} has {problem} that can be read ({first_of(unread)}): save them as JPEG or PNG, or as "
+                f"another of {', '.join(SUFFIXES)}"
             )
         raise ValueError(
             f"{folder} has {problem}: give a folder with one subfolder of pictures for each label "
@@ -332,14 +333,9 @@ def _folder(folder, class_names):
     unknown = sorted(set(found) - set(class_names))
     if unknown:
         raise ValueError(
-            f"{folder} has subfolders that are no label of the model ({_listed(unknown)}): "
-            f"name them as its labels are ({_listed(class_names)})"
+            f"{folder} has subfolders that are no label of the model ({first_of(unknown)}): "
+            f"name them as its labels are ({first_of(class_names)})"
         )
     labels = np.repeat([class_names.index(label) for label in found], [len(paths) for paths in found.values()])
     others = sum((entry.others for entry in files.values()), Counter())
     return class_names, [path for paths in found.values() for path in paths], labels.astype(np.int64), others
-
-
-def _listed(names, most=10):
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
