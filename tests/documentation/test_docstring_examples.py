@@ -12,7 +12,6 @@ import pytest
 
 PACKAGES = ("keras_convmixer", "keras_convmixer.training", "keras_convmixer.export")
 TO_WRITE = {
-    "Variant",
     "load_weights",
     "save_weights_torch",
 }
