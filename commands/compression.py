@@ -156,7 +156,9 @@ class _Training:
     """A run's own training, taken up again: its data and its augmentation."""
 
     dataset: object
-    recipe: object
+    augmentation: object
+    batch_size: int
+    seed: int
     steps: int
 
     @classmethod
@@ -168,28 +170,24 @@ class _Training:
             raise UsageError(
                 f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`"
             )
-        recipe = dataclasses.replace(
-            run.recipe, batch_size=batch_size or run.recipe.batch_size, gradient_accumulation_steps=1
-        )
+        augmentation = run.recipe.augmentation
+        batch_size = batch_size or run.recipe.optimization.batch_size
         folder = data_dir_of(run, data_dir)
         data = data or own_data(run, model)
         with reading(data) as progress:
             dataset = load_dataset(
-                data, run.preprocessing, run.class_names, progress, folder, keep_originals=recipe.random_crop
+                data, run.preprocessing, run.class_names, progress, folder, keep_originals=augmentation.random_crop
             )
         report_left_out(dataset.damaged, dataset.left_out)
-        steps_per_epoch = len(dataset.train) // recipe.batch_size
+        steps_per_epoch = len(dataset.train) // batch_size
         if not steps_per_epoch:
-            raise UsageError(
-                f"a batch of {recipe.batch_size} is more than the {len(dataset.train)} images: give --batch-size"
-            )
-        return cls(dataset, recipe, steps or epochs * steps_per_epoch)
+            raise UsageError(f"a batch of {batch_size} is more than the {len(dataset.train)} images: give --batch-size")
+        return cls(dataset, augmentation, batch_size, run.recipe.seed, steps or epochs * steps_per_epoch)
 
     def batches(self):
-        from keras_convmixer.training.data.batches import distributed_batches
+        from keras_convmixer.training.data.batches import InputPipeline
         from keras_convmixer.training.strategy import choose_strategy
 
         classes = len(self.dataset.class_names)
-        return distributed_batches(
-            self.dataset.train, classes, self.recipe, choose_strategy("one_device"), 0, self.steps
-        )
+        pipeline = InputPipeline(self.dataset.train, classes, self.augmentation, self.batch_size, self.seed)
+        return pipeline.batches(choose_strategy("one_device"), 0, self.steps)

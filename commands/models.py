@@ -60,7 +60,7 @@ def evaluate(
     run = loaded_run(model, crop_fraction)
     data = data or own_data(run, model)
     class_names = run.class_names or _imagenet_ids(run.model, data)
-    own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
+    own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.data.dataset).resolve()
     with reading(data) as progress:
         if Path(data).is_dir() and data != "digits" and not own:
             dataset = load_images(data, run.preprocessing, class_names, progress)

@@ -162,12 +162,12 @@ def plan(
     if device != "here" and device not in DEVICES:
         raise UsageError(f"--device {device}: there are here, {', '.join(DEVICES)}")
     for option, value in (("--images", images), ("--classes", classes)):
-        if value is not None and value < (2 if option == "--classes" else recipe.batch_size):
-            least = "2 or more" if option == "--classes" else f"the batch's {recipe.batch_size} or more"
+        if value is not None and value < (2 if option == "--classes" else recipe.optimization.batch_size):
+            least = "2 or more" if option == "--classes" else f"the batch's {recipe.optimization.batch_size} or more"
             raise UsageError(f"{option} {value}: give {least}")
-    known = SIZES.get(recipe.dataset)
+    known = SIZES.get(recipe.data.dataset)
     if known is None and (images is None or classes is None):
-        raise UsageError(f"the size of {recipe.dataset} is not known here: give --images and --classes")
+        raise UsageError(f"the size of {recipe.data.dataset} is not known here: give --images and --classes")
     if gpus < 1 or hosts < 1:
         raise UsageError(f"--gpus {gpus} --hosts {hosts}: give 1 or more of each")
     if device == "here":
@@ -192,7 +192,7 @@ def recipes(*, json: Flag = False) -> None:
         json: print one JSON object with every field instead of a table.
     """
     if json:
-        print_json({name: vars(recipe) for name, recipe in RECIPES.items()})
+        print_json({name: dataclasses.asdict(recipe) for name, recipe in RECIPES.items()})
     else:
         tables.print_recipes(RECIPES, DESCRIPTIONS)
 
