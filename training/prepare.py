@@ -48,8 +48,6 @@ def prepare(
     replicas = choose_strategy(strategy)
     can_resume(run, recipe, overwrite)  # raises before data is read
     recipe.require_divisible(replicas.num_replicas)
-    if verbose and replicas.is_chief and (advice := missing_gpu_advice()):
-        report(advice)
     image_size, batch_size = recipe.model.image_size, recipe.optimization.batch_size
     with progress_bar(verbose) as progress:
         dataset = load_dataset(
@@ -63,6 +61,8 @@ def prepare(
         raise ValueError(
             f"batch_size={batch_size} is more than the {len(dataset.train)} training images: give a smaller one"
         )
+    if verbose and replicas.is_chief and (advice := missing_gpu_advice()):
+        report(advice)
     return recipe, dataset, replicas
 
 
