@@ -26,7 +26,7 @@ PURPOSES = {
 """What an artifact is used for, by its name in the manifest."""
 FOR_CPUS = "; deployed for CPUs (litert_int8): GPUs run a part of it only"
 PREFERRED_ON_PHONES = ("dynamic", "float32", "float16")
-"""Files with float input, which both MediaPipe and the code for grey models are fed with; the first that is there."""
+"""Files with float32 input, which the code for Android and iOS takes; the first that is there."""
 
 
 def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...]) -> None:
@@ -68,6 +68,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
         "file_name": paths.get(shown_format),
         "phone_name": phone_format,
         "phone_file": paths.get(phone_format),
+        "phone_dtype": next((a["input"]["dtype"] for a in artifacts if a["name"] == phone_format), None),
         "signatures": list(artifacts[0].get("signatures", ())),
         "license": manifest["model"].get("license"),
         "training_data": manifest["model"].get("training_data"),

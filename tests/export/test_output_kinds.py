@@ -214,7 +214,7 @@ def _lone(bundle, folder):
         ({"validation_labels": np.full(60, 2)}, r"validation_labels has 2..2: give 0 or 1"),
         ({"threshold": 1.5}, "threshold=1.5: give more than 0 and less than 1"),
         ({"expected_accuracy": 99}, "expected_accuracy=99: give a share"),
-        ({"output_kind": "multi-label"}, "the model has 1 outputs: binary is one output"),
+        ({"output_kind": "multi-label"}, "the model has 1 outputs: a binary model has 1"),
     ],
 )
 def test_wrong_arguments_of_a_binary_model_are_named(toy, binary, tmp_path, changes, words):
@@ -227,7 +227,7 @@ def test_wrong_arguments_of_a_binary_model_are_named(toy, binary, tmp_path, chan
 
 @pytest.mark.slow
 def test_labels_of_several_make_logits_multi_label_and_contradict_a_softmax(toy, tmp_path, train_labels):
-    with pytest.raises(ValueError, match=r"multi-label was stated, .* and the model is single-label"):
+    with pytest.raises(ValueError, match=r"multi-label was stated, .* but the model is single-label"):
         toy.export(tmp_path / "bundle", validation_labels=several(toy.test_labels))
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model = trained(toy, 3, several(train_labels), loss, None)

@@ -17,7 +17,6 @@ TO_WRITE = {
     "Recipe",
     "Run",
     "Split",
-    "Variant",
     "evaluate",
     "load_dataset",
     "load_images",
