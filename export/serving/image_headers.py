@@ -216,12 +216,12 @@ def _exif_orientation(tiff):
     kind, values = number(entries[:, 2:4]), number(entries[:, 4:8])
     of_16_bits = (kind == 3) | (kind == 8)
     of_32_bits = (kind == 4) | (kind == 9) | (kind == 13)
-    values = tf.where(of_16_bits, number(entries[:, 8:10]), number(entries[:, 8:12]))
+    stated = tf.where(of_16_bits, number(entries[:, 8:10]), number(entries[:, 8:12]))
     # Pillow takes bytes, text and several values for no orientation; a fraction may be one to it.
     nothing = (values != 1) | (kind == 1) | (kind == 2) | (kind == 7)
-    values = tf.where(of_16_bits | of_32_bits, tf.clip_by_value(values, 0, 9), UNKNOWN)
-    values = tf.where(nothing, 1, values)
-    orientations = tf.boolean_mask(values, number(entries[:, :2]) == ORIENTATION)
+    stated = tf.where(of_16_bits | of_32_bits, tf.clip_by_value(stated, 0, 9), UNKNOWN)
+    stated = tf.where(nothing, 1, stated)
+    orientations = tf.boolean_mask(stated, number(entries[:, :2]) == ORIENTATION)
     return tf.concat([[ABSENT], orientations], 0)[-1]  # of several, the last
 
 
