@@ -131,10 +131,10 @@ def export(
         output_kind=output_kind,
         threshold=threshold,
         # Pictures that are not the run's own may be harder.
-        expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.dataset) else None,
+        expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.data.dataset) else None,
         name=name,
         license=license,
-        training_data=training_data or (run.recipe and _for_others(run.recipe.dataset)),
+        training_data=training_data or (run.recipe and _for_others(run.recipe.data.dataset)),
     )
     tables.print_bundle(out, manifest)
     for file in manifest["rejected"]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from keras_convmixer.peak_memory import peak_memory
 
 from ..manifest import read_manifest, read_verified
 
@@ -160,7 +161,7 @@ def _measure(path, threads, seconds):
 def _run(path: str, threads: int, seconds: float) -> dict:
     from .interpreter import LiteRTModel
 
-    before = _peak_memory()
+    before = peak_memory()
     started = time.perf_counter()
     model = LiteRTModel(Path(path).read_bytes(), path, threads)
     image = _random_image(model)
@@ -169,15 +170,7 @@ def _run(path: str, threads: int, seconds: float) -> dict:
     for _ in range(WARM_UP):
         model(image)
     latencies = _timed(model, image, seconds, LEAST)
-    return {"latencies": latencies, "cold_start": 1000 * cold_start, "peak_memory": _peak_memory() - before}
-
-
-def _peak_memory():
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, getrusage's figure includes that of the process that started this one
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"latencies": latencies, "cold_start": 1000 * cold_start, "peak_memory": peak_memory() - before}
 
 
 if __name__ == "__main__":
