@@ -164,6 +164,23 @@ class Plan:
         return self.kilowatts and self.kilowatts * self.hours
 
 
+def data_size(recipe: Recipe, images: int | None = None, classes: int | None = None) -> tuple[int, int]:
+    """Return the numbers of training images and classes of a recipe's data set; given numbers take precedence.
+
+    Raises:
+        ValueError: a number is too small, or the data set is not among `SIZES` and a number is not given.
+    """
+    batch_size, dataset = recipe.optimization.batch_size, recipe.data.dataset
+    if images is not None and images < batch_size:
+        raise ValueError(f"images={images}: give the batch's {batch_size} or more")
+    if classes is not None and classes < 2:
+        raise ValueError(f"classes={classes}: give 2 or more")
+    if dataset not in SIZES and (images is None or classes is None):
+        raise ValueError(f"dataset={dataset!r} is of unknown size: give images=... and classes=...")
+    known_images, known_classes = SIZES.get(dataset, (0, 0))
+    return images or known_images, classes or known_classes
+
+
 def plan(
     recipe: Recipe, images: int, classes: int, gpus: int = 1, hosts: int = 1, device: Device | None = None
 ) -> Plan:
@@ -178,8 +195,11 @@ def plan(
         device: type of the devices; None: this machine's processor, which is measured for some seconds.
 
     Raises:
-        ValueError: a batch cannot be divided among the replicas.
+        ValueError: there are no GPUs or hosts, or a batch cannot be divided among the replicas.
     """
+    for name, value in (("gpus", gpus), ("hosts", hosts)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: give 1 or more")
     replicas = gpus * hosts
     recipe.require_divisible(replicas)
     work, share = Work.of(recipe.model, classes), recipe.optimization.batch_size // replicas

@@ -102,7 +102,7 @@ class Step:
 
     def weights(self) -> list[np.ndarray]:
         """Return the weights to evaluate and save, in the model's order: the moving average if there is one."""
-        return [keras.ops.convert_to_numpy(value) for value in (self.average or self.model.variables)]
+        return [np.asarray(keras.ops.convert_to_numpy(value)) for value in (self.average or self.model.variables)]
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:

@@ -3,7 +3,7 @@ from processes import convmixer
 
 import keras_convmixer as kc
 from keras_convmixer.training import RECIPES
-from keras_convmixer.training.plan import DEVICES, MEASURED, Work, _measured_images, plan
+from keras_convmixer.training.plan import DEVICES, MEASURED, Work, _measured_images, data_size, plan
 
 
 @pytest.mark.parametrize("name", ["imagenet_1536_20", "imagenet_768_32", "imagenet_1024_20"])
@@ -55,3 +55,15 @@ def test_a_data_set_that_no_run_takes_is_refused(options, message):
     process = convmixer("plan", "finetune", "--device", "t4", *options)
     assert process.returncode == 2
     assert message in process.stderr
+
+
+def test_the_size_of_a_data_set_is_known_or_given():
+    assert data_size(RECIPES["digits"]) == (1257, 10)
+    assert data_size(RECIPES["digits"], images=5000) == (5000, 10)
+    for recipe, numbers, message in (
+        (RECIPES["digits"], {"images": 63}, "images=63: give the batch's 64 or more"),
+        (RECIPES["digits"], {"classes": 1}, "classes=1: give 2 or more"),
+        (RECIPES["finetune"], {"images": 5000}, "dataset='FOLDER' is of unknown size"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            data_size(recipe, **numbers)
