@@ -9,11 +9,10 @@ from pathlib import Path
 import keras
 
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import progress_bar, report
+from keras_convmixer.console import progress_bar
 from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.images.preprocessing import Preprocessing
 
-from .accelerators import missing_gpu_advice
 from .data.batches import InputPipeline
 from .data.dataset import Dataset, load_dataset
 from .model import build_model
@@ -48,8 +47,6 @@ def prepare(
     replicas = choose_strategy(strategy)
     can_resume(run, recipe, overwrite)  # raises before data is read
     recipe.require_divisible(replicas.num_replicas)
-    if verbose and replicas.is_chief and (advice := missing_gpu_advice()):
-        report(advice)
     image_size, batch_size = recipe.model.image_size, recipe.optimization.batch_size
     with progress_bar(verbose) as progress:
         dataset = load_dataset(
