@@ -1,4 +1,4 @@
-"""An export's data: the model that everything is compared with, and each artifact with what was found out about it."""
+"""The data of an export: the model that artifacts are compared with, and each artifact with its validation."""
 
 from __future__ import annotations
 

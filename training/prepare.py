@@ -9,11 +9,10 @@ from pathlib import Path
 import keras
 
 from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import progress_bar, report
+from keras_convmixer.console import progress_bar
 from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.images.preprocessing import Preprocessing
 
-from .accelerators import missing_gpu_advice
 from .data.batches import InputPipeline
 from .data.dataset import Dataset, load_dataset
 from .model import build_model

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_convmixer.console import report
 from keras_convmixer.outputs.classifier import NotFinite, as_classifier
 
-from .accelerators import fastest_precision, has_accelerator, peak_memory_by_device
+from .accelerators import fastest_precision, has_accelerator, missing_gpu_advice, peak_memory_by_device
 from .data.batches import InputPipeline, closing_reader_on_error
 from .data.dataset import Split
 from .errors import Diverged, Stopped
@@ -111,6 +111,8 @@ def train(
             meter=Meter(look_up_country),
         )
         if verbose and replicas.is_chief:
+            if advice := missing_gpu_advice():
+                report(advice)
             report(replicas.describe(recipe.optimization.batch_size))
             report(dataset.describe())
         measured = trainer.train()

@@ -89,13 +89,13 @@ def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Pre
     sideways = (orientation >= 5) & (orientation <= 8)
     mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
     upside_down = tf.reduce_any(orientation == [3, 4, 7, 8])
-    found = tf.where(sideways, tf.reverse(stored, [0]), stored)
-    size, top, left = resized_and_corner(found, preprocessing)
+    original = tf.where(sideways, tf.reverse(stored, [0]), stored)
+    size, top, left = resized_and_corner(original, preprocessing)
     height, width = preprocessing.height, preprocessing.width
 
     def strip(first, count):
         """Return some rows of the upright image, resized along them and cut: uint8 `[count, width, channels]`."""
-        begin = tf.where(upside_down, found[0] - first - count, first)
+        begin = tf.where(upside_down, original[0] - first - count, first)
         rows = tf.cond(
             sideways,
             lambda: tf.transpose(image[:, begin : begin + count], (1, 0, 2)),
@@ -107,36 +107,36 @@ def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Pre
         rows = tf.cond(tf.shape(rows)[2] == 4, lambda: _on_white(rows), lambda: rows[..., :3])
         if channels == 1:
             rows = _grey(rows)
-        rows = tf.cond(size[1] == found[1], lambda: rows, lambda: resize_columns(rows[None], size[1])[0])
+        rows = tf.cond(size[1] == original[1], lambda: rows, lambda: resize_columns(rows[None], size[1])[0])
         return rows[:, left : left + width]
 
     # Rows are resized independently of each other, so the strips' edges don't show.
-    each = tf.maximum(STRIP // tf.maximum(found[1], size[1]), 1)
-    strips = (found[0] + each - 1) // each
+    each = tf.maximum(STRIP // tf.maximum(original[1], size[1]), 1)
+    strips = (original[0] + each - 1) // each
     rows = tf.TensorArray(tf.uint8, strips, infer_shape=False, element_shape=(None, width, channels))
 
     def step(index, rows):
         first = index * each
-        return index + 1, rows.write(index, strip(first, tf.minimum(each, found[0] - first)))
+        return index + 1, rows.write(index, strip(first, tf.minimum(each, original[0] - first)))
 
     _, rows = tf.while_loop(lambda index, _: index < strips, step, (0, rows), parallel_iterations=1)
     rows = rows.concat()
-    rows = tf.cond(size[0] == found[0], lambda: rows, lambda: resize_rows(rows[None], size[0])[0])
+    rows = tf.cond(size[0] == original[0], lambda: rows, lambda: resize_rows(rows[None], size[0])[0])
     return tf.cast(rows[top : top + height], tf.float32)
 
 
-def resized_and_corner(found: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the (height, width) that an image of size `found` is resized to, and the top and left of the cut.
+def resized_and_corner(original: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the (height, width) that an image of size `original` is resized to, and the top and left of the cut.
 
     Source: as `Preprocessing.apply`, whose roundings these are; all int32.
     """
     height, width = preprocessing.height, preprocessing.width
     enlarged = (int(height / preprocessing.crop_fraction), int(width / preprocessing.crop_fraction))
-    by_height = enlarged[0] * found[1] >= enlarged[1] * found[0]
+    by_height = enlarged[0] * original[1] >= enlarged[1] * original[0]
     size = tf.where(
         by_height,
-        tf.stack([enlarged[0], enlarged[0] * found[1] // found[0]]),
-        tf.stack([enlarged[1] * found[0] // found[1], enlarged[1]]),
+        tf.stack([enlarged[0], enlarged[0] * original[1] // original[0]]),
+        tf.stack([enlarged[1] * original[0] // original[1], enlarged[1]]),
     )
     top, left = tf.unstack(tf.cast(tf.round((size - (height, width)) / 2), tf.int32))
     return size, top, left

@@ -108,9 +108,9 @@ def _read_jpeg(file):
     none = tf.constant(0)
     state = (tf.constant(2), tf.constant(False), none, none, none, none, tf.constant(False))
     _, ended, _, frame, exif, xmp, adobe = tf.while_loop(more, step, state)
-    found = _bytes(file, frame, 10)  # marker 2, length 2, bits 1, height 2, width 2, components 1
-    components = found[9]
-    read = ended & (frame > 0) & (found[1] >= 0xC0) & (found[1] <= 0xC2) & (found[4] == 8)
+    frame_header = _bytes(file, frame, 10)  # marker 2, length 2, bits 1, height 2, width 2, components 1
+    components = frame_header[9]
+    read = ended & (frame > 0) & (frame_header[1] >= 0xC0) & (frame_header[1] <= 0xC2) & (frame_header[4] == 8)
     read &= (components == 1) | (components == 3) | ((components == 4) & adobe)
 
     def segment(place, skipped):
@@ -120,8 +120,8 @@ def _read_jpeg(file):
     orientation = _orientation(segment(exif, len(EXIF)), segment(xmp, len(XMP)))
     return Header(
         tf.where(read & (orientation != UNKNOWN), JPEG, UNREADABLE),
-        found[5] * 256 + found[6],
-        found[7] * 256 + found[8],
+        frame_header[5] * 256 + frame_header[6],
+        frame_header[7] * 256 + frame_header[8],
         tf.constant(False),
         orientation,
     )
@@ -163,12 +163,12 @@ def _read_png(file):
         none, no = tf.constant(0), tf.constant(False)
         return tf.while_loop(more, step, (start, no, none, none, no, none, none, no))
 
-    found = walk(tf.constant(33), tf.constant(False))
+    walked = walk(tf.constant(33), tf.constant(False))
     # Pixels are thousands of chunks in a large file: these are walked through only where something may come after.
-    tail = _text(file, found[0], size)
+    tail = _text(file, walked[0], size)
     late = tf.strings.regex_full_match(tail, LATE)
-    found = tf.cond(late, lambda: walk(tf.constant(33), tf.constant(True)), lambda: found)
-    _, ended, _, pixels, transparent, exif, xmp, hidden = found
+    walked = tf.cond(late, lambda: walk(tf.constant(33), tf.constant(True)), lambda: walked)
+    _, ended, _, pixels, transparent, exif, xmp, hidden = walked
 
     def content(place, skipped=0):
         length = _big_endian(_bytes(file, place, 4))
@@ -188,11 +188,11 @@ ABSENT, UNKNOWN = -1, -2
 
 def _orientation(exif, xmp):
     """Return the orientation in EXIF, or where it has none in XMP, or 1."""
-    found = _exif_orientation(exif)
+    of_exif = _exif_orientation(exif)
     given = tf.strings.regex_full_match(xmp, XMP_ORIENTATION)
     digit = tf.strings.regex_replace(xmp, XMP_ORIENTATION, r"\1")
     of_xmp = tf.argmax(tf.constant([str(number) for number in range(10)]) == digit, output_type=tf.int32)
-    return tf.where(found == ABSENT, tf.where(given, of_xmp, 1), found)
+    return tf.where(of_exif == ABSENT, tf.where(given, of_xmp, 1), of_exif)
 
 
 def _exif_orientation(tiff):
@@ -216,13 +216,13 @@ def _exif_orientation(tiff):
     kind, values = number(entries[:, 2:4]), number(entries[:, 4:8])
     of_16_bits = (kind == 3) | (kind == 8)
     of_32_bits = (kind == 4) | (kind == 9) | (kind == 13)
-    found = tf.where(of_16_bits, number(entries[:, 8:10]), number(entries[:, 8:12]))
+    stated = tf.where(of_16_bits, number(entries[:, 8:10]), number(entries[:, 8:12]))
     # Pillow takes bytes, text and several values for no orientation; a fraction may be one to it.
     nothing = (values != 1) | (kind == 1) | (kind == 2) | (kind == 7)
-    found = tf.where(of_16_bits | of_32_bits, tf.clip_by_value(found, 0, 9), UNKNOWN)
-    found = tf.where(nothing, 1, found)
-    chosen = tf.boolean_mask(found, number(entries[:, :2]) == ORIENTATION)
-    return tf.concat([[ABSENT], chosen], 0)[-1]  # of several, the last
+    stated = tf.where(of_16_bits | of_32_bits, tf.clip_by_value(stated, 0, 9), UNKNOWN)
+    stated = tf.where(nothing, 1, stated)
+    orientations = tf.boolean_mask(stated, number(entries[:, :2]) == ORIENTATION)
+    return tf.concat([[ABSENT], orientations], 0)[-1]  # of several, the last
 
 
 def _text(file, start, length):

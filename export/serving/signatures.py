@@ -110,21 +110,21 @@ def with_features(model: keras.Model) -> keras.Model:
 def _prepared(images, preprocessing):
     """Do as `Preprocessing.apply`: float32 of whole numbers, `[batch, height, width, channels]`."""
     height, width = preprocessing.height, preprocessing.width
-    found = tf.shape(images)[1:3]
-    short, long = tf.reduce_min(found), tf.reduce_max(found)
+    original = tf.shape(images)[1:3]
+    short, long = tf.reduce_min(original), tf.reduce_max(original)
     # Divided rather than multiplied: the product of two sides may exceed int32.
     allowed = (short >= MIN_SIDE) & (long <= MAX_RATIO * short)
     allowed &= long <= preprocessing.max_pixels // tf.maximum(short, 1)
     with tf.control_dependencies(
-        [tf.debugging.Assert(allowed, ["too small, too thin or too large: images of (height, width)", found])]
+        [tf.debugging.Assert(allowed, ["too small, too thin or too large: images of (height, width)", original])]
     ):
-        size, top, left = resized_and_corner(found, preprocessing)
+        size, top, left = resized_and_corner(original, preprocessing)
 
     def resized():
         # One direction after the other, rounded and clipped between, as Pillow does.
         return resize_rows(resize_columns(images, size[1]), size[0])
 
-    values = tf.cond(tf.reduce_all(size == found), lambda: images, resized)
+    values = tf.cond(tf.reduce_all(size == original), lambda: images, resized)
     values = tf.cast(values[:, top : top + height, left : left + width], tf.float32)
     return tf.ensure_shape(values, (None, height, width, preprocessing.channels))
 

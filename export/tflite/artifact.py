@@ -129,11 +129,11 @@ def _tensor(name, details, values):
 
 def _quantization(litert):
     """Return scale and zero point of input and output, None where both are float."""
-    found = {}
+    quantization = {}
     for side, (scale, zero_point) in (
         ("input", litert.input["quantization"]),
         ("output", litert.output["quantization"]),
     ):
         if scale:
-            found[side] = {"scale": float(scale), "zero_point": int(zero_point)}
-    return found or None
+            quantization[side] = {"scale": float(scale), "zero_point": int(zero_point)}
+    return quantization or None

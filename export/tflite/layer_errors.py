@@ -89,14 +89,14 @@ def _layers_of_both(deployed, interpreter):
         for layer in deployed.layers[1:-1]
         if times_called(layer) == 1 and not isinstance(layer, keras.Model)
     }
-    found = {}
+    by_name = {}
     for node in interpreter._get_ops_details():
         tensor = interpreter._get_tensor_details(int(node["outputs"][0]), 0)
         name = _layer_of(tensor["name"], layers)
         if name and node["op_name"] != "DELEGATE" and tuple(tensor["shape"][1:]) == layers[name].output.shape[1:]:
             # A layer of several operators: the last one's output is the layer's.
-            found[name] = _Layer(name, node["op_name"], tensor)
-    return list(found.values())
+            by_name[name] = _Layer(name, node["op_name"], tensor)
+    return list(by_name.values())
 
 
 def _layer_of(tensor, layers):

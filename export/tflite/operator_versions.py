@@ -58,8 +58,8 @@ def _by_dtype(int8: int, int16: int | None = None, deep: int = 1) -> Rule:
 
     def version(use):
         dtype = next((dtype for dtype in use.inputs if dtype != "INT32"), "")  # SPLIT's first input is its axis
-        found = {"INT8": int8, "UINT8": 1, "INT16": int16}.get(dtype)
-        return found and max(found, deep if use.rank > 4 else 1)
+        number = {"INT8": int8, "UINT8": 1, "INT16": int16}.get(dtype)
+        return number and max(number, deep if use.rank > 4 else 1)
 
     return version
 
@@ -68,13 +68,13 @@ def _by_weights(*, hybrid: int, hybrid_per_channel: int, int8: int, int4: int, i
     """Return a convolution's rule, by the dtypes of input and weights; hybrid is float32 input with int8 weights."""
 
     def version(use):
-        found = {
+        number = {
             ("FLOAT32", "INT8"): hybrid_per_channel if use.per_channel else hybrid,
             ("INT8", "INT8"): int8,
             ("INT8", "INT4"): int4,
             ("INT16", "INT8"): int16,
         }.get(use.inputs[:2])
-        return found and max(found, 6 if use.grouped else 1)
+        return number and max(number, 6 if use.grouped else 1)
 
     return version
 
@@ -277,5 +277,5 @@ def _use(graph, operator):
 
 
 def _scales(tensor):
-    found = tensor.quantization and tensor.quantization.scale
-    return 0 if found is None else len(found)
+    scales = tensor.quantization and tensor.quantization.scale
+    return 0 if scales is None else len(scales)

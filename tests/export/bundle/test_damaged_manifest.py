@@ -108,7 +108,7 @@ def test_labels_must_be_as_many_as_the_classes(bundle, toy_bundle, manifest, lab
     (bundle / "labels.txt").write_bytes(labels)
     content["files"]["labels.txt"] = {"size": len(labels), "sha256": sha256(bundle / "labels.txt")}
     sign(bundle, content)
-    with pytest.raises(ValueError, match=r"labels\.txt (has \d labels of a single-label model|is not a text in UTF-8)"):
+    with pytest.raises(ValueError, match=r"labels\.txt (has \d labels of a single-label model|is not UTF-8 text)"):
         Classifier.load(bundle)
     shutil.copy(toy_bundle / "labels.txt", bundle)
 

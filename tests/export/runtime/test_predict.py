@@ -103,7 +103,7 @@ def test_a_flipped_byte_in_the_manifest_is_told(broken):
 
 def test_every_file_of_a_bundle_is_verified(broken):
     names = [path.relative_to(broken).as_posix() for path in broken.rglob("*") if path.is_file()]
-    assert len(names) == 17
+    assert len(names) == 18
     for name in set(names) - {"manifest.json"}:
         verify_bundle(broken)
         flip_byte(broken / name, 10)

@@ -68,11 +68,11 @@ LONG_NAMES = ("golden retriever (long-haired)", "W" * 50, "a_long_name_without_a
 @pytest.mark.parametrize("count", [3, 10, 30])
 def test_long_names_of_any_number_of_classes_have_room(drawn, count):
     names = tuple(f"{LONG_NAMES[index % 5]}{index}" for index in range(count))
-    labels = np.arange(40) % count
-    probabilities = np.eye(count, dtype="float32")[np.where(np.arange(40) < 9, labels[::-1], labels)]
+    labels = np.arange(16) % count
+    probabilities = np.eye(count, dtype="float32")[np.where(np.arange(16) < 9, labels[::-1], labels)]
     evaluation = Evaluation(probabilities, labels)
     figures.draw_confusion(evaluation, names, None)
-    figures.draw_predictions(np.zeros((40, 8, 8, 3), np.uint8), evaluation, names, None)
+    figures.draw_predictions(np.zeros((16, 8, 8, 3), np.uint8), evaluation, names, None)
     for figure in drawn:
         assert_texts_have_room(figure)
 
