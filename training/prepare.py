@@ -60,8 +60,6 @@ def prepare(
         raise ValueError(
             f"batch_size={batch_size} is more than the {len(dataset.train)} training images: give a smaller one"
         )
-    if verbose and replicas.is_chief and (advice := missing_gpu_advice()):
-        report(advice)
     return recipe, dataset, replicas
 
 
