@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return "".join(character if is_printable(character) else _escape(character) for character in text)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().split("\n")[0]
+
+
 def is_printable(character: str) -> bool:
     """Tell whether a character is seen, or is a space or a joiner within a word."""
     return unicodedata.category(character) not in UNPRINTABLE or character in JOINERS

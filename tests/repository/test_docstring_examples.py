@@ -27,11 +27,9 @@ TO_WRITE = {
     "load_dataset",
     "load_images",
     "load_run",
-    "load_weights",
     "prune",
     "quantization_aware",
     "read_manifest",
-    "save_weights_torch",
     "train",
     "verify_bundle",
 }
