@@ -5,7 +5,6 @@ random resized crop, flip, RandAugment, erasing, mixup and cutmix at 224 pixels,
 images in memory; and the three CIFAR-10 recipes' at 32 pixels, from noise in memory.
 """
 
-import dataclasses
 import os
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from keras_convmixer import Preprocessing
 from keras_convmixer.console import print_table
 from keras_convmixer.images.decoding import SUFFIXES
 from keras_convmixer.training import RECIPES, Split
-from keras_convmixer.training.data.batches import distributed_batches
+from keras_convmixer.training.data.batches import InputPipeline
 from keras_convmixer.training.data.lazy_images import Files, decode_and_validate
 from keras_convmixer.training.strategy import choose_strategy
 
@@ -27,8 +26,8 @@ BATCH, ROUNDS = 64, 5
 
 def rate(split: Split, recipe, seconds: float) -> float:
     """Return images a second, the median of some rounds after a first one."""
-    recipe = dataclasses.replace(recipe, batch_size=BATCH)
-    batches = distributed_batches(split, 1000, recipe, choose_strategy("one_device"), 0, 1_000_000)
+    pipeline = InputPipeline(split, 1000, recipe.augmentation, BATCH, recipe.seed)
+    batches = pipeline.batches(choose_strategy("one_device"), 0, 1_000_000)
     found = []
     for _ in range(ROUNDS + 1):
         started, count = time.perf_counter(), 0
@@ -55,7 +54,7 @@ def main(pictures: Path, seconds: float = 20.0) -> None:
     streamed = decode_and_validate(files, preprocessing, in_memory=False)
     held = decode_and_validate(files, preprocessing, in_memory=True)
     sizes = streamed.images.sizes
-    plain = dataclasses.replace(imagenet, mixup_alpha=0.0, cutmix_alpha=0.0)
+    plain = imagenet.replace(mixup_alpha=0.0, cutmix_alpha=0.0)
     rows = [
         ("imagenet_1024_20 from files", rate(Split(streamed.images, streamed.labels), imagenet, seconds)),
         ("without mixup and cutmix", rate(Split(streamed.images, streamed.labels), plain, seconds)),

@@ -45,7 +45,7 @@ def recipe_of(size: Size, seed: int):
     from keras_convmixer.training import RECIPES
 
     values = dataclasses.asdict(size)
-    return dataclasses.replace(RECIPES["cifar10"], name=size.name, seed=seed, **values)
+    return RECIPES["cifar10"].replace(name=size.name, seed=seed, **values)
 
 
 def run_keras(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
@@ -75,6 +75,7 @@ def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]
     from keras_convmixer.training import load_dataset
 
     recipe = recipe_of(size, seed)
+    augmentation, optimization = recipe.augmentation, recipe.optimization
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     data = load_dataset("cifar10", Preprocessing(32, 32), data_dir=size.data_dir)
@@ -82,15 +83,17 @@ def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]
     augment = transforms.Compose(
         [
             transforms.RandomHorizontalFlip(),
-            transforms.RandAugment(recipe.rand_augment_num_ops, int(recipe.rand_augment_magnitude)),
+            transforms.RandAugment(augmentation.rand_augment_num_ops, int(augmentation.rand_augment_magnitude)),
             *scaled,
         ]
     )
-    model = ConvMixer(size.dim, size.depth, recipe.kernel_size, recipe.patch_size, num_classes=10)
+    model = ConvMixer(size.dim, size.depth, recipe.model.kernel_size, recipe.model.patch_size, num_classes=10)
     model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    points = [0, recipe.epochs * 2 / 5, recipe.epochs * 4 / 5, recipe.epochs]
-    rates = [0, recipe.learning_rate, recipe.learning_rate / 20, 0]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=optimization.learning_rate, weight_decay=optimization.weight_decay
+    )
+    points = [0, optimization.epochs * 2 / 5, optimization.epochs * 4 / 5, optimization.epochs]
+    rates = [0, optimization.learning_rate, optimization.learning_rate / 20, 0]
 
     def loss_of(images, labels):
         logits = model(torch.stack(images).to(memory_format=torch.channels_last))
@@ -100,7 +103,7 @@ def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]
     def images_of(split, chosen, transform):
         return [transform(Image.fromarray(split.images[index])) for index in chosen]
 
-    rows, steps = [], len(data.train) // recipe.batch_size
+    rows, steps = [], len(data.train) // optimization.batch_size
     plain = transforms.Compose(scaled)
     saved = folder / "after_epoch.pt"
     if saved.exists():
@@ -109,24 +112,24 @@ def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
-    for epoch in range(len(rows), recipe.epochs):
+    for epoch in range(len(rows), optimization.epochs):
         order = torch.randperm(len(data.train)).numpy()
         total, right = 0.0, 0
         model.train()
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = np.interp(epoch + (step + 1) / steps, points, rates)
-            chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            chosen = order[step * optimization.batch_size : (step + 1) * optimization.batch_size]
             loss, correct = loss_of(images_of(data.train, chosen, augment), data.train.labels[chosen])
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), optimization.clip_norm)
             optimizer.step()
             total, right = total + loss.item(), right + correct
         model.eval()
         everything = np.arange(len(data.validation))
         with torch.no_grad():
             val_loss, val_right = loss_of(images_of(data.validation, everything, plain), data.validation.labels)
-        accuracy = right / steps / recipe.batch_size
+        accuracy = right / steps / optimization.batch_size
         measured = (total / steps, accuracy, val_loss.item(), val_right / len(everything))
         rows.append(dict(zip(COLUMNS, measured, strict=True)))
         state = {"rows": rows, "model": model.state_dict(), "optimizer": optimizer.state_dict()}

@@ -19,6 +19,8 @@ from keras_convmixer.console import print_table, silence_native_logs
 from keras_convmixer.deployment import depthwise
 from keras_convmixer.deployment.cover import Piece
 from keras_convmixer.deployment.cover import cover as cheapest_cover
+from keras_convmixer.export.tflite.conversion import Conversion
+from keras_convmixer.export.tflite.quantize import convert_dynamic
 
 
 def whole(rows, columns) -> tuple[Piece, ...]:
@@ -69,10 +71,8 @@ def main(model: tyro.conf.Positional[Path], images: tyro.conf.Positional[Path]) 
     for_int8 = kc.deploy(original, "litert_int8", verified=False)
     add("litert_int8, int8", artifacts.convert(for_int8, calibration))
     for name, model in (("deployed", deployed(original)), ("litert_int8", for_int8)):
-        with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
-            file.write(artifacts.convert(model))
-            file.flush()
-            add(f"{name}, dynamic int8", artifacts.quantize_pointwise(Path(file.name)))
+        with Conversion(model) as conversion:
+            add(f"{name}, dynamic int8", convert_dynamic(conversion, calibration))
     columns = ("form", "mean error", "largest", "agreement", "accuracy")
     print_table(f"{original.name}, {len(test)} images; errors of logits, as a share of their range", columns, rows)
 

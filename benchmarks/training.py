@@ -22,7 +22,6 @@ BATCH = 64
 
 def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
     """Return a function that trains a step in Keras on TensorFlow."""
-    import dataclasses
 
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
     import tensorflow as tf
@@ -35,13 +34,13 @@ def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
     from keras_convmixer.training.step import Step
     from keras_convmixer.training.strategy import choose_strategy
 
-    recipe = dataclasses.replace(RECIPES["cifar10"], batch_size=BATCH)
-    model = build_training_model(build_model(recipe, 10, classifier_activation=None), replicas=1)
+    recipe = RECIPES["cifar10"].replace(batch_size=BATCH)
+    model = build_training_model(build_model(recipe.model, 10), num_replicas=1)
     step, batch = (
-        Step(model, recipe, choose_strategy("one_device"), 10_000),
+        Step(model, recipe.optimization, choose_strategy("one_device"), 10_000),
         (tf.constant(images), tf.one_hot(labels, 10)),
     )
-    return lambda: step.run(batch).numpy()
+    return lambda: float(step.run(batch).loss)
 
 
 def pytorch_step(images: np.ndarray, labels: np.ndarray, threads: int):

@@ -1,6 +1,5 @@
-"""Commands that train a model on until it takes less: for 8 bits, pruned, or clustered."""
+"""Commands that train a model further, so that it takes less room: in int8, pruned, or clustered."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -58,12 +57,11 @@ def qat(
         verbose: show tracebacks and TensorFlow's own log.
     """
     check_numbers(steps=steps, learning_rate=learning_rate)
-    _check_counts(epochs, batch_size)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import quantization_aware
 
     run = loaded_run(model)
-    training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
+    training = _load_training(run, model, data, data_dir, epochs=epochs, steps=steps, batch_size=batch_size)
     steps, batches = training.steps, training.batches()
     content = quantization_aware(run.model, batches, steps, learning_rate)
     with atomic_file(qat_file(model)) as file:
@@ -121,14 +119,13 @@ def compress(
     if (clusters if method == "prune" else sparsity) is not None:
         raise UsageError("--sparsity is prune's and --clusters is cluster's: leave one out, or name the other --method")
     check_numbers(steps=steps, learning_rate=learning_rate, sparsity=sparsity, clusters=clusters)
-    _check_counts(epochs, batch_size)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import cluster, prune
         from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
         from keras_convmixer.training.evaluation import evaluate
 
     run = loaded_run(model)
-    training = _Training.of(run, model, epochs, steps, batch_size, data, data_dir)
+    training = _load_training(run, model, data, data_dir, epochs=epochs, steps=steps, batch_size=batch_size)
     given = {"sparsity": sparsity, "clusters": clusters, "learning_rate": learning_rate}
     given = {name: value for name, value in given.items() if value is not None}
     compressed = {"prune": prune, "cluster": cluster}[method](run.model, training.batches(), training.steps, **given)
@@ -145,51 +142,15 @@ def compress(
     print_line(f"next: convmixer export {out} --out BUNDLE")
 
 
-def _check_counts(epochs, batch_size):
-    for option, value in (("epochs", epochs), ("batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{option} {value}: give 1 or more")
+def _load_training(run, model, data, data_dir, **numbers):
+    """Load a run's training data once more, and show it."""
+    from keras_convmixer.images.folders import report_left_out
+    from keras_convmixer.training.further import load_further_training
 
-
-@dataclasses.dataclass(frozen=True)
-class _Training:
-    """A run's own training, taken up again: its data and its augmentation."""
-
-    dataset: object
-    recipe: object
-    steps: int
-
-    @classmethod
-    def of(cls, run, model, epochs, steps, batch_size, data, data_dir):
-        from keras_convmixer.images.folders import report_left_out
-        from keras_convmixer.training import load_dataset
-
-        if run.recipe is None or run.class_names is None:
-            raise UsageError(
-                f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`"
-            )
-        recipe = dataclasses.replace(
-            run.recipe, batch_size=batch_size or run.recipe.batch_size, gradient_accumulation_steps=1
-        )
-        folder = data_dir_of(run, data_dir)
-        data = data or own_data(run, model)
-        with reading(data) as progress:
-            dataset = load_dataset(
-                data, run.preprocessing, run.class_names, progress, folder, keep_originals=recipe.random_crop
-            )
-        report_left_out(dataset.damaged, dataset.left_out)
-        steps_per_epoch = len(dataset.train) // recipe.batch_size
-        if not steps_per_epoch:
-            raise UsageError(
-                f"a batch of {recipe.batch_size} is more than the {len(dataset.train)} images: give --batch-size"
-            )
-        return cls(dataset, recipe, steps or epochs * steps_per_epoch)
-
-    def batches(self):
-        from keras_convmixer.training.data.batches import distributed_batches
-        from keras_convmixer.training.strategy import choose_strategy
-
-        classes = len(self.dataset.class_names)
-        return distributed_batches(
-            self.dataset.train, classes, self.recipe, choose_strategy("one_device"), 0, self.steps
-        )
+    if run.recipe is None or run.class_names is None:
+        raise UsageError(f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`")
+    data = data or own_data(run, model)
+    with reading(data) as progress:
+        training = load_further_training(run, data, data_dir=data_dir_of(run, data_dir), progress=progress, **numbers)
+    report_left_out(training.dataset.damaged, training.dataset.left_out)
+    return training

@@ -95,7 +95,7 @@ def export(
     max_pixels = max(round(max_megapixels * 1e6), 4)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
-        from keras_convmixer.export.report.text import without_places
+        from keras_convmixer.export.report.text import without_folders
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import load_dataset
 
@@ -122,7 +122,7 @@ def export(
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,
-        calibration_skipped=tuple(without_places(sentence, calibration or data) for sentence in chosen.skipped),
+        calibration_skipped=tuple(without_folders(sentence, calibration or data) for sentence in chosen.skipped),
         formats=formats,
         target=target,
         qat_int8=trained,
@@ -131,10 +131,10 @@ def export(
         output_kind=output_kind,
         threshold=threshold,
         # Pictures that are not the run's own may be harder.
-        expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.dataset) else None,
+        expected_accuracy=run.accuracy if data == (run.recipe and run.recipe.data.dataset) else None,
         name=name,
         license=license,
-        training_data=training_data or (run.recipe and _for_others(run.recipe.dataset)),
+        training_data=training_data or (run.recipe and _for_others(run.recipe.data.dataset)),
     )
     tables.print_bundle(out, manifest)
     for file in manifest["rejected"]:
@@ -290,8 +290,7 @@ def predict(
         raise UsageError(f"--top {top}: give 1 or more")
     if not verbose:
         silence_native_logs()
-    with waiting(f"loading {bundle}"):
-        classify = Classifier.load(bundle, format)
+    classify = Classifier.load(bundle, format)
     answers, failures = [], []
     with progress_bar(len(images) > 1 and not json) as progress:
         task = progress.add_task("classifying", total=len(images), detail="")

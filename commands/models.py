@@ -53,44 +53,31 @@ def evaluate(
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.images.folders import report_left_out
-        from keras_convmixer.training import evaluate, load_dataset, load_images
+        from keras_convmixer.training import evaluate
+        from keras_convmixer.training.runs.evaluation_images import load_evaluation_images
 
     if out:
         require_folder_name(out)
     run = loaded_run(model, crop_fraction)
     data = data or own_data(run, model)
-    class_names = run.class_names or _imagenet_ids(run.model, data)
-    own = run.recipe is not None and Path(data).resolve() == Path(run.recipe.dataset).resolve()
     with reading(data) as progress:
-        if Path(data).is_dir() and data != "digits" and not own:
-            dataset = load_images(data, run.preprocessing, class_names, progress)
-            class_names, split = dataset.class_names, dataset.split
-            images = f"all {len(split):,} images of {data}"
-        else:
-            dataset = load_dataset(data, run.preprocessing, class_names, progress, data_dir_of(run, data_dir))
-            class_names, split = dataset.class_names, dataset.test
-            images = f"the {len(split):,} test images of {data}"
-    report_left_out(dataset.damaged, dataset.left_out)
-    classes = max(run.model.output_shape[-1], 2)  # one output tells two classes apart
-    if len(class_names) != classes:
-        raise ValueError(
-            f"{data} has {len(class_names)} labels, and the model has {classes} classes: write the "
-            f"label of each class, one a line, to {model.with_name('labels.txt')}"
-        )
-    with counting("evaluating", len(split)) as count:
-        result = evaluate(run.model, split, batch_done=count)
+        images = load_evaluation_images(run, data, data_dir_of(run, data_dir), progress)
+    report_left_out(images.damaged, images.left_out)
+    with counting("evaluating", len(images.split)) as count:
+        result = evaluate(run.model, images.split, batch_done=count)
     if out:
-        from keras_convmixer.training.runs import figures
+        with waiting("drawing"):
+            from keras_convmixer.training.runs import figures
 
-        out.mkdir(parents=True, exist_ok=True)
-        figures.draw_confusion(result, class_names, out / "confusion.png")
-        figures.draw_predictions(split.images, result, class_names, out / "predictions.png")
-    classes = result.by_class(class_names)
+            out.mkdir(parents=True, exist_ok=True)
+            figures.draw_confusion(result, images.class_names, out / "confusion.png")
+            figures.draw_predictions(images.split.images, result, images.class_names, out / "predictions.png")
+    classes = result.by_class(images.class_names)
     if json:
-        facts = {"images": len(split), "damaged_images": len(dataset.damaged)}
+        facts = {"images": len(images.split), "damaged_images": len(images.damaged)}
         print_json({**facts, "accuracy": result.accuracy, "loss": result.loss, "classes": classes})
     else:
-        tables.print_evaluation(f"Evaluated {model} on {images}", result.accuracy, result.loss, classes, out)
+        tables.print_evaluation(f"Evaluated {model} on {images.described}", result.accuracy, result.loss, classes, out)
 
 
 def visualize(
@@ -182,13 +169,3 @@ def convert(
     with waiting(f"converting {source}"):
         model = convert(path, out, activation, image_size, not scaled_input)
     tables.print_conversion(source, out, summary(model))
-
-
-def _imagenet_ids(model, data):
-    """Return ImageNet's ids where the model has its classes and the data has folders of their names, else None."""
-    from keras_convmixer.imagenet import class_names
-    from keras_convmixer.images.folders import subfolders
-
-    ids = tuple(wordnet_id for wordnet_id, _ in class_names())
-    folders = {path.name for path in subfolders(Path(data))} if Path(data).is_dir() else set()
-    return ids if folders and folders <= set(ids) and model.output_shape[-1] == len(ids) else None

@@ -54,7 +54,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def data_dir_of(run, given: str) -> str:
     """Return tensorflow-datasets' folder: what was given, else the run's own."""
-    return given or (run.recipe.data_dir if run.recipe else "")
+    return given or (run.recipe.data.data_dir if run.recipe else "")
 
 
 def own_data(run, path: Path) -> str:
@@ -62,9 +62,9 @@ def own_data(run, path: Path) -> str:
     what_to_do = "name pictures with --data, digits or a folder with one subfolder for each label"
     if run.recipe is None:
         raise UsageError(f"{path} has no recipe.json beside it: {what_to_do}")
-    if Path(run.recipe.dataset).is_absolute() and not Path(run.recipe.dataset).is_dir():
-        raise FileNotFoundError(f"{path} was trained on {run.recipe.dataset}, which is not there: {what_to_do}")
-    return run.recipe.dataset
+    if Path(run.recipe.data.dataset).is_absolute() and not Path(run.recipe.data.dataset).is_dir():
+        raise FileNotFoundError(f"{path} was trained on {run.recipe.data.dataset}, which is not there: {what_to_do}")
+    return run.recipe.data.dataset
 
 
 def folder_of(model: Path) -> Path:

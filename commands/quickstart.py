@@ -1,6 +1,5 @@
 """The command that shows all the others at work."""
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def quickstart(*, runs: argument(Path, "FOLDER") = Path("runs"), verbose: Flag =
     run = runs / "quickstart"
     bundle = run / "bundle"
     announce("1  train", f"convmixer train digits --name quickstart --overwrite --runs {runs}")
-    train(dataclasses.replace(RECIPES["digits"], name="quickstart"), runs=runs, overwrite=True, verbose=verbose)
+    train(RECIPES["digits"].replace(name="quickstart"), runs=runs, overwrite=True, verbose=verbose)
     announce("2  export and validate", f"convmixer export {run} --out {bundle}")
     export(run, out=bundle, verbose=verbose)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from keras_convmixer.console import duration, print_facts, print_line, print_table
+from keras_convmixer.files.printable import first_of
 from keras_convmixer.variants import Variant
 
 
@@ -50,9 +51,11 @@ def print_recipes(recipes: dict, descriptions: dict[str, str]) -> None:
     rows = []
     for name, recipe in recipes.items():
         (accuracy,) = (line for line in descriptions[name].splitlines() if line.startswith("- Accuracy: "))
-        size = f"{recipe.dim}/{recipe.depth} k{recipe.kernel_size} p{recipe.patch_size}"
+        model = recipe.model
+        size = f"{model.dim}/{model.depth} k{model.kernel_size} p{model.patch_size}"
         expected = accuracy.removeprefix("- Accuracy: ").split(" of ")[0].split(" reported")[0]
-        rows.append((name, recipe.dataset, size, str(recipe.image_size), str(recipe.epochs), expected))
+        epochs = str(recipe.optimization.epochs)
+        rows.append((name, recipe.data.dataset, size, str(model.image_size), epochs, expected))
     columns = ("recipe", "data", "model", "px", "epochs", "accuracy")
     print_table("Recipes; model: dim/depth, kernel size k, patch size p; px: side of the images", columns, rows)
     print_line("accuracy: expected on test images; see convmixer train RECIPE --help")
@@ -63,13 +66,12 @@ def print_plan(recipe, device: str, gpus: int, hosts: int, plan) -> None:
     step = sum(plan.step_seconds.values())
     parts = ", ".join(f"{kind} {seconds / step:.0%}" for kind, seconds in plan.step_seconds.items())
     fits = "not known" if plan.fitting_share is None else f"at most {max(plan.fitting_share, 0):,} images at once"
-    if plan.fitting_share is not None and plan.fitting_share < plan.share // recipe.gradient_accumulation_steps:
-        remedy = (
-            "raise --gradient-accumulation-steps"
-            if plan.fitting_share > 0
-            else "the model alone is larger than the device"
-        )
-        fits += f", and {plan.share // recipe.gradient_accumulation_steps:,} are needed: {remedy}"
+    at_once = plan.share // recipe.optimization.gradient_accumulation_steps
+    if plan.fitting_share is not None and plan.fitting_share < at_once:
+        remedy = "raise --gradient-accumulation-steps"
+        if plan.fitting_share <= 0:
+            remedy = "the model alone is larger than the device"
+        fits += f", and {at_once:,} are needed: {remedy}"
     power = "not known"
     if plan.kilowatt_hours is not None:
         power = f"{plan.kilowatt_hours:,.{0 if plan.kilowatt_hours >= 10 else 2}f} kWh, hosts included"
@@ -179,7 +181,7 @@ def print_inspection(file: Path, found) -> None:
         scale, zero_point = quantization["scale"], quantization["zero_point"]
         return f"{tensor['dtype']} {tensor['shape']}, scale {scale:.6g}, zero point {zero_point}"
 
-    labels = ", ".join(found.labels[:5]) + (f" and {len(found.labels) - 5} more" if len(found.labels) > 5 else "")
+    labels = first_of(found.labels, 5)
     facts = {
         "size": f"{found.size / 1000:,.1f} kB",
         "input": "; ".join(map(shown, found.inputs)),

@@ -157,24 +157,16 @@ def plan(
         json: print one JSON object instead of a table.
         verbose: show tracebacks and TensorFlow's own log.
     """
-    from keras_convmixer.training.plan import DEVICES, SIZES, plan
+    from keras_convmixer.training.plan import DEVICES, data_size, plan
 
     if device != "here" and device not in DEVICES:
         raise UsageError(f"--device {device}: there are here, {', '.join(DEVICES)}")
-    for option, value in (("--images", images), ("--classes", classes)):
-        if value is not None and value < (2 if option == "--classes" else recipe.batch_size):
-            least = "2 or more" if option == "--classes" else f"the batch's {recipe.batch_size} or more"
-            raise UsageError(f"{option} {value}: give {least}")
-    known = SIZES.get(recipe.dataset)
-    if known is None and (images is None or classes is None):
-        raise UsageError(f"the size of {recipe.dataset} is not known here: give --images and --classes")
-    if gpus < 1 or hosts < 1:
-        raise UsageError(f"--gpus {gpus} --hosts {hosts}: give 1 or more of each")
+    size = data_size(recipe, images, classes)
     if device == "here":
         with starting_tensorflow(verbose):
             import tensorflow  # noqa: F401
     with waiting("measuring this machine") if device == "here" else contextlib.nullcontext():
-        found = plan(recipe, images or known[0], classes or known[1], gpus, hosts, DEVICES.get(device))
+        found = plan(recipe, *size, gpus, hosts, DEVICES.get(device))
     if json:
         print_json(found.facts())
     else:
@@ -192,7 +184,7 @@ def recipes(*, json: Flag = False) -> None:
         json: print one JSON object with every field instead of a table.
     """
     if json:
-        print_json({name: vars(recipe) for name, recipe in RECIPES.items()})
+        print_json({name: dataclasses.asdict(recipe) for name, recipe in RECIPES.items()})
     else:
         tables.print_recipes(RECIPES, DESCRIPTIONS)
 

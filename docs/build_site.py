@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "docs"
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "examples/README.md")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 HELP = "<!-- help of every command -->\n"
 COMMANDS = "from keras_convmixer.__main__ import COMMANDS; print(*(command.__name__ for command in COMMANDS))"

@@ -9,7 +9,6 @@ accurate.
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 from keras_convmixer.export import Classifier, export_bundle
@@ -30,16 +29,16 @@ def main() -> None:
 
     changes = {"name": "photos", "dataset": str(arguments.photos), "epochs": arguments.epochs}
     if arguments.pretrained:
-        recipe = dataclasses.replace(RECIPES["finetune"], **changes)
+        recipe = RECIPES["finetune"].replace(**changes)
     else:
         # Patches of 4 pixels: 16x16 of them in an image of 64.
         small = {"image_size": arguments.image_size, "patch_size": 4, "flip": True, "batch_size": 16}
-        recipe = dataclasses.replace(RECIPES["digits"], **changes, **small)
+        recipe = RECIPES["digits"].replace(**changes, **small)
     # The same command continues a training that was interrupted, and starts anew with other options.
     train(recipe, arguments.out / "run", overwrite=(arguments.out / "run" / "model.keras").exists())
 
     run = load_run(arguments.out / "run")
-    dataset = load_dataset(recipe.dataset, run.preprocessing, run.class_names)
+    dataset = load_dataset(recipe.data.dataset, run.preprocessing, run.class_names)
     manifest = export_bundle(
         run.model,
         arguments.out / "bundle",

@@ -25,11 +25,11 @@ def check_out(out: Path) -> None:
     """Check that a bundle may be written to `out`: a new folder, or one that holds nothing but a bundle.
 
     Raises:
-        FileExistsError: it is a file, or a folder that holds other things.
-        ValueError: TensorFlow could not load a SavedModel from there.
+        FileExistsError: `out` is a file, or a folder that holds other things.
+        ValueError: TensorFlow cannot load a SavedModel from that path.
     """
     require_folder_name(out)
-    if set("*?[]\\") & set(str(out.resolve())):
+    if set("*?[]\\") & set(str(out.resolve())):  # TensorFlow takes them for a pattern
         raise ValueError(
             f"{out} has one of *?[]\\ in its path, where TensorFlow cannot load a SavedModel: name another"
         )
@@ -63,9 +63,9 @@ def check_description(name: str | None, license: str | None, training_data: str 
 def exportable_classifier(
     model: keras.Model, class_names: tuple[str, ...], kind: str | None = None, images: np.ndarray | None = None
 ) -> keras.Model:
-    """Return the model with probabilities as output; raises ValueError where it cannot be exported.
+    """Return a view of a model with probabilities as output; raises ValueError if it cannot be exported.
 
-    `kind` and `images` are passed to `as_classifier`; images of another shape than the model's are ignored.
+    `kind` and `images` are those of `as_classifier`; images of another shape than the model's are ignored.
     """
     fitting = np.ndim(images) == 4 and np.shape(images)[1:] == tuple(getattr(model, "input_shape", ())[1:])
     classifier = as_classifier(model, kind, images if fitting else None)

@@ -10,7 +10,7 @@ import numpy as np
 from keras_convmixer.files.printable import printable
 from keras_convmixer.images.preprocessing import Preprocessing
 
-from .report.text import without_places
+from .report.text import without_folders
 from .runtime.decision import Decision
 from .validate import Validation, ValidationError, validate
 
@@ -88,4 +88,4 @@ class Artifact:
 
 def for_others(sentence: str) -> str:
     """Return a sentence for the manifest: without this machine's paths and without control characters."""
-    return printable(without_places(sentence))
+    return printable(without_folders(sentence))

@@ -1,4 +1,4 @@
-"""Images of one's own to calibrate with: a folder of images, or arrays in a file."""
+"""Read calibration images: from a folder of images, or from an array in an .npz or .npy file."""
 
 from __future__ import annotations
 
@@ -24,65 +24,70 @@ from keras_convmixer.images.preprocessing import Preprocessing
 
 ARRAYS = (".npz", ".npy")
 IMAGES = "images"
-"""The array of an .npz file that is taken where there are several."""
+"""Name of the array that is read from an .npz file of several."""
 SMALL, PACKED = 2**28, 100
-"""An array of over so many bytes is refused where it was packed to less than a hundredth, as no photographs are."""
+"""An array of more than SMALL bytes that was packed to less than 1 / PACKED is refused: photographs never are."""
 MEMORY = 4_000_000_000
-"""Bytes that the chosen images may take."""
+"""Most bytes that the sampled images may take."""
 CHUNK = 2**20
-"""Bytes that are unpacked at once, of images that were not chosen."""
+"""Bytes that are unpacked at once of images that are skipped."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images uint8 `[count, height, width, channels]`, and a sentence for each file that could not be read."""
+    """Calibration images, and what could not be read."""
 
     images: np.ndarray
+    """uint8 `[count, height, width, channels]`, prepared for the model."""
     skipped: tuple[str, ...] = ()
+    """One sentence for each file that could not be read."""
     left_out: tuple[str, ...] = ()
-    """A sentence that counts the files that were left out because of their ending, if there are any."""
+    """A sentence that counts the files left out because of their ending, if there are any."""
 
 
 def read_calibration(
     source: Path, preprocessing: Preprocessing, count: int, seed: int, progress: Progress | None = None
 ) -> Calibration:
-    """Choose up to `count` images at random, the same for the same seed, and prepare them for the model.
+    """Sample up to `count` images, the same for the same seed, and prepare them for the model.
 
     Args:
         source: a folder, whose images and those of its subfolders are taken; or an .npz or .npy file of uint8 images
             `[count, height, width, channels]` or grey `[count, height, width]`, pixels 0..255, of any size.
-        preprocessing: how images become the model's images.
-        count: how many at most.
-        seed: of the choice.
+        preprocessing: turns images into the model's input.
+        count: most images to sample.
+        seed: of the sampling.
         progress: shows a bar.
 
     Raises:
-        FileNotFoundError: there is no such folder or file.
-        ValueError: no image is there, over 1 % of the folder's images are damaged, or the file holds something else.
+        FileNotFoundError: `source` does not exist.
+        ValueError: there is no image, over 1 % of the folder's images are damaged, or the file holds something else.
     """
     source = Path(source)
     random = np.random.default_rng(seed)
-    if source.suffix in ARRAYS and not source.is_dir():
-        images = _read_arrays(source, lambda there: np.sort(random.permutation(there)[:count]))
-        if images.shape[1:] == (preprocessing.height, preprocessing.width, preprocessing.channels):
-            return Calibration(images)
-        images = map(Image.fromarray, images[..., 0] if images.shape[-1] == 1 else images)
-        return Calibration(np.stack([preprocessing.apply(image) for image in images]))
-    if not source.is_dir():
+    if source.is_dir():
+        return _read_folder(source, preprocessing, count, random, progress)
+    if source.suffix not in ARRAYS:
         raise FileNotFoundError(f"{source}: there is no such folder, nor is it an .npz or .npy file")
-    files = image_files(source)
+    images = _read_arrays(source, lambda there: np.sort(random.permutation(there)[:count]))
+    if images.shape[1:] == (preprocessing.height, preprocessing.width, preprocessing.channels):
+        return Calibration(images)
+    images = map(Image.fromarray, images[..., 0] if images.shape[-1] == 1 else images)
+    return Calibration(np.stack([preprocessing.apply(image) for image in images]))
+
+
+def _read_folder(folder, preprocessing, count, random, progress):
+    files = image_files(folder)
     paths = files.paths
     if not paths:
         if files.others:
             raise ValueError(
-                f"{source} has no images that can be read ({files.described_others()}): save them as JPEG or PNG, or "
+                f"{folder} has no images that can be read ({files.described_others()}): save them as JPEG or PNG, or "
                 f"as another of {', '.join(SUFFIXES)}"
             )
-        raise ValueError(f"{source} has no images to calibrate with ({', '.join(SUFFIXES)}): name another folder")
+        raise ValueError(f"{folder} has no images to calibrate with ({', '.join(SUFFIXES)}): name another folder")
     order = random.permutation(len(paths))
-    images, skipped = [], []
+    images, skipped, tried = [], [], 0
     task = progress and progress.add_task("reading calibration images", total=min(count, len(paths)), detail="")
-    tried = 0
     for place in order:
         tried += 1
         try:
@@ -94,36 +99,38 @@ def read_calibration(
             progress.advance(task)
         if len(images) == count:
             break
-    if len(skipped) > DAMAGED * tried:  # may be chance in a sample: as in training, the share of all decides
+    if len(skipped) > DAMAGED * tried:
+        # In a sample this may be chance: as in training, the share of damaged ones among all images decides.
         for place in order[tried:]:
             try:
                 read_image(paths[place], preprocessing.max_pixels)
             except (OSError, ValueError) as error:
                 skipped.append(sentence_of_failure(paths[place], error))
     if not images:
-        raise ValueError(f"none of the {len(paths)} images in {source} can be read ({skipped[0]}): name another folder")
+        raise ValueError(f"none of the {len(paths)} images in {folder} can be read ({skipped[0]}): name another folder")
     require_few_damaged(skipped, len(paths))
-    return Calibration(np.stack(images), tuple(skipped), sentence_of_others(source, files.others))
+    return Calibration(np.stack(images), tuple(skipped), sentence_of_others(folder, files.others))
 
 
 def _read_arrays(path, choose):
-    """Read the images at `choose(count)`, sorted indices, from an .npz or .npy file; the others are not kept."""
+    """Read from an .npz or .npy file the images at the sorted indices `choose(count)`, without keeping the others."""
     try:
         with open_file(path, "an .npz or .npy file") as file:
             if zipfile.is_zipfile(file):
                 return _read_archive(path, file, choose)
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        _check_array(path, found.dtype, found.shape)
-        chosen = choose(len(found))
-        _check_memory(path, len(chosen), found.shape)
-        return np.array(_with_channels(found)[chosen])
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: only the sampled images are read
+        _check_array(path, array.dtype, array.shape)
+        indices = choose(len(array))
+        _check_memory(path, len(indices), array.shape)
+        return np.array(_with_channels(array)[indices])
     except (FileNotFoundError, MemoryError, NotAFile, Refused):
         raise
-    except Exception as error:  # of NumPy's header, zipfile and four decompressors: of a dozen types
-        if getattr(error, "errno", None):  # the system's
+    except Exception as error:  # NumPy's header, zipfile and four decompressors raise a dozen types
+        if getattr(error, "errno", None):  # the system's own
             raise
         raise ValueError(
-            f"{path} is damaged, or no array file of NumPy ({error}): write one array of uint8 images with numpy.savez"
+            f"{path} is damaged, or not an array file of NumPy ({error}): write one array of uint8 images with "
+            "numpy.savez"
         ) from None
 
 
@@ -134,7 +141,7 @@ def _read_archive(path, packed, choose):
         if name is None:
             raise Refused(f"{path} holds {', '.join(members) or 'nothing'}: name the array of images {IMAGES!r}")
         info = members[name]
-        packed_size = min(info.compress_size, path.stat().st_size)  # a directory may say anything
+        packed_size = min(info.compress_size, path.stat().st_size)  # a damaged archive may state any size
         if info.file_size > SMALL and info.file_size > PACKED * packed_size:
             raise Refused(
                 f"{path} unpacks to {info.file_size:,} bytes, {info.file_size // max(packed_size, 1):,} times "
@@ -149,14 +156,14 @@ def _read_archive(path, packed, choose):
                 raise Refused(f"{path} is in Fortran's order: write numpy.ascontiguousarray(images)")
             if math.prod(shape) > info.file_size:
                 raise ValueError(f"it says that it holds {math.prod(shape):,} bytes, in {info.file_size:,}")
-            chosen = choose(shape[0])
-            _check_memory(path, len(chosen), shape)
-            images = np.empty((len(chosen), *shape[1:]), np.uint8)
+            indices = choose(shape[0])
+            _check_memory(path, len(indices), shape)
+            images = np.empty((len(indices), *shape[1:]), np.uint8)
+            # A compressed file has to be read from its beginning: the images between the sampled ones are dropped.
             place = 0
-            for row, index in zip(images, chosen, strict=True):
-                _skip(file, (index - place) * row.nbytes)
-                content = file.read(row.nbytes)
-                row[...] = np.frombuffer(content, np.uint8).reshape(row.shape)
+            for image, index in zip(images, indices, strict=True):
+                _skip(file, (index - place) * image.nbytes)
+                image[...] = np.frombuffer(file.read(image.nbytes), np.uint8).reshape(image.shape)
                 place = index + 1
     return _with_channels(images)
 
@@ -181,7 +188,7 @@ def _with_channels(images):
 
 
 def _check_array(path, dtype, shape):
-    grey = len(shape) == 3 and shape[-1] != 3  # else it is one image, not many
+    grey = len(shape) == 3 and shape[-1] != 3  # [height, width, 3] is one image, not many
     if dtype != np.uint8 or not (grey or (len(shape) == 4 and shape[-1] in (1, 3))):
         raise Refused(f"{path} holds {dtype} {shape}: give uint8 images [count, height, width, 1 or 3], pixels 0..255")
     if not shape[0]:

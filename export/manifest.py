@@ -1,4 +1,4 @@
-"""manifest.json, the contract of a bundle: what is in it, how to feed it, what validation measured."""
+"""manifest.json, the contract of a bundle: its files, their inputs and outputs, and what validation measured."""
 
 import functools
 import hashlib
@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import jsonschema
 
@@ -15,15 +16,16 @@ from keras_convmixer.files.regular_files import open_file, read_file
 SCHEMA = 1
 NAME = "manifest.json"
 UNSIGNED = "0" * 64
+"""Stands in the place of a manifest's own checksum while that is computed."""
 LARGEST = 4 * 2**20
-"""Bytes of a manifest at most; that of ConvMixer-1536/20 has under 200,000."""
+"""Most bytes of a manifest; that of ConvMixer-1536/20 has under 200,000."""
 AGAIN = "copy the bundle again, or remove it and export again"
 
 
 def write_manifest(bundle: Path, content: dict) -> None:
-    """Write manifest.json for all files that the bundle holds by now, with their sizes and checksums.
+    """Write manifest.json: `content`, and the sizes and checksums of all files that the bundle holds by now.
 
-    Its own `sha256` is that of the file with 64 zeros in its place.
+    The manifest's own `sha256` is that of the file with 64 zeros in its place.
     """
     files = {
         path.relative_to(bundle).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
@@ -39,14 +41,23 @@ def _digest(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(bundle: Path) -> dict:
-    """Return the manifest of a bundle.
+def read_manifest(bundle: Path | str) -> dict[str, Any]:
+    """Return the manifest of a bundle, see export/manifest.schema.json.
 
-    It is checked: its checksum, `manifest.schema.json`, and that every path in it names a file inside the bundle.
+    Its checksum and schema are checked, and that every path in it is inside the bundle. The bundle's other files are
+    not read; `verify_bundle` does that.
+
+    Example:
+        ```python
+        from keras_convmixer.export import read_manifest
+
+        manifest = read_manifest("bundle")
+        for artifact in manifest["artifacts"]:
+            print(artifact["path"], artifact["size"], artifact["validation"]["accuracy"])
+        ```
 
     Raises:
-        ValueError: the folder is no bundle, its manifest is damaged, or of a schema that this version cannot
-            read.
+        ValueError: the folder is not a bundle, or its manifest is damaged or of a schema that this version cannot read.
     """
     path = Path(bundle) / NAME
     content = _read_signed(path)
@@ -59,7 +70,7 @@ def read_manifest(bundle: Path) -> dict:
 
 
 def _read_signed(path):
-    """Return a manifest whose checksum is right; nothing else about it is known."""
+    """Return a manifest after a check of its checksum, and of nothing else."""
     try:
         text = read_file(path, LARGEST, "a bundle's manifest").decode()
         content = json.loads(text, parse_constant=_refuse_constant)
@@ -84,13 +95,13 @@ def _refuse_constant(name):
 @functools.cache
 def _validator():
     schema = importlib.resources.files(__package__).joinpath("manifest.schema.json").read_text(encoding="utf-8")
-    # JSON Schema counts 16.0 among the integers, which no shape may be here.
+    # JSON Schema accepts 16.0 as an integer; a shape must not have it.
     types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     return jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(json.loads(schema))
 
 
 def _check_paths(path, content):
-    """Check that the files and artifacts of a manifest lie inside the bundle, and that it lists what it names."""
+    """Check that all paths of a manifest are inside the bundle, and that its .tflite files and labels are listed."""
     files = content["files"]
     named = [artifact["path"] for artifact in content["artifacts"] if artifact["format"] == "litert"]
     for name in (*files, *(artifact["path"] for artifact in content["artifacts"]), content["labels"]):
@@ -103,18 +114,18 @@ def _check_paths(path, content):
 
 
 def unlisted_files(folder: Path) -> list[str]:
-    """Relative paths of all files in a folder that no manifest there lists: none where it is just a bundle."""
+    """Return the relative paths of all files in a folder that its manifest does not list; none in a mere bundle."""
     try:
-        files = _read_signed(folder / NAME).get("files")  # also of an older version, whose bundle may be replaced
+        files = _read_signed(folder / NAME).get("files")  # without the schema: an older bundle may be replaced too
     except (OSError, ValueError):
         files = None
     listed = {*files, NAME} if isinstance(files, dict) else set()
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    return sorted(set(found) - listed)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    return sorted(there - listed)
 
 
 def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
-    """Return a file's bytes once its checksum is what the manifest says.
+    """Return the bytes of a bundle's file after a check of its size and checksum against the manifest.
 
     Raises:
         ValueError: the file is missing or was changed.
@@ -122,7 +133,7 @@ def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
     path, expected = Path(bundle) / name, manifest["files"][name]
     try:
         with open_file(path, "the bundle's own file") as file:
-            # No more than is listed, whatever lies there now.
+            # By its size first: whatever lies there now, no more than the listed bytes are read.
             whole = os.fstat(file.fileno()).st_size == expected["size"]
             content = file.read() if whole else b""
     except FileNotFoundError:
@@ -132,8 +143,15 @@ def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
     return content
 
 
-def verify_bundle(bundle: Path) -> dict:
-    """Check every file of a bundle against its manifest and return the manifest.
+def verify_bundle(bundle: Path | str) -> dict[str, Any]:
+    """Check the size and checksum of every file of a bundle against its manifest; return the manifest.
+
+    Example:
+        ```python
+        from keras_convmixer.export import verify_bundle
+
+        manifest = verify_bundle("bundle")
+        ```
 
     Raises:
         ValueError: a file is missing or was changed, or the manifest cannot be read.
@@ -145,8 +163,10 @@ def verify_bundle(bundle: Path) -> dict:
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file; of a folder, of the sorted lines `CHECKSUM  RELATIVE/PATH` of its files, as
-    `sha256sum` prints them."""
+    """Return the SHA-256 of a file, or of a folder.
+
+    A folder's is that of the sorted lines `CHECKSUM  RELATIVE/PATH` of its files, as `sha256sum` prints them.
+    """
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

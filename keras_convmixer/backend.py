@@ -20,3 +20,14 @@ def require_tensorflow(work: str) -> None:
         raise RuntimeError(
             f"{work} needs Keras on TensorFlow, and it runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"
         )
+
+
+def require_functional(model: keras.Model) -> None:
+    """Check that a model is functional or Sequential, and built, so that its layers' connections are known.
+
+    Raises ValueError: it is a subclass of keras.Model, or a Sequential model without an input shape.
+    """
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise ValueError(
+            f"{model.name} is not a functional or Sequential model, or it was not built: rebuild it as one"
+        )

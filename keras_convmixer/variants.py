@@ -12,6 +12,13 @@ class Variant:
     """A row of the paper's tables: an architecture, what it costs, and how well it was reported to do.
 
     Source: the paper's tables of results; READMEs of locuslab/convmixer and locuslab/convmixer-cifar10.
+
+    Example:
+        ```python
+        variant = kc.VARIANTS["ConvMixer768_32"]
+        variant.dim, variant.depth, variant.top1  # (768, 32, 80.16)
+        [name for name, variant in kc.VARIANTS.items() if variant.parameters < 1e6]  # ["ConvMixer256_8"]
+        ```
     """
 
     dim: int

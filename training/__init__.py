@@ -1,4 +1,4 @@
-"""From images to a trained model. TensorFlow is imported when a name that needs it is first used."""
+"""Training: from images to a trained model. TensorFlow is imported when a name that needs it is first used."""
 
 import lazy_loader
 

@@ -1,9 +1,10 @@
-"""How good a trained model is."""
+"""Evaluation of a classifier on labeled images."""
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,16 @@ from .data.lazy_images import LazyImages
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model answered on labelled images."""
+    """Predictions of a model on labeled images, and metrics computed from them.
+
+    Example:
+        ```python
+        from keras_convmixer.training import Evaluation
+
+        evaluation = Evaluation(np.array([[0.9, 0.1], [0.6, 0.4]], "float32"), np.array([0, 1]))
+        print(evaluation.accuracy, evaluation.predicted)  # 0.5 [0 0]
+        ```
+    """
 
     probabilities: np.ndarray
     """float32 `[images, classes]`."""
@@ -31,17 +41,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of images whose predicted class is their label, 0..1."""
+        """Fraction of images whose predicted class is their label, 0..1."""
         return float(np.mean(self.predicted == self.labels))
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
-        chosen = self.probabilities[np.arange(len(self.labels)), self.labels]
-        return float(-np.log(np.maximum(chosen, keras.config.epsilon())).mean())
+        of_labels = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return float(-np.log(np.maximum(of_labels, keras.config.epsilon())).mean())
 
-    def by_class(self, class_names) -> list[dict]:
-        """Label, precision, recall (0..1) and number of images of every class."""
+    def by_class(self, class_names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return label, precision, recall (0..1) and number of images of each class."""
         from sklearn.metrics import precision_recall_fscore_support
 
         precision, recall, _, count = precision_recall_fscore_support(
@@ -59,23 +69,35 @@ def evaluate(
     batch_size: int = 64,
     batch_done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
-    """Run a classifier that takes pixels 0..255, and returns probabilities or logits, over a split.
+    """Evaluate a classifier on a split.
 
-    A binary model's one probability is that of class 1, and the evaluation has both classes. After each batch
-    `batch_done` is called with its number of images, to show progress.
+    Example:
+        ```python
+        from keras_convmixer.training import Split, evaluate
+
+        evaluation = evaluate(model, Split(images, labels))
+        print(f"{evaluation.accuracy:.1%}, cross-entropy {evaluation.loss:.3f} nats")
+        ```
+
+    Args:
+        model: takes pixels 0..255 `[batch, height, width, channels]` and returns probabilities or logits `[batch,
+            classes]`; a binary model returns the probability of class 1, `[batch, 1]`.
+        split: images of the model's size with their labels.
+        batch_size: images at once; it has no effect on the result.
+        batch_done: called after each batch with its number of images, to show progress.
 
     Raises:
-        ValueError: the model is not a classifier or gives several labels, takes images of another shape, has fewer
-            classes than the labels name, or returns NaN.
+        ValueError: the model is not a classifier, assigns several labels to an image, takes images of another shape,
+            has fewer classes than the labels, or returns NaN.
     """
     classifier = as_classifier(model)
     expected, actual = classifier.input_shape[1:], split.images.shape[1:]
     if any(side not in (None, given) for side, given in zip(expected, actual, strict=True)):
-        raise ValueError(f"the model takes images of {expected}, and these are {actual}")
+        raise ValueError(f"the model takes images of shape {expected}, and these have {actual}")
     if classifier.returns.kind == MULTI:
         raise ValueError(
-            f"the model gives several labels, as {classifier.returns.reason}, and these images have one each: export "
-            "it with validation_labels [count, labels] of 0 and 1, which measures it"
+            f"the model assigns several labels, as {classifier.returns.reason}, and these images have one each: export "
+            "it with validation_labels [count, labels] of 0 and 1, which evaluates it"
         )
     binary = classifier.returns.kind == BINARY
     classes = 2 if binary else classifier.output_shape[-1]
@@ -94,14 +116,14 @@ def evaluate(
 
 
 class _Batches(keras.utils.PyDataset):
-    """Pictures by the batch, read in threads, whose order Keras keeps."""
+    """Batches of lazy images, decoded in threads; Keras keeps their order."""
 
-    def __init__(self, pictures, size):
+    def __init__(self, images, size):
         super().__init__(workers=os.cpu_count(), max_queue_size=2 * os.cpu_count())
-        self._pictures, self._size = pictures, size
+        self._images, self._size = images, size
 
     def __len__(self):
-        return math.ceil(len(self._pictures) / self._size)
+        return math.ceil(len(self._images) / self._size)
 
     def __getitem__(self, index):
-        return (self._pictures[index * self._size : (index + 1) * self._size],)
+        return (self._images[index * self._size : (index + 1) * self._size],)

@@ -1,4 +1,4 @@
-"""Layers that compute what Keras's do, faster in training; the model that is saved has Keras's own."""
+"""The training copy of a model: logits, the training precision, and layers that train faster than Keras's own."""
 
 from __future__ import annotations
 
@@ -6,38 +6,50 @@ import keras
 import tensorflow as tf
 
 IMAGES_AT_ONCE = 8
-"""In `_filter_gradient`; measured 2 to 64, this was fastest."""
+"""Images that `_filter_gradient` joins; the fastest of 2 to 64, measured on two cores."""
 
 
-def build_training_model(model: keras.Model, replicas: int) -> keras.Model:
-    """Return the model with faster layers where one device trains, and the same weights in the same order.
+def build_training_model(model: keras.Model, num_replicas: int, precision: str = "float32") -> keras.Model:
+    """Return a copy of a classifier for training, with the same weights in the same order; it returns logits.
 
-    Measured on two cores, ConvMixer-256/8 at 32 pixels, a batch of 64, ms a layer forward and backward: normalization
-    18.2 with Keras's, 4.9 in TensorFlow's fused kernel; the gradient of a 5x5 depthwise kernel 27.5 in TensorFlow's own
-    kernel, 9.8 as a depthwise convolution. Several replicas keep Keras's normalization, which is synchronized.
+    Layers are replaced by faster ones that compute the same. Measured on two cores, ConvMixer-256/8 at 32 pixels, a
+    batch of 64, milliseconds per layer forward and backward: BatchNormalization 18.2 in Keras's own operations, 4.9 in
+    TensorFlow's fused kernel; the gradient of a 5x5 depthwise kernel 27.5 in TensorFlow's own operation, 9.8 as a
+    depthwise convolution.
+
+    Args:
+        model: functional model whose last layer is the classifier; it is not changed.
+        num_replicas: several replicas keep Keras's BatchNormalization, which is synchronized over them.
+        precision: Keras's dtype policy. The pooling and the classifier at the end stay float32.
     """
-    kinds = {}
-    if replicas == 1:
-        kinds[keras.layers.BatchNormalization] = FusedBatchNormalization
+    faster = {}
+    if num_replicas == 1:
+        faster[keras.layers.BatchNormalization] = FusedBatchNormalization
     if not tf.config.list_logical_devices("GPU"):
-        kinds[keras.layers.DepthwiseConv2D] = CPUDepthwiseConv2D
+        faster[keras.layers.DepthwiseConv2D] = CPUDepthwiseConv2D
+    classifier = model.layers[-1]
 
     def clone(layer):
-        return kinds.get(type(layer), type(layer)).from_config(layer.get_config())
+        config = layer.get_config()
+        if not isinstance(layer, (keras.layers.InputLayer, keras.layers.GlobalAveragePooling2D, keras.layers.Dense)):
+            config["dtype"] = precision
+        if layer is classifier:
+            config["activation"] = "linear"  # the loss takes logits
+        return faster.get(type(layer), type(layer)).from_config(config)
 
-    faster = keras.models.clone_model(model, clone_function=clone)
-    faster.set_weights(model.get_weights())
-    return faster
+    training_model = keras.models.clone_model(model, clone_function=clone)
+    training_model.set_weights(model.get_weights())
+    return training_model
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Normalization of images by TensorFlow's fused kernel."""
+    """BatchNormalization of images by TensorFlow's fused kernel."""
 
     def call(self, inputs, training=None, mask=None):
-        """As BatchNormalization's."""
+        """Normalize images `[batch, height, width, channels]`, as BatchNormalization does."""
         if not training:
             return super().call(inputs, training=training, mask=mask)
-        result, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=tf.convert_to_tensor(self.gamma),
             offset=tf.convert_to_tensor(self.beta),
@@ -46,18 +58,18 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
-        variance *= tf.maximum(count - 1, 1) / count  # the kernel's is unbiased, Keras's not
+        count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)  # values per channel
+        variance *= tf.maximum(count - 1, 1) / count  # the kernel returns the unbiased variance, Keras keeps the biased
         self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
         self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
-        return result
+        return outputs
 
 
 class CPUDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """A depthwise convolution of stride 1, zeros padded, whose kernel's gradient is fast on CPUs."""
+    """A depthwise convolution of stride 1 with padding "same" whose kernel gradient is fast on CPUs."""
 
     def call(self, inputs):
-        """As DepthwiseConv2D's."""
+        """Convolve images `[batch, height, width, channels]`, as DepthwiseConv2D does."""
         outputs = _depthwise(inputs, tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype))
         return self.activation(outputs + tf.cast(tf.convert_to_tensor(self.bias), inputs.dtype))
 
@@ -67,26 +79,33 @@ def _depthwise(images, kernel):
     strides = (1, 1, 1, 1)
 
     def gradient(upstream):
-        of_images = tf.nn.depthwise_conv2d_backprop_input(tf.shape(images), kernel, upstream, strides, "SAME")
-        return of_images, _filter_gradient(images, upstream, kernel.shape)
+        images_gradient = tf.nn.depthwise_conv2d_backprop_input(tf.shape(images), kernel, upstream, strides, "SAME")
+        return images_gradient, _filter_gradient(images, upstream, kernel.shape)
 
     return tf.nn.depthwise_conv2d(images, kernel, strides, "SAME"), gradient
 
 
 def _filter_gradient(images, upstream, shape):
-    """Return the gradient of a depthwise kernel: padded images convolved with the upstream gradient as kernel.
+    """Return the gradient of a depthwise kernel: padded images convolved with the upstream gradient as the kernel.
 
-    Several images, one below the other with rows of zeros between, are one tall image, with a kernel as tall.
+    dLoss/dKernel[i, j] is the sum over all places (y, x) of padded[y + i, x + j] * upstream[y, x]: a "valid"
+    convolution with a kernel as large as the image. Several images, one below the other with rows of zeros between,
+    are computed as one tall image with a kernel as tall, as few large convolutions are faster than many small ones.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        upstream: gradient of the loss by the convolution's outputs, of the same shape.
+        shape: (rows, columns, channels, 1) of the kernel.
     """
-    count, height, width, channels = images.shape
+    batch, height, width, channels = images.shape
     rows, columns = shape[:2]
     top, left = (rows - 1) // 2, (columns - 1) // 2
-    together = next(number for number in range(min(IMAGES_AT_ONCE, count), 0, -1) if count % number == 0)
-    tall = together * (height + rows - 1)
+    joined = next(number for number in range(min(IMAGES_AT_ONCE, batch), 0, -1) if batch % number == 0)
+    tall = joined * (height + rows - 1)
     padded = tf.pad(images, ((0, 0), (top, rows - 1 - top), (left, columns - 1 - left), (0, 0)))
-    padded = tf.reshape(padded, (-1, tall, width + columns - 1, channels))
+    padded = tf.reshape(padded, (-1, tall, width + columns - 1, channels))  # [batch / joined, tall, ...]
     kernels = tf.pad(upstream, ((0, 0), (0, rows - 1), (0, 0), (0, 0)))
     kernels = tf.reshape(kernels, (-1, tall, width, channels))[:, : tall - rows + 1, :, :, None]
-    parts = zip(tf.split(padded, count // together), tf.unstack(kernels), strict=True)
-    sums = [tf.nn.depthwise_conv2d(part, kernel, (1, 1, 1, 1), "VALID")[0] for part, kernel in parts]
-    return tf.add_n(sums)[..., None]
+    pairs = zip(tf.split(padded, batch // joined), tf.unstack(kernels), strict=True)
+    sums = [tf.nn.depthwise_conv2d(part, kernel, (1, 1, 1, 1), "VALID")[0] for part, kernel in pairs]
+    return tf.add_n(sums)[..., None]  # [rows, columns, channels, 1]

@@ -1,35 +1,32 @@
-"""The model that a recipe trains, and the precision that it computes in."""
+"""The model that a recipe trains."""
+
+from __future__ import annotations
 
 import keras
-import tensorflow as tf
 
 from keras_convmixer.convmixer import ConvMixer
 
-from .recipe import Recipe
+from .recipe import ModelConfig
 
 
-def build_model(recipe: Recipe, classes: int, precision: str = "float32", **changes) -> keras.Model:
-    """Return a recipe's model for so many classes, computing in a precision of Keras."""
-    former = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+def build_model(config: ModelConfig, classes: int, weights: str | None = None) -> keras.Model:
+    """Return the float32 model that is evaluated and saved: pixels 0..255 in, probabilities `[batch, classes]` out.
+
+    `weights` is what `ConvMixer` takes; None: random.
+    """
+    global_policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
     try:
         return ConvMixer(
-            dim=recipe.dim,
-            depth=recipe.depth,
-            kernel_size=recipe.kernel_size,
-            patch_size=recipe.patch_size,
-            activation=recipe.activation,
+            dim=config.dim,
+            depth=config.depth,
+            kernel_size=config.kernel_size,
+            patch_size=config.patch_size,
+            activation=config.activation,
             include_preprocessing=True,
-            input_shape=(recipe.image_size, recipe.image_size, 3),
+            weights=weights,
+            input_shape=(config.image_size, config.image_size, 3),
             classes=classes,
-            **changes,
         )
     finally:
-        keras.config.set_dtype_policy(former)
-
-
-def fastest_precision() -> str:
-    """Return mixed_bfloat16, or mixed_float16 on GPUs before Ampere, whose matrix units have no bfloat16."""
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-    old = any(detail.get("compute_capability", (8, 0)) < (8, 0) for detail in details)
-    return "mixed_float16" if old else "mixed_bfloat16"
+        keras.config.set_dtype_policy(global_policy)

@@ -1,63 +1,63 @@
-"""What a recipe will cost on given devices: memory, hours and energy, before anything is rented.
+"""Estimates of what a recipe costs on given devices: memory, time and energy, before anything is rented.
 
-The model of a step: its operations in four kinds, each with a rate of the device.
+A step's work is divided into four kinds, each with a rate of the device:
 
-- matrix products, the pointwise convolutions, patch embedding and classifier: 2 operations a multiplication, three
-  times (forward, for the input, for the weights), by the device's peak times `MATRIX_SHARE`;
-- depthwise convolutions, likewise three times, by its float32 peak times `DEPTHWISE_SHARE`, as no tensor core takes
-  them, and not faster than memory gives their tensors;
-- elementwise work: each layer's activations, normalizations and sum read and write `PASSES` tensors, by the memory's
-  bandwidth times `MEMORY_SHARE`;
+- matrix products (pointwise convolutions, patch embedding, classifier): 2 operations per multiplication, three times
+  (forward, gradient of the input, gradient of the weights), at the device's peak times `MATRIX_SHARE`;
+- depthwise convolutions: likewise three times, at the float32 peak times `DEPTHWISE_SHARE`, as tensor cores do not
+  compute them, and not faster than memory delivers their tensors;
+- elementwise work: the activations, normalizations and the sum of a layer read and write `PASSES` tensors, at the
+  memory's bandwidth times `MEMORY_SHARE`;
 - the optimizer's pass over all weights, and the sum of gradients over replicas and hosts.
 
-`--device here` measures this machine's rates for the recipe's own shapes, and a whole step of a model of two layers:
-each kind's time is scaled by how much longer the whole takes than its parts alone, which find their tensors in the
-processor's cache.
+For this machine's own processor the rates are measured with the recipe's shapes, and so is a whole step of a model of
+two layers. The whole takes longer than its parts, which find their tensors in the processor's cache; each kind's time
+is multiplied by that ratio.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from keras_convmixer.variants import multiplications, parameters
 
-from .recipe import Recipe
+from .recipe import ModelConfig, Recipe
 
 MATRIX_SHARE, DEPTHWISE_SHARE, MEMORY_SHARE = 0.5, 0.1, 0.7
-"""Of a device's peak, what such work reaches; on GPUs assumed, not measured."""
+"""Fraction of a device's peak that such work reaches; on GPUs assumed, not measured."""
 PASSES = 42
-"""Tensors of a layer's size that its elementwise work reads or writes in a step: activation, normalization twice each
+"""Tensors of a layer's size that its elementwise work reads or writes in a step: two activations, two normalizations
 and the sum, forward and backward."""
 MEASURED = 4e9
-"""Bytes of activations, at most, of what is measured on this machine."""
+"""Bytes of activations at most in measurements on this machine."""
 SAVED = 6
-"""Tensors of a layer's size that wait for the backward pass: the inputs of its two convolutions, activations and
+"""Tensors of a layer's size that are kept for the backward pass: the inputs of its two convolutions, activations and
 normalizations."""
 OPTIMIZER_PASSES = 8
-"""Numbers read or written for each weight: gradient, two moments, the weight itself."""
+"""Numbers read or written per weight: gradient, two moments, the weight itself."""
 HOST_NETWORK, BETWEEN_GPUS = 12.5e9, 100e9
-"""Bytes a second between hosts (100 Gb/s) and between the GPUs of one."""
+"""Bytes per second between hosts (100 Gb/s), and between the GPUs of a host."""
 OTHER_POWER = 1.5
-"""Times the devices' power: host, fans, power supplies."""
+"""Total power as a multiple of the devices': host, fans, power supplies."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device's peaks."""
+    """Peak rates of a device, from its data sheet."""
 
     name: str
     matrix: float
-    """Operations a second of matrix products, in the precision that is trained in."""
+    """Operations per second of matrix products, in the training precision."""
     vector: float
-    """Operations a second in float32, outside matrix units."""
+    """Operations per second in float32, outside matrix units."""
     bandwidth: float
-    """Bytes a second."""
+    """Bytes per second."""
     memory: float
     """Bytes."""
     watts: float
     bytes_per_number: int = 2
-    """Of activations: bfloat16, or float16 where there is none."""
+    """Of activations: bfloat16, or float16 on devices without it."""
 
 
 DEVICES = {
@@ -72,16 +72,16 @@ DEVICES = {
         Device("h200", 989e12, 67e12, 4800e9, 141e9, 700),
     )
 }
-"""By the manufacturer's data sheets, dense."""
+"""Devices by name; rates are of dense matrices, from the manufacturer's data sheets."""
 
 
 SIZES = {"digits": (1257, 10), "cifar10": (49_000, 10), "imagenet2012": (1_281_167, 1000)}
-"""Training images and labels of the data sets that recipes name."""
+"""Number of training images and of labels of the data sets in the recipes."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What a device reaches, of each kind of work: operations or bytes a second."""
+    """Rates that a device reaches in each kind of work: operations per second, or bytes per second (elementwise)."""
 
     matrix: float
     depthwise: float
@@ -89,13 +89,13 @@ class Rates:
 
     @classmethod
     def of(cls, device: Device) -> Rates:
-        """Return the shares of a device's peaks that are assumed."""
+        """Return the assumed fractions of a device's peaks."""
         return cls(device.matrix * MATRIX_SHARE, device.vector * DEPTHWISE_SHARE, device.bandwidth * MEMORY_SHARE)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a training step does for one image."""
+    """Work of a training step per image."""
 
     parameters: int
     matrix_operations: float
@@ -106,105 +106,136 @@ class Work:
 
     @property
     def forward_operations(self) -> float:
-        """To classify one image."""
+        """Operations to classify one image."""
         return (self.matrix_operations + self.depthwise_operations) / 3
 
     @classmethod
-    def of(cls, recipe: Recipe, classes: int) -> Work:
-        """Count it for a recipe."""
-        sizes = (recipe.dim, recipe.depth, recipe.kernel_size, recipe.patch_size)
-        count = multiplications(*sizes, recipe.image_size, classes)
-        products = (
-            2 * count["patch embedding"] + 3 * count["pointwise"] + 3 * count["classifier"]
-        )  # pixels: no gradient
+    def of(cls, model: ModelConfig, classes: int) -> Work:
+        """Count the work of a model."""
+        sizes = (model.dim, model.depth, model.kernel_size, model.patch_size)
+        count = multiplications(*sizes, model.image_size, classes)
+        # The patch embedding's input are pixels, which need no gradient.
+        products = 2 * count["patch embedding"] + 3 * count["pointwise"] + 3 * count["classifier"]
         return cls(
             parameters(*sizes, classes),
             2.0 * products,
             2.0 * 3 * count["depthwise"],
-            (recipe.image_size // recipe.patch_size) ** 2 * recipe.dim,
-            recipe.depth,
+            (model.image_size // model.patch_size) ** 2 * model.dim,
+            model.depth,
         )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe needs on `hosts` hosts of `gpus` devices each; seconds, bytes, kilowatt hours."""
+    """Estimated cost of a recipe on given devices."""
 
     work: Work
     replicas: int
     share: int
-    """Images of a step on each replica."""
+    """Images per step on each replica."""
     step_seconds: dict[str, float]
-    """By kind of work."""
+    """Seconds of a step by kind of work."""
     steps: int
     memory: dict[str, float]
+    """Bytes of each replica by purpose."""
     fitting_share: int | None
-    """Images that fit in a replica's memory at once; None where the memory is not known."""
+    """Images that fit in a replica's memory at once; None if its size is not known."""
     kilowatts: float | None
+    """Power of devices and hosts; None if it is not known."""
 
     @property
     def hours(self) -> float:
-        """Of training."""
+        """Hours of training."""
         return self.steps * sum(self.step_seconds.values()) / 3600
 
     @property
     def images_per_second(self) -> float:
-        """Of all replicas."""
+        """Images per second, over all replicas."""
         return self.replicas * self.share / sum(self.step_seconds.values())
 
     def facts(self) -> dict:
-        """All of it as JSON."""
+        """Return everything as a dict for JSON."""
         derived = {name: getattr(self, name) for name in ("hours", "images_per_second", "kilowatt_hours")}
         return {**asdict(self), **derived}
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Devices and hosts; None where the power is not known."""
+        """Energy of devices and hosts; None if their power is not known."""
         return self.kilowatts and self.kilowatts * self.hours
+
+
+def data_size(recipe: Recipe, images: int | None = None, classes: int | None = None) -> tuple[int, int]:
+    """Return the numbers of training images and classes of a recipe's data set; given numbers take precedence.
+
+    Raises:
+        ValueError: a number is too small, or the data set is not among `SIZES` and a number is not given.
+    """
+    batch_size, dataset = recipe.optimization.batch_size, recipe.data.dataset
+    if images is not None and images < batch_size:
+        raise ValueError(f"images={images}: give the batch's {batch_size} or more")
+    if classes is not None and classes < 2:
+        raise ValueError(f"classes={classes}: give 2 or more")
+    if dataset not in SIZES and (images is None or classes is None):
+        raise ValueError(f"dataset={dataset!r} is of unknown size: give images=... and classes=...")
+    known_images, known_classes = SIZES.get(dataset, (0, 0))
+    return images or known_images, classes or known_classes
 
 
 def plan(
     recipe: Recipe, images: int, classes: int, gpus: int = 1, hosts: int = 1, device: Device | None = None
 ) -> Plan:
-    """Estimate what training costs; `device` None: this machine's processor, measured for some seconds.
+    """Estimate what training by a recipe costs.
 
-    Raises ValueError: the batch cannot be divided among the replicas.
+    Args:
+        recipe: what to train.
+        images: number of training images.
+        classes: number of labels.
+        gpus: devices of each host.
+        hosts: number of hosts.
+        device: type of the devices; None: this machine's processor, which is measured for some seconds.
+
+    Raises:
+        ValueError: there are no GPUs or hosts, or a batch cannot be divided among the replicas.
     """
+    for name, value in (("gpus", gpus), ("hosts", hosts)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: give 1 or more")
     replicas = gpus * hosts
     recipe.require_divisible(replicas)
-    work, share = Work.of(recipe, classes), recipe.batch_size // replicas
+    work, share = Work.of(recipe.model, classes), recipe.optimization.batch_size // replicas
     measured = _measured_images(work, share)
-    rates = Rates.of(device) if device else measured_rates(recipe, measured)
+    rates = Rates.of(device) if device else measured_rates(recipe.model, measured)
     seconds = _step_seconds(work, share, rates, device)
     if device is None:
-        two = replace(recipe, depth=2)
-        parts = sum(_step_seconds(Work.of(two, classes), measured, rates, None).values())
+        two = recipe.replace(depth=2)
+        parts = sum(_step_seconds(Work.of(two.model, classes), measured, rates, None).values())
         whole = measured_step(two, classes, measured) / parts
         seconds = {kind: whole * time for kind, time in seconds.items()}
     size = device.bytes_per_number if device else 4
     tensor = work.layer_numbers * size
-    at_once = share // recipe.gradient_accumulation_steps
+    at_once = share // recipe.optimization.gradient_accumulation_steps
     gradients = 2 * 4 * work.parameters
     if gpus > 1:
         seconds["sum over devices"] = gradients * (gpus - 1) / gpus / BETWEEN_GPUS
     if hosts > 1:
         seconds["sum over hosts"] = gradients * (hosts - 1) / hosts / HOST_NETWORK
-    copies = 4 + bool(recipe.ema_decay) + (0.5 if size == 2 else 0)  # weight, gradient, two moments; average, copy
+    # Weight, gradient and two moments; moving average; half-precision copy.
+    copies = 4 + bool(recipe.optimization.ema_decay) + (0.5 if size == 2 else 0)
     per_image = (SAVED * work.layers + 4) * tensor
     memory = {"weights and optimizer": 4 * copies * work.parameters, "activations": at_once * per_image}
     fitting = int((0.9 * device.memory - memory["weights and optimizer"]) / per_image) if device else None
     kilowatts = replicas * device.watts * OTHER_POWER / 1000 if device else None
-    steps = recipe.epochs * (images // recipe.batch_size)
+    steps = recipe.optimization.epochs * (images // recipe.optimization.batch_size)
     return Plan(work, replicas, share, seconds, steps, memory, fitting, kilowatts)
 
 
 def _measured_images(work: Work, share: int) -> int:
-    """Return how many of a replica's images are measured at once in two layers: those that `MEASURED` bytes hold."""
+    """Return how many of a replica's images are measured at once: as many as two layers hold in `MEASURED` bytes."""
     return max(min(share, int(MEASURED / ((2 * SAVED + 4) * 4 * work.layer_numbers))), 1)
 
 
 def _step_seconds(work: Work, share: int, rates: Rates, device: Device | None) -> dict[str, float]:
-    """Return what a replica's own work of a step takes, by kind."""
+    """Return the seconds of a replica's own work in a step, by kind."""
     tensor = work.layer_numbers * (device.bytes_per_number if device else 4)
     depthwise = max(
         work.depthwise_operations / rates.depthwise, 9 * work.layers * tensor / rates.elementwise if device else 0
@@ -217,19 +248,19 @@ def _step_seconds(work: Work, share: int, rates: Rates, device: Device | None) -
     }
 
 
-def measured_rates(recipe: Recipe, share: int, seconds: float = 1.0) -> Rates:
-    """Measure what this machine reaches on a recipe's layers, each kind of work for about a second."""
+def measured_rates(model: ModelConfig, share: int, seconds: float = 1.0) -> Rates:
+    """Measure the rates that this machine reaches on a model's layers, each kind of work for about a second."""
     import keras
     import tensorflow as tf
 
     from .layers import CPUDepthwiseConv2D, FusedBatchNormalization
 
-    side = recipe.image_size // recipe.patch_size
-    shape = (share, side, side, recipe.dim)
+    side = model.image_size // model.patch_size
+    shape = (share, side, side, model.dim)
     images = tf.random.stateless_normal(shape, (0, 0))
-    pointwise = keras.layers.Conv2D(recipe.dim, 1, use_bias=False)
-    depthwise = CPUDepthwiseConv2D(recipe.kernel_size, padding="same")
-    normalize, activate = FusedBatchNormalization(), keras.layers.Activation(recipe.activation)
+    pointwise = keras.layers.Conv2D(model.dim, 1, use_bias=False)
+    depthwise = CPUDepthwiseConv2D(model.kernel_size, padding="same")
+    normalize, activate = FusedBatchNormalization(), keras.layers.Activation(model.activation)
     for layer in (pointwise, depthwise, normalize):
         layer.build(shape)
 
@@ -245,13 +276,13 @@ def measured_rates(recipe: Recipe, share: int, seconds: float = 1.0) -> Rates:
 
         return _time(run, seconds)
 
-    numbers = share * side * side * recipe.dim
+    numbers = share * side * side * model.dim
     product = seconds_of(lambda: pointwise(images), pointwise.trainable_variables)
     by_channel = seconds_of(lambda: depthwise(images), depthwise.trainable_variables)
     other = seconds_of(lambda: normalize(activate(images), training=True) + images, normalize.trainable_variables)
     return Rates(
-        6 * numbers * recipe.dim / product,
-        6 * numbers * recipe.kernel_size**2 / by_channel,
+        6 * numbers * model.dim / product,
+        6 * numbers * model.kernel_size**2 / by_channel,
         PASSES / 2 * numbers * 4 / other,
     )
 
@@ -265,15 +296,12 @@ def measured_step(recipe: Recipe, classes: int, share: int, seconds: float = 3.0
     from .step import Step
     from .strategy import choose_strategy
 
-    recipe = replace(recipe, batch_size=share, gradient_accumulation_steps=1, weights="")
-    step = Step(
-        build_training_model(build_model(recipe, classes, classifier_activation=None), 1),
-        recipe,
-        choose_strategy("one_device"),
-        100,
-    )
-    batch = tf.zeros((share, recipe.image_size, recipe.image_size, 3)), tf.one_hot(tf.zeros(share, tf.int32), classes)
-    return _time(lambda: step.run(batch).numpy(), seconds)
+    recipe = recipe.replace(batch_size=share, gradient_accumulation_steps=1)
+    model = build_training_model(build_model(recipe.model, classes), num_replicas=1)
+    step = Step(model, recipe.optimization, choose_strategy("one_device"), steps=100)
+    image_size = recipe.model.image_size
+    batch = tf.zeros((share, image_size, image_size, 3)), tf.one_hot(tf.zeros(share, tf.int32), classes)
+    return _time(lambda: float(step.run(batch).loss), seconds)
 
 
 def _time(run, seconds):

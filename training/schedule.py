@@ -9,7 +9,7 @@ from keras import ops
 class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
     """Rise from 0 to the peak at 40 % of the steps, fall to a twentieth at 80 %, to 0 at the end.
 
-    Source: `lr_schedule` in train.py of locuslab/convmixer-cifar10, by step where that goes by epoch fraction.
+    Source: `lr_schedule` in train.py of locuslab/convmixer-cifar10, there by fractions of epochs.
     """
 
     def __init__(self, peak: float, steps: int):
@@ -44,7 +44,7 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule times a variable."""
+    """A schedule times a variable, by which a rollback halves the learning rate."""
 
     def __init__(self, schedule, factor):
         self.schedule = schedule
@@ -58,5 +58,6 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 WARMUP = 0.05
+"""Fraction of the steps in which `Cosine` rises."""
 SCHEDULES = {"piecewise_linear": PiecewiseLinear, "cosine": Cosine}
-"""By the names that recipes use."""
+"""Schedules by the names that recipes use."""

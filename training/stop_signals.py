@@ -1,4 +1,4 @@
-"""Signals that are handled otherwise for a while."""
+"""POSIX signals that are handled differently for a while."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import signal
 
 @contextlib.contextmanager
 def handling(number: int, handler):
-    """Handle a signal by a function, or by signal.SIG_DFL, in the block; outside the main thread leave it as it is."""
+    """Handle a signal by `handler`, a function or signal.SIG_DFL; outside the main thread this has no effect."""
     try:
         former = signal.signal(number, handler)
     except ValueError:  # not the main thread

@@ -1,4 +1,4 @@
-"""Which devices train: chosen by what is there, the same code for all."""
+"""The devices that train: one CPU or GPU, the GPUs of a machine, several machines, or a TPU."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .stop_signals import handling
 StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
 COLLECTIVE_TIMEOUT = 600
-"""Seconds after which a worker gives up on another that is alive and does not answer; TensorFlow's default is never."""
+"""Seconds after which a worker gives up on another one that does not answer; by default TensorFlow waits forever."""
 
 LOST = tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError
-"""What TensorFlow raises where another worker is gone."""
+"""Errors that TensorFlow raises when another worker is gone."""
 HOSTS = 1021
-"""Numbers by which hosts are told apart."""
+"""Buckets that host names are hashed into; two hosts in one bucket would only share their energy wrongly."""
 
 
 @dataclass(frozen=True)
 class Replicas:
-    """A strategy with its place in the cluster."""
+    """A TensorFlow strategy, and this process's place among the workers."""
 
     strategy: tf.distribute.Strategy
     name: str
@@ -41,12 +41,12 @@ class Replicas:
 
     @property
     def num_replicas(self) -> int:
-        """Replicas of the whole cluster."""
+        """Number of replicas, over all workers."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def local_replicas(self) -> int:
-        """Replicas of this worker."""
+        """Number of this worker's replicas."""
         return self.num_replicas // self.workers
 
     @property
@@ -56,59 +56,62 @@ class Replicas:
 
     @cached_property
     def local_workers(self) -> int:
-        """How many of the workers are on this host, as which share a counter of energy."""
+        """Number of workers on this host; they share one energy counter. All workers call this."""
         place = zlib.crc32(socket.gethostname().encode()) % HOSTS
         hosts = [0.0] * HOSTS
         hosts[place] = 1.0
         return round(self.all_reduce_sum(hosts)[place])
 
     def all_reduce_sum(self, values: list[float]) -> list[float]:
-        """Return the sums of numbers of every worker, who all call this; float64."""
+        """Return the sums over all workers, element by element, in float64. All workers call this."""
         if self.workers == 1:
             return values
-        return [float(value) for value in self._summed(tf.constant(values, tf.float64) / self.local_replicas)]
+        return [float(value) for value in self._all_reduce(tf.constant(values, tf.float64) / self.local_replicas)]
 
     def require_same(self, value: object, message: str) -> None:
-        """Raise ValueError on every worker where a value's repr() is not the same on all; all call this, and wait."""
-        number = zlib.crc32(repr(value).encode())
-        chiefs = self.all_reduce_sum([float(number) * self.is_chief])[0]
-        if self.all_reduce_sum([abs(number - chiefs)])[0] > 0.5:
+        """Raise ValueError on every worker if repr(value) differs on any. All workers call this, and wait for all."""
+        checksum = zlib.crc32(repr(value).encode())  # below 2**32: exact in float64
+        of_chief = self.all_reduce_sum([float(checksum) * self.is_chief])[0]
+        if self.all_reduce_sum([abs(checksum - of_chief)])[0] > 0.5:
             raise ValueError(message)
 
     def broadcast_from_chief(self, values: np.ndarray) -> np.ndarray:
-        """Return the chief's numbers, float32 of any shape, on every worker; all call this with equal shapes."""
+        """Return the chief's array, of float32 values, on every worker. All workers call this, with equal shapes."""
         if self.workers == 1:
             return values
+        # The sum of the chief's values and of the others' zeros; float64 has room for every float32.
         numbers = tf.constant(values.ravel() * np.float32(self.is_chief), tf.float64)
-        return self._summed(numbers / self.local_replicas).numpy().astype(values.dtype).reshape(values.shape)
+        return self._all_reduce(numbers / self.local_replicas).numpy().astype(values.dtype).reshape(values.shape)
 
     @contextlib.contextmanager
     def explaining_lost_workers(self):
-        """Say in a sentence what TensorFlow says in pages: that another worker is gone."""
+        """Turn TensorFlow's long error about a lost worker into one sentence."""
         try:
             yield
         except LOST as error:
             if self.workers == 1:
                 raise
             raise RuntimeError(
-                "another worker ended or does not answer: see what it says; the same command on all goes on from the "
-                "last checkpoint"
+                "another worker ended or does not answer: read its messages; the same command on all workers "
+                "resumes from the last checkpoint"
             ) from error
 
     @cached_property
-    def _summed(self):
+    def _all_reduce(self):
+        """A function that sums a float64 tensor over all replicas."""
+
         @tf.function(reduce_retracing=True)
-        def summed(numbers):
+        def all_reduce(numbers):
             def of_replica():
-                here = tf.identity(numbers)  # on the replica's device, without which they cannot be summed
-                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+                local = tf.identity(numbers)  # a copy on the replica's device, which the sum needs
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, local)
 
             return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0]
 
-        return summed
+        return all_reduce
 
-    def described(self, batch_size: int) -> str:
-        """Say in a line what trains, and on how many images each."""
+    def describe(self, batch_size: int) -> str:
+        """Return a line about the devices: "mirrored: 8 GPUs, 80 of 640 images each a step"."""
         devices = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         devices = "TPU core" if self.name == "tpu" else devices
         places = f"{self.workers} workers, " if self.workers > 1 else ""
@@ -118,12 +121,13 @@ class Replicas:
 
 
 def choose_strategy(name: StrategyName = "auto") -> Replicas:
-    """Make the strategy of this process; to be called before anything else of TensorFlow runs.
+    """Create the strategy of this process; call it before any other TensorFlow function.
 
-    "auto": multi_worker where TF_CONFIG names workers or Slurm runs several tasks, tpu where TPU_NAME is set, mirrored
-    where there are several GPUs, else one_device.
+    "auto" is multi_worker if TF_CONFIG names workers or Slurm runs several tasks, tpu if TPU_NAME is set, mirrored if
+    there are several GPUs, else one_device.
 
-    Raises ValueError: TF_CONFIG cannot be read, names no such worker, or is missing for multi_worker.
+    Raises:
+        ValueError: TF_CONFIG cannot be read, does not name this worker, or is missing for multi_worker.
     """
     cluster = _cluster()
     if name == "auto":
@@ -142,7 +146,7 @@ def choose_strategy(name: StrategyName = "auto") -> Replicas:
         resolver, workers, worker = cluster
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_TIMEOUT)
         with _interruptible():
-            report(f"multi_worker: worker {worker} waits for all {workers} to start")
+            report(f"multi_worker: worker {worker} waits until all {workers} have started")
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
         return Replicas(strategy, name, worker, workers)
     if name == "tpu":
@@ -160,9 +164,9 @@ def choose_strategy(name: StrategyName = "auto") -> Replicas:
 
 @contextlib.contextmanager
 def _interruptible():
-    """Let Ctrl-C end the process while TensorFlow forms a cluster, and SIGTERM after it.
+    """Make Ctrl-C end the process while TensorFlow forms a cluster, and give SIGTERM back to Python afterwards.
 
-    TensorFlow holds Python's lock all that time, and takes SIGTERM for itself for good.
+    Meanwhile TensorFlow holds Python's global lock, so that no Python handler runs; and it replaces SIGTERM's handler.
     """
     try:
         with handling(signal.SIGINT, signal.SIG_DFL):
@@ -173,7 +177,7 @@ def _interruptible():
 
 
 def _cluster():
-    """Return resolver, number of workers and this one's; None where TF_CONFIG and Slurm name no cluster."""
+    """Return the resolver, the number of workers and this worker's number; None if there is no cluster."""
     if os.environ.get("TF_CONFIG", "").strip():
         return _from_tf_config(os.environ["TF_CONFIG"])
     if int(os.environ.get(SLURM, "1")) > 1:
@@ -191,7 +195,7 @@ def _from_tf_config(text):
         index, kind = int(task.get("index", 0)), task.get("type", "worker")
         for addresses in (chiefs, workers):
             if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
-                raise TypeError(f"{json.dumps(addresses)} is no list of addresses")
+                raise TypeError(f"{json.dumps(addresses)} is not a list of addresses")
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"TF_CONFIG cannot be read ({error}): {remedy}") from None
     if not chiefs and len(workers) < 2:
@@ -199,5 +203,5 @@ def _from_tf_config(text):
     addresses = [*chiefs, *workers]
     place = index + (len(chiefs) if kind == "worker" else 0)
     if kind not in ("chief", "worker") or not 0 <= place < len(addresses):
-        raise ValueError(f"TF_CONFIG names {kind} {index} among {', '.join(addresses)}, which there is not: {remedy}")
+        raise ValueError(f"TF_CONFIG has no {kind} {index} among {', '.join(addresses)}: {remedy}")
     return tf.distribute.cluster_resolver.TFConfigClusterResolver(), len(addresses), place

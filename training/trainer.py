@@ -1,58 +1,44 @@
-"""Training by a recipe: from images to a run folder, on whatever devices there are, and on again after a stop."""
+"""Training by a recipe: from images to a run folder, on whatever devices there are, resumed after a stop."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import progress_bar, report
-from keras_convmixer.files.atomic import require_folder_name
-from keras_convmixer.images.preprocessing import Preprocessing
+from keras_convmixer.console import report
 from keras_convmixer.outputs.classifier import NotFinite, as_classifier
 
-from .data.batches import closing_reader_on_error, distributed_batches
-from .data.dataset import Dataset, load_dataset
+from .accelerators import fastest_precision, has_accelerator, peak_memory_by_device
+from .data.batches import InputPipeline, closing_reader_on_error
+from .data.dataset import Split
+from .errors import Diverged, Stopped
 from .evaluation import evaluate
-from .launch import INTERRUPTED, STOPPED, touch_heartbeat
+from .launch import touch_heartbeat
 from .layers import build_training_model
-from .memory import peak_memory
-from .model import build_model, fastest_precision
-from .recipe import Recipe
+from .prepare import TrainingOptions, build_initial_model, input_pipeline, lock_of_chief, prepare, resume_or_begin
+from .recipe import OptimizationConfig, Recipe
 from .runs.checkpoints import Checkpoints, History
-from .runs.energy import Meter
-from .runs.folder import begin, can_resume, locked, publish, write_damaged_list
+from .runs.energy import Meter, UsageClock
+from .runs.folder import publish
 from .runs.progress import TrainingProgress
-from .step import Step
-from .strategy import Replicas, StrategyName, choose_strategy
+from .step import Step, StepResult
+from .strategy import Replicas, StrategyName
 
 DIVERGED = 4.0
-"""How many times the first step's loss, or that of guessing, an epoch's mean may be, before the run has diverged."""
-
-
-class Diverged(FloatingPointError):
-    """The loss became NaN or infinite, or grew far beyond the first step's."""
-
-
-class Stopped(RuntimeError):
-    """Training was asked to stop, saved a checkpoint and can be resumed."""
-
-    def __init__(self, sentence: str, interrupted: bool):
-        super().__init__(sentence)
-        self.exit_code = INTERRUPTED if interrupted else STOPPED
+"""The run has diverged when an epoch's mean loss exceeds this multiple of its starting loss."""
 
 
 def train(
     recipe: Recipe,
-    run: Path,
+    run: Path | str,
     overwrite: bool = False,
     strategy: StrategyName = "auto",
     checkpoint_minutes: float = 10.0,
@@ -60,308 +46,301 @@ def train(
     rollbacks: int = 0,
     verbose: bool = True,
     look_up_country: bool = False,
-) -> dict:
+) -> dict[str, Any]:
     """Train a model by a recipe; write the run folder and return its summary.
 
     The folder then holds recipe.json, labels.txt, model.keras (takes pixels 0..255, loads with plain Keras), best.keras
     (the same after the epoch of the highest validation accuracy), metrics.csv, curves.png, confusion.png,
     predictions.png, summary.json, checkpoints/ and tensorboard/. Test images are used once, at the end, by model.keras.
-    Where checkpoints of the same recipe are there and the run did not end, it goes on from the last one, on CPUs to the
-    same weights bit by bit. With several workers all call this, and worker 0 writes.
+
+    If the folder has checkpoints of the same recipe and the run did not end, training resumes from the last one; on
+    CPUs to the same weights bit by bit. With several workers all call this function, and worker 0 writes.
+
+    Example:
+        ```python
+        from pathlib import Path
+        from keras_convmixer.training import RECIPES, train
+
+        recipe = RECIPES["digits"].replace(name="short", epochs=1, dim=16, depth=1)
+        summary = train(recipe, Path("runs/short"), verbose=False)
+        print(f"{summary['test_accuracy']:.0%} of {summary['test_images']} images")
+        ```
 
     Args:
         recipe: what to train.
         run: folder to write.
         overwrite: train again although the folder holds a trained model, or was begun with another recipe.
-        strategy: see `strategy.choose_strategy`.
+        strategy: devices to train on, see `strategy.choose_strategy`.
         checkpoint_minutes: time between checkpoints; each epoch's end is one too.
         steps_per_call: steps that TensorFlow runs before it returns to Python; by default 20 on GPUs and TPUs, 1 on
             CPUs.
-        rollbacks: how many times a run that diverges goes back to a checkpoint and on at half the learning rate,
-            instead of stopping.
-        verbose: show progress.
-        look_up_country: ask the network which country's electricity this is, see `energy.Meter`.
+        rollbacks: how many times a run that diverges goes back to a checkpoint and continues at half the learning
+            rate, instead of stopping.
+        verbose: report progress on stderr.
+        look_up_country: ask the network in which country this machine is, for its electricity's CO2; see
+            `energy.Meter`.
+
+    Returns:
+        The content of summary.json: accuracies and losses, times in seconds, energy in kWh, CO2 in kg, memory in
+        bytes. Empty on workers other than 0.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
         FileExistsError: `run` holds a model already, or one of another recipe or other data was begun there, and
             `overwrite` is False; or it is a file, or another process trains in it.
-        Diverged: the loss became NaN or infinite, or grew far beyond the first step's.
-        Unreadable: a picture vanished, or was damaged, since training began.
+        Diverged: the loss became NaN or infinite, or grew far beyond its starting value.
+        Unreadable: an image file vanished, or was damaged, since training began.
         ValueError: the data set does not exist, a value of the recipe is not allowed, a batch cannot be divided
             among the replicas, or two workers have different recipes.
         Stopped: SIGTERM or Ctrl-C came; a checkpoint was saved.
     """
     run = Path(run)
-    require_tensorflow("training")
-    require_folder_name(run)
-    if Path(recipe.dataset).is_dir() and recipe.dataset != "digits":  # found again from wherever
-        recipe = dataclasses.replace(recipe, dataset=str(Path(recipe.dataset).resolve()))
-    for name, value, least in (
-        ("steps_per_call", 1 if steps_per_call is None else steps_per_call, 1),
-        ("rollbacks", rollbacks, 0),
-        ("checkpoint_minutes", checkpoint_minutes, 0),
-    ):
-        if not value >= least:  # nor NaN
-            raise ValueError(f"{name}={value}: give {least} or more")
-    if recipe.weights and Path(recipe.weights).expanduser().is_file():
-        recipe = dataclasses.replace(recipe, weights=str(Path(recipe.weights).expanduser().resolve()))
-    replicas = choose_strategy(strategy)
-    can_resume(run, recipe, overwrite)  # or raises, before data is read
-    recipe.require_divisible(replicas.num_replicas)
-    preprocessing = Preprocessing(recipe.image_size, recipe.image_size, crop_fraction=recipe.crop_fraction)
-    with progress_bar(verbose) as progress:
-        dataset = load_dataset(
-            recipe.dataset,
-            preprocessing,
-            progress=progress,
-            data_dir=recipe.data_dir,
-            keep_originals=recipe.random_crop,
+    options = TrainingOptions(checkpoint_minutes, steps_per_call, rollbacks, verbose)
+    recipe, dataset, replicas = prepare(recipe, run, overwrite, strategy, verbose)
+    with lock_of_chief(run, replicas), replicas.explaining_lost_workers():
+        resumes = resume_or_begin(run, recipe, dataset, replicas, options, overwrite)
+        model = build_initial_model(recipe, len(dataset.class_names), replicas, resumes)
+        trainer = Trainer(
+            folder=run,
+            model=model,
+            optimization=recipe.optimization,
+            pipeline=input_pipeline(recipe, dataset),
+            validation=dataset.validation,
+            replicas=replicas,
+            options=options,
+            meter=Meter(look_up_country),
         )
-    if len(dataset.train) < recipe.batch_size:
-        raise ValueError(
-            f"batch_size={recipe.batch_size} is more than the {len(dataset.train)} training images: give less"
-        )
-    keras.utils.set_random_seed(recipe.seed)
-    model = build_model(recipe, len(dataset.class_names))
-    if recipe.weights and not can_resume(run, recipe, overwrite, dataset):
-        model.set_weights(build_model(recipe, len(dataset.class_names), weights=recipe.weights).get_weights())
-    with locked(run) if replicas.is_chief else contextlib.nullcontext():
-        if replicas.is_chief:
-            begin(run, recipe, dataset, can_resume(run, recipe, overwrite, dataset))
-            write_damaged_list(dataset, run / "damaged.txt", verbose)
-        with replicas.explaining_lost_workers():
-            same = recipe, steps_per_call, rollbacks
-            replicas.require_same(same, "the workers were started with different recipes: give all the same options")
-            replicas.require_same(
-                dataset.fingerprint,
-                f"the workers do not see the same pictures of {recipe.dataset}, or not the same damaged ones "
-                f"(here {len(dataset.damaged)}): give all the same data",
-            )
-            model.set_weights([replicas.broadcast_from_chief(value) for value in model.get_weights()])
-            options = checkpoint_minutes, steps_per_call, rollbacks, verbose
-            running = _Run(model, run, recipe, dataset, replicas, *options, Meter(look_up_country))
-            running.train()
-    if not replicas.is_chief:
-        return {}
+        if verbose and replicas.is_chief:
+            report(replicas.describe(recipe.optimization.batch_size))
+            report(dataset.describe())
+        measured = trainer.train()
+        if not replicas.is_chief:
+            return {}
+        publish(run, model, trainer.checkpoints.best, recipe, dataset, trainer.history, measured)
     return json.loads((run / "summary.json").read_text())
 
 
-class _Run:
-    """A run in progress."""
+class Trainer:
+    """A run in progress: epochs of steps, each epoch with an evaluation and a checkpoint."""
 
     def __init__(
         self,
-        model,
-        folder,
-        recipe,
-        dataset: Dataset,
+        *,
+        folder: Path,
+        model: keras.Model,
+        optimization: OptimizationConfig,
+        pipeline: InputPipeline,
+        validation: Split,
         replicas: Replicas,
-        minutes,
-        steps_per_call,
-        rollbacks,
-        verbose,
+        options: TrainingOptions,
         meter: Meter,
     ):
-        self._folder, self._recipe, self._dataset, self._replicas = folder, recipe, dataset, replicas
-        self._rollbacks = rollbacks
-        self._classes = len(dataset.class_names)
-        self._steps_per_epoch = len(dataset.train) // recipe.batch_size
-        self._steps = self._steps_per_epoch * recipe.epochs
-        accelerated = bool(tf.config.list_logical_devices("GPU")) or replicas.name == "tpu"
-        self._steps_per_call = steps_per_call or (20 if accelerated else 1)
-        precision = recipe.precision
+        """Build what trains.
+
+        Args:
+            folder: of the run; checkpoints/ and tensorboard/ in it are written.
+            model: the model with its initial weights, which is evaluated; at the end it has the trained weights.
+            optimization: how to train it.
+            pipeline: training batches.
+            validation: images for the evaluation after each epoch.
+            replicas: devices.
+            options: how often checkpoints are saved, and the like.
+            meter: measures energy.
+        """
+        self.model = model
+        self._classifier = as_classifier(model)  # compiled once for all evaluations
+        self._folder, self._pipeline, self._validation = folder, pipeline, validation
+        self._replicas, self._options, self._meter = replicas, options, meter
+        self._epochs, self._steps_per_epoch = optimization.epochs, pipeline.steps_per_epoch
+        self._steps = self._steps_per_epoch * self._epochs
+        on_accelerator = has_accelerator(replicas)
+        self._steps_per_call = options.steps_per_call or (20 if on_accelerator else 1)
+        precision = optimization.precision
         if precision == "auto":
-            precision = fastest_precision() if accelerated else "float32"
-        self.model = model  # what is evaluated and saved
-        self._classifier = as_classifier(model)  # which is compiled once
+            precision = fastest_precision() if on_accelerator else "float32"
         with replicas.strategy.scope():
-            trained = build_training_model(
-                build_model(recipe, self._classes, precision, classifier_activation=None), replicas.num_replicas
-            )
-            trained.set_weights(self.model.get_weights())
-        self.step = Step(trained, recipe, replicas, self._steps)
+            training_model = build_training_model(model, replicas.num_replicas, precision)
+        self.step = Step(training_model, optimization, replicas, self._steps)
         self.history = History()
         self.checkpoints = Checkpoints(
-            folder / "checkpoints", self.step, self.history, replicas.is_chief, minutes=minutes
+            folder / "checkpoints", self.step, self.history, replicas.is_chief, options.checkpoint_minutes
         )
-        self._says = verbose and replicas.is_chief
-        self._progress = TrainingProgress(recipe, self._steps_per_epoch, self._says)
-        self._meter = meter
-        self._read = self._meter.read()
+        self._reports = options.verbose and replicas.is_chief
+        self._progress = TrainingProgress(self._epochs, self._steps_per_epoch, pipeline.batch_size, self._reports)
+        self._usage = UsageClock(meter, replicas, self.history)
 
-    def train(self):
+    def train(self) -> dict[str, Any]:
+        """Train to the end; return what was measured, for summary.json."""
         with self._progress.bar, self.step.stopping_on_signals():
-            start = self._begin()
-            while len(self.history.epochs) < self._recipe.epochs:
+            start = self._restore()
+            while not self._is_done:
                 try:
-                    with closing_reader_on_error(self._dataset.train):
-                        self._epochs(start)
+                    with closing_reader_on_error(self._pipeline.split):
+                        self._train_epochs(start)
                 except Diverged as diverged:
                     start = self._roll_back(diverged)
-        self._publish()
+        self.model.set_weights(self.step.weights())
+        measured = self._measured()
+        self._meter.stop()
+        return measured
 
-    def _begin(self):
-        """Restore the last checkpoint, and say what trains; return the step."""
+    @property
+    def _is_done(self) -> bool:
+        return len(self.history.epochs) >= self._epochs
+
+    def _restore(self) -> int:
+        """Restore the last checkpoint, if there is one; return its step."""
         start = self.checkpoints.restore()
         self._replicas.require_same(
             start, "the workers do not see the same checkpoints: give --runs a folder that all of them share"
         )
-        if self._says:
-            report(self._replicas.described(self._recipe.batch_size))
-            report(self._dataset.described())
-        if start and self._says:
+        if start and self._reports:
             report(f"resuming at step {start:,} of {self._steps:,}")
-        if self._rollbacks and not self.checkpoints.any:
+        if self._options.rollbacks and not self.checkpoints.any:
             self.checkpoints.save()
         return start
 
-    def _epochs(self, start):
+    def _train_epochs(self, start: int) -> None:
         """Train from a step to the end."""
-        split = self._dataset.train
-        batches = distributed_batches(split, self._classes, self._recipe, self._replicas, start, self._steps)
+        batches = self._pipeline.batches(self._replicas, start, self._steps)
         self._progress.begin(start)
-        while len(self.history.epochs) < self._recipe.epochs:
-            self._epoch(batches)
+        while not self._is_done:
+            self._usage.start()
+            self._train_epoch(batches)
+            self._end_epoch()
+            self.checkpoints.save()
 
-    def _epoch(self, batches):
-        number = len(self.history.epochs) + 1
-        end = number * self._steps_per_epoch
-        started = time.monotonic()
+    def _train_epoch(self, batches: Iterator) -> None:
+        """Train the steps that the current epoch lacks."""
+        end = (len(self.history.epochs) + 1) * self._steps_per_epoch
         while (step := self.step.number) < end:
             count = min(self._steps_per_call, end - step)
-            if self._replicas.is_chief and self.checkpoints.due:  # whose clock counts: saving is for all at one step
-                self.step.save.assign(1.0)
-            waited = time.monotonic()
-            if count == 1:
-                batch = next(batches)
-                waited = time.monotonic() - waited
-                results = self.step.run(batch)
-            else:
-                results, waited = self.step.run_several(batches, tf.constant(count)), 0.0
-            loss, accuracy, norm, stop, save = (float(value) for value in results)
+            if self._replicas.is_chief and self.checkpoints.due:
+                self.step.save.assign(1.0)  # all workers save after the same step: the chief's clock decides
+            result, waited = self._run_steps(batches, count)
             touch_heartbeat()
-            if problem := self._problem(loss, norm):
-                raise self._divergence(problem, step + count)
-            self.history.add(count, loss, accuracy)
-            self._progress.advance(count, waited, loss, accuracy, self.step.learning_rate)
-            if stop:
-                self._count(started)
-                self.checkpoints.save()
-                self._replicas.all_reduce_sum([0.0])  # nobody leaves, and has others killed, before it is saved
-                sentence = f"stopped at step {self.step.number:,} of {self._steps:,}: the same command goes on"
-                raise Stopped(sentence, self.step.interrupted)
-            if save:
-                started = self._count(started)
+            self._require_finite(result, step + count)
+            self.history.add(count, result.loss, result.accuracy)
+            self._progress.advance(count, waited, result.loss, result.accuracy, self.step.learning_rate)
+            if result.stop > 0:
+                self._stop()
+            if result.save > 0:
+                self._usage.lap()
                 self.checkpoints.save()
                 self.step.save.assign(0.0)
-        started = self._count(started)
-        loss, accuracy = (total / self._steps_per_epoch for total in self.history.sums)
-        # Weights that know something already begin lower than guessing.
-        start = max(self.history.first_loss, math.log(self._classes))
-        if loss > DIVERGED * start:  # before a checkpoint says that this epoch is over
-            raise self._divergence(f"the loss grew from {start:.3g} to {loss:.3g}", end)
-        validation = self._evaluate(self._dataset.validation)
-        self._count(started, "evaluation_seconds")
-        if not math.isfinite(validation[1]):
-            raise self._divergence(f"the validation loss became {validation[1]}", end)
-        self.history.end_epoch(
-            {
-                "epoch": number - 1,
-                "accuracy": accuracy,
-                "learning_rate": self.step.learning_rate,
-                "loss": loss,
-                "val_accuracy": validation[0],
-                "val_loss": validation[1],
-            }
-        )
-        self.checkpoints.keep_if_best(self.model.get_weights())
-        self._progress.epoch_done(self.history.epochs[-1])
-        self._log_for_tensorboard(number * self._steps_per_epoch)
-        self.checkpoints.save()
+        self._usage.lap()
 
-    def _log_for_tensorboard(self, step):
+    def _run_steps(self, batches: Iterator, count: int) -> tuple[StepResult, float]:
+        """Train `count` steps; return the result, and the seconds of waiting for images, 0 for several steps."""
+        waited = 0.0
+        if count > 1:
+            result = self.step.run_several(batches, tf.constant(count))
+        else:
+            started = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - started
+            result = self.step.run(batch)
+        return StepResult(*map(float, result)), waited
+
+    def _stop(self) -> None:
+        """Save a checkpoint and raise Stopped."""
+        self._usage.lap()
+        self.checkpoints.save()
+        self._replicas.all_reduce_sum([0.0])  # wait: when one worker ends, the others are killed
+        raise Stopped(
+            f"stopped at step {self.step.number:,} of {self._steps:,}: run the same command to resume",
+            self.step.interrupted,
+        )
+
+    def _end_epoch(self) -> None:
+        """Evaluate, and record the epoch."""
+        epoch = len(self.history.epochs)
+        step = (epoch + 1) * self._steps_per_epoch
+        loss, accuracy = (total / self._steps_per_epoch for total in self.history.sums)
+        # Initial weights may be better than guessing, whose cross-entropy is log(classes).
+        starting_loss = max(self.history.first_loss, math.log(self._pipeline.classes))
+        if loss > DIVERGED * starting_loss:
+            raise self._diverged(f"the loss grew from {starting_loss:.3g} to {loss:.3g}", step)
+        val_accuracy, val_loss = self._evaluate(self._validation)
+        self._usage.lap("evaluation_seconds")
+        if not math.isfinite(val_loss):
+            raise self._diverged(f"the validation loss became {val_loss}", step)
+        metrics = {
+            "epoch": epoch,
+            "accuracy": accuracy,
+            "learning_rate": self.step.learning_rate,
+            "loss": loss,
+            "val_accuracy": val_accuracy,
+            "val_loss": val_loss,
+        }
+        self.history.end_epoch(metrics)
+        self.checkpoints.keep_if_best(self.model.get_weights())
+        self._progress.end_epoch(metrics)
         if self._replicas.is_chief:
             with tf.summary.create_file_writer(str(self._folder / "tensorboard")).as_default(step):
-                for name, value in self.history.epochs[-1].items():
+                for name, value in metrics.items():
                     tf.summary.scalar(name, value)
 
-    def _count(self, started, what="seconds"):
-        """Add the time since `started` to what was used, and the energy since the last time; return the time of now."""
-        before, self._read = self._read, self._meter.read()
-        local_workers = self._replicas.local_workers  # asks all workers, so not only where there is a counter
-        parts = local_workers if self._read.measured else 1  # a counter is the whole host's
-        energy = [(now - then) / parts for now, then in zip(self._read[:2], before[:2], strict=True)]
-        now = time.monotonic()
-        self.history.use(now - started, what, *self._replicas.all_reduce_sum(energy))
-        return now
-
-    def _problem(self, loss, norm):
-        """Say what is wrong with a step; None if nothing."""
-        if not math.isfinite(loss):
-            return f"the loss became {loss}"
-        if not math.isfinite(norm) and not self.step.uses_loss_scaling:
-            return f"the gradients' norm became {norm}"
-        return None
-
-    def _divergence(self, what, step):
-        last = self._folder / "checkpoints"
-        saved = f"the last checkpoint is in {last}" if any(last.glob("*.index")) else "no checkpoint was saved"
-        advice = "" if self._rollbacks else ", or let --rollbacks halve it"
-        return Diverged(
-            f"{what} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}: lower --learning-rate "
-            f"and begin again with --overwrite{advice}; {saved}"
-        )
-
-    def _roll_back(self, diverged):
-        """Go back to the checkpoint before an epoch that diverged, and on from there at half the learning rate.
-
-        Going on as before would, the images being the same, end as before.
-        """
-        if self.history.rollbacks >= self._rollbacks:
-            raise diverged
-        used, rollbacks = self.history.used, self.history.rollbacks + 1
-        start = self.checkpoints.restore(before=len(self.history.epochs) * self._steps_per_epoch)
-        self._replicas.require_same(  # which waits for all, too, before the chief writes what others still read
-            start, "the workers do not see the same checkpoints: see that the shared folder is healthy"
-        )
-        self.step.scale_learning_rate(2.0**-rollbacks)
-        self.history.used, self.history.rollbacks = used, rollbacks
-        self.checkpoints.save()
-        if self._says:
-            report(str(diverged))
-            report(f"going back to step {start:,}, on at half the learning rate")
-        return start
-
-    def _evaluate(self, split):
-        """Return accuracy and loss, each worker having evaluated its share."""
+    def _evaluate(self, split: Split) -> tuple[float, float]:
+        """Return accuracy and loss of the current weights; each worker evaluates its share of the images."""
         self.model.set_weights(self.step.weights())
-        worker, workers = self._replicas.worker, self._replicas.workers
-        share = split.take(np.arange(worker, len(split), workers))
+        share = split.take(np.arange(self._replicas.worker, len(split), self._replicas.workers))
         sums = [0.0, 0.0]
         if len(share):
             try:
                 result = evaluate(self._classifier, share)
                 sums = [result.accuracy * len(share), result.loss * len(share)]
-            except NotFinite:  # for all workers to hear of
+            except NotFinite:  # not raised here: all workers have to learn of it
                 sums = [0.0, math.nan]
-        return [value / len(split) for value in self._replicas.all_reduce_sum(sums)]
+        accuracy, loss = (value / len(split) for value in self._replicas.all_reduce_sum(sums))
+        return accuracy, loss
 
-    def _publish(self):
-        used, energy = self.history.used, self._read
-        measured = {
+    def _require_finite(self, result: StepResult, step: int) -> None:
+        """Raise Diverged if a step's loss or gradients are not finite."""
+        if not math.isfinite(result.loss):
+            raise self._diverged(f"the loss became {result.loss}", step)
+        if not math.isfinite(result.gradient_norm) and not self.step.uses_loss_scaling:
+            raise self._diverged(f"the gradients' norm became {result.gradient_norm}", step)
+
+    def _diverged(self, problem: str, step: int) -> Diverged:
+        checkpoints = self._folder / "checkpoints"
+        saved = f"the last checkpoint is in {checkpoints}" if self.checkpoints.any else "no checkpoint was saved"
+        advice = "" if self._options.rollbacks else ", or let --rollbacks halve it"
+        return Diverged(
+            f"{problem} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}: lower --learning-rate "
+            f"and begin again with --overwrite{advice}; {saved}"
+        )
+
+    def _roll_back(self, diverged: Diverged) -> int:
+        """Restore the checkpoint before the epoch that diverged and halve the learning rate; return the step.
+
+        At the same rate the same images would lead to the same end.
+        """
+        if self.history.rollbacks >= self._options.rollbacks:
+            raise diverged
+        used, rollbacks = self.history.used, self.history.rollbacks + 1
+        start = self.checkpoints.restore(before=len(self.history.epochs) * self._steps_per_epoch)
+        self._replicas.require_same(  # it also waits for all, before the chief overwrites what others still read
+            start, "the workers do not see the same checkpoints: check that the shared folder is healthy"
+        )
+        self.step.scale_learning_rate(2.0**-rollbacks)
+        self.history.used, self.history.rollbacks = used, rollbacks
+        self.checkpoints.save()
+        if self._reports:
+            report(str(diverged))
+            report(f"going back to step {start:,}, continuing at half the learning rate")
+        return start
+
+    def _measured(self) -> dict[str, Any]:
+        energy = self._usage.last
+        return {
             "replicas": self._replicas.num_replicas,
-            **used,
+            **self.history.used,
             "rollbacks": self.history.rollbacks,
             "energy_measured": energy.measured,
             "co2_of": energy.place,
-            "images_per_second": self._steps * self._recipe.batch_size / used["seconds"],
+            "images_per_second": self._steps * self._pipeline.batch_size / self.history.used["seconds"],
             "input_share": self._progress.input_share,
             "step_seconds": self._progress.step_seconds,
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": peak_memory_by_device(),
         }
-        self._meter.stop()
-        if self._replicas.is_chief:
-            self.model.set_weights(self.step.weights())
-            best = self.checkpoints.best
-            publish(self._folder, self.model, best, self._recipe, self._dataset, self.history, measured)

@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import numpy as np
+
+from keras_convmixer.peak_memory import peak_memory
 
 MEAN = np.array([0.485, 0.456, 0.406], "float32")
 DEVIATION = np.array([0.229, 0.224, 0.225], "float32")
@@ -105,12 +106,6 @@ ENGINES = {
 }
 
 
-def _peak_memory():
-    # Not getrusage's: on Linux that starts from what the parent had.
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-
 def main() -> None:
     """Serve this process's standard input."""
     engine, path, threads, images = sys.argv[1:]
@@ -128,7 +123,7 @@ def main() -> None:
         elif line.strip() == "logits":
             answer = np.concatenate([logits(one[None]) for one in images]).tolist()
         else:
-            answer = _peak_memory()
+            answer = peak_memory()
         print(json.dumps(answer), flush=True)
 
 

@@ -1,4 +1,12 @@
-"""tf_keras and tensorflow-model-optimization, which knows only that, beside Keras 3, which stays `tf.keras`."""
+"""Import tf_keras and tensorflow-model-optimization (tfmot) into a process whose Keras is Keras 3.
+
+tfmot knows Keras 2 alone, which lives on as the package tf_keras. Both can be imported into one process, and share one
+thing: the name `tf.keras`. TensorFlow resolves it on first use, to Keras 3 or, where the environment variable
+TF_USE_LEGACY_KERAS is set, to tf_keras. Importing tfmot sets that variable. So `tf.keras` is resolved here before, and
+the variable is restored afterwards, also for the processes that this one starts.
+
+Import tf_keras and tfmot from here only, and before any module of tfmot.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +18,7 @@ from keras_convmixer.install import install_command
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 _before = os.environ.get(_SWITCH)
-# tensorflow-model-optimization sets the switch; `tf.keras`, which is resolved on first use, would become tf_keras in
-# this process and in those that it starts.
-tf.keras.__name__  # noqa: B018
+tf.keras.__name__  # noqa: B018 - resolves it
 try:
     import tensorflow_model_optimization as tfmot
     import tf_keras

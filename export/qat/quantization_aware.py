@@ -1,4 +1,4 @@
-"""Quantization-aware training: a model learns to live with 8 bits, and ends in a file of integer operators."""
+"""Quantization-aware training: continue a model's training as int8 computes it, and convert it to integer operators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..tflite.conversion import convert_saved_model
 from .arguments import check_numbers
 
 LEARNING_RATE = 1e-3
-"""Of Adafactor: how far a step moves a weight, as a share of its layer's weights in the root mean square."""
+"""Adafactor's, at the first step: how far a weight moves, as a share of the root mean square of its layer's weights."""
 
 
 def quantization_aware(
@@ -32,25 +32,37 @@ def quantization_aware(
     learning_rate: float = LEARNING_RATE,
     verbose: bool = True,
 ) -> bytes:
-    """Train a classifier that takes pixels 0..255 on as int8 would compute it; return a .tflite file.
+    """Continue the training of a classifier as int8 computes it; return a .tflite file of integer operators.
 
-    What is trained is the deployed form, whose normalizations are part of its convolutions, so that what is trained is
-    what the file computes. Adafactor moves each layer by a share of its own weights, as folding has made them of very
-    different sizes; the learning rate falls to 0 by a cosine. The model itself stays as it is. The file takes and
-    returns uint8 and holds integer operators only.
+    The deployed form is trained, whose normalizations are folded into its convolutions, so that training sees what the
+    file will compute. Folding makes layers' weights very different in size; Adafactor moves each layer by a share of
+    its own weights. The learning rate falls to 0 by a cosine. `model` itself is not changed. The file takes and returns
+    uint8; give it to `export_bundle` as qat_int8.
+
+    Example:
+        ```python
+        import tensorflow as tf
+
+        from keras_convmixer.export import quantization_aware
+
+        one_hot = tf.one_hot(labels, 3)
+        batches = tf.data.Dataset.from_tensor_slices((images.astype("float32"), one_hot)).repeat().batch(8)
+        file = quantization_aware(model, batches, steps=2, verbose=False)
+        assert file[4:8] == b"TFL3"
+        ```
 
     Args:
         model: as `export_bundle` takes it.
-        batches: at least `steps` of images, float32 `[batch, height, width, channels]`, pixels 0..255, and label
-            distributions, float32 `[batch, classes]`.
-        steps: how many batches to train on.
-        learning_rate: at the first step.
+        batches: at least `steps` pairs of images, float32 `[batch, height, width, channels]` with pixels 0..255, and
+            label distributions, float32 `[batch, classes]` with rows that sum to 1.
+        steps: number of batches to train on.
+        learning_rate: at the first step, a share of each layer's weights.
         verbose: show progress on stderr.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
         ImportError: tensorflow-model-optimization or tf_keras is not installed.
-        ValueError: the model has a layer that quantization-aware training does not know, or there are no steps.
+        ValueError: the model has a layer that quantization-aware training does not support, or steps is under 1.
         FloatingPointError: the loss became NaN or infinite.
     """
     require_tensorflow("quantization-aware training")
@@ -64,13 +76,14 @@ def quantization_aware(
 
 
 def build_training_model(model: keras.Model):
-    """Return the tf_keras model that is trained: a classifier's deployed form, computing as int8 would."""
+    """Return a classifier's deployed form in tf_keras, computing as int8 does: the model that is trained."""
     from .quantization_scheme import quantize_model
     from .tf_keras_model import to_tf_keras
 
     classifier = as_classifier(model)
     require_single_label(classifier, "quantization-aware training")
     trained = quantize_model(to_tf_keras(deploy(classifier, "litert", verified=False)))
+    # The input's range is not learned: uint8 in the file has to mean pixels 0..255, with scale 1 and zero point 0.
     (pixels,) = (layer for layer in trained.layers if type(layer).__name__ == "QuantizeLayer")
     pixels.set_weights([np.float32(255.0) if "max" in weight.name else 0 * weight.numpy() for weight in pixels.weights])
     return trained
@@ -84,12 +97,12 @@ def fit(
 
     schedule = tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     optimizer = tf_keras.optimizers.Adafactor(schedule, relative_step=False)
-    # Not compiled by XLA, which is many times slower for depthwise convolutions on CPUs.
+    # Without XLA, whose depthwise convolutions are many times slower on CPUs.
     trained.compile(optimizer, "categorical_crossentropy", jit_compile=False)
     with progress_bar(verbose) as progress:
         task = progress.add_task(description, total=steps, detail="")
         for step, (images, labels) in zip(range(steps), batches, strict=False):
-            # Augmentation's noise exceeds the pixels that the file's input can hold.
+            # Augmentation's noise leaves the range 0..255 that the file's uint8 input can hold.
             loss = float(trained.train_on_batch(tf.clip_by_value(images, 0, 255), labels))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}: give a lower learning rate")
@@ -98,7 +111,7 @@ def fit(
 
 
 def convert_to_tflite(trained) -> bytes:
-    """Convert a model that was trained so to a .tflite file: uint8 in and out, integer operators only."""
+    """Convert a trained model of `build_training_model` to a .tflite file: uint8 in and out, integer operators only."""
     module = tf.Module()
     module.model = trained
 

@@ -1,7 +1,10 @@
-"""The 8-bit scheme of quantization-aware training: tensorflow-model-optimization's, with three defects mended.
+"""The 8-bit scheme of quantization-aware training: tfmot's default with two changes.
 
-Its own starts all ranges at -6..6 and follows them by 0.1 % a step, so that short training clips; and it quantizes a
-depthwise convolution's weights with one scale for all channels, where LiteRT takes one for each.
+- An activation's range is that of the first batch and then a moving average. The default starts all ranges at -6..6 and
+  moves them by 0.1 % a step, so that a short training clips.
+- A depthwise convolution's weights have one scale for each channel, as in LiteRT; the default has one for all.
+
+"Quantized" tensors of the training are float32: rounded to the values that 8 bits can hold (fake quantization).
 """
 
 from __future__ import annotations
@@ -21,14 +24,14 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit i
 
 _default = tfmot.quantization.keras.default_8bit
 DECAY = 0.95
-"""Of a range, what stays of it at a step."""
+"""Weight of the range so far in its moving average, at each step."""
 
 
 class FollowedRange(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
-    """Quantizes activations, one scale each: the first batch's range, then its moving average."""
+    """Quantizes activations with one scale each: the first batch's range, then its moving average."""
 
     def build(self, tensor_shape, name, layer):
-        """Add the range and whether there is one yet."""
+        """Add the range, and a 1 once there is one."""
         del tensor_shape
         return {
             part: layer.add_weight(f"{name}_{part}", initializer="zeros", trainable=False)
@@ -36,10 +39,11 @@ class FollowedRange(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
         }
 
     def __call__(self, inputs, training, weights, **kwargs):
-        """Return the inputs as 8 bits would give them back."""
+        """Return the inputs, of any shape, rounded to what 8 bits hold."""
         low, high = weights["min"], weights["max"]
         if training:
-            keep = DECAY * weights["begun"]
+            keep = DECAY * weights["begun"]  # 0 at the first batch, whose range counts alone
+            # A range always holds 0, which padding needs to be exact.
             low.assign(keep * low + (1 - keep) * tf.minimum(tf.reduce_min(inputs), 0.0))
             high.assign(keep * high + (1 - keep) * tf.maximum(tf.reduce_max(inputs), 0.0))
             weights["begun"].assign(1.0)
@@ -47,16 +51,16 @@ class FollowedRange(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
 
 
 class DepthwiseWeights(_default_quantizers.Default8BitConvWeightsQuantizer):
-    """Quantizes a depthwise convolution's weights, one scale for each channel."""
+    """Quantizes a depthwise convolution's weights `[height, width, channels, multiplier]`, one scale a channel."""
 
     def build(self, tensor_shape, name, layer):
         """Add a range for each channel."""
         return super().build((tensor_shape[-2] * tensor_shape[-1],), name, layer)
 
     def __call__(self, inputs, training, weights, **kwargs):
-        """Return the weights as 8 bits would give them back."""
+        """Return the weights rounded to what 8 bits hold."""
         height, width, channels, multiplier = inputs.shape
-        # Of this shape, as the converter understands no other.
+        # LiteRT's shape of depthwise weights, the only one in which the converter recognizes scales by channel.
         flat = tf.reshape(inputs, (1, height, width, channels * multiplier))
         return tf.reshape(super().__call__(flat, training, weights, **kwargs), inputs.shape)
 
@@ -66,18 +70,18 @@ def _followed():
 
 
 class ActivationConfig(_registry.Default8BitActivationQuantizeConfig):
-    """Of layers that are an activation."""
+    """Quantizes the outputs of Activation layers."""
 
     def get_output_quantizers(self, layer):
-        """Return ours where the default has one."""
+        """Return a `FollowedRange` for each quantizer of the default."""
         return [_followed() for _ in super().get_output_quantizers(layer)]
 
 
 class Registry(_registry.Default8BitQuantizeRegistry):
-    """What each layer's weights and outputs are quantized with."""
+    """Quantizers of each layer's weights and outputs."""
 
     def get_quantize_config(self, layer):
-        """Return the default's, with our quantizers."""
+        """Return the default's configuration of a layer, with this scheme's quantizers."""
         if isinstance(layer, tf_keras.layers.Activation):
             return ActivationConfig()
         config = super().get_quantize_config(layer)
@@ -88,15 +92,15 @@ class Registry(_registry.Default8BitQuantizeRegistry):
 
 
 class Scheme(_default.Default8BitQuantizeScheme):
-    """The default's layout with our quantizers."""
+    """The default's rules on which layers are quantized together, with this scheme's quantizers."""
 
     def get_quantize_registry(self):
-        """Return ours."""
+        """Return a `Registry`."""
         return Registry()
 
 
 def quantize_model(model):
-    """Return a tf_keras model that computes as int8 would, its weights still float32 and trainable."""
+    """Return a tf_keras model that computes as int8 does, with weights that stay float32 and trainable."""
     annotate, apply = tfmot.quantization.keras.quantize_annotate_model, tfmot.quantization.keras.quantize_apply
     with tf_keras.utils.custom_object_scope({"ActivationConfig": ActivationConfig, "FollowedRange": FollowedRange}):
         return apply(annotate(model), Scheme())

@@ -1,4 +1,4 @@
-"""A model's twin in tf_keras, with the same weights."""
+"""Rebuild a Keras 3 model in tf_keras, the Keras that tensorflow-model-optimization works on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from keras_convmixer.keras_internals import times_called
 
 from .legacy_keras import tf_keras
 
-SAME = ("name", "activation", "use_bias", "strides", "padding", "dilation_rate")
+CONVOLUTION = ("name", "activation", "use_bias", "strides", "padding", "dilation_rate")
 COPIED = {
     "Activation": ("name", "activation"),
     "Add": ("name",),
     "AveragePooling2D": ("name", "pool_size", "strides", "padding"),
     "Concatenate": ("name", "axis"),
-    "Conv2D": (*SAME, "filters", "kernel_size", "groups"),
+    "Conv2D": (*CONVOLUTION, "filters", "kernel_size", "groups"),
     "Cropping2D": ("name", "cropping"),
     "Dense": ("name", "activation", "use_bias", "units"),
-    "DepthwiseConv2D": (*SAME, "kernel_size", "depth_multiplier"),
+    "DepthwiseConv2D": (*CONVOLUTION, "kernel_size", "depth_multiplier"),
     "Dropout": ("name", "rate"),
     "Flatten": ("name",),
     "GlobalAveragePooling2D": ("name", "keepdims"),
@@ -26,17 +26,18 @@ COPIED = {
     "Reshape": ("name", "target_shape"),
     "ZeroPadding2D": ("name", "padding"),
 }
-"""Layers, and what of their configuration both Keras understand alike."""
+"""Arguments that are copied, by layer type: those that mean the same in Keras 3 and tf_keras."""
 
 
 def to_tf_keras(model: keras.Model):
-    """Return a tf_keras model of the same layers and weights as a functional Keras 3 model's.
+    """Return a tf_keras model with the layers and weights of a functional Keras 3 model of one input and one output.
 
-    For deployed models, which hold no normalization; equal but for the order of additions.
+    Made for deployed models, which have no normalization left. Outputs are equal up to the order of additions.
 
     Raises:
-        ValueError: a layer is not of `COPIED`, or is used twice.
+        ValueError: a layer's type is not in `COPIED`, or a layer is used twice.
     """
+    # tf_keras's tensors by the Keras 3 tensors that they stand for; layers come in the order of computation.
     images = tf_keras.Input(model.input_shape[1:], name="images")
     tensors = {id(model.input): images}
     for layer in model.layers:

@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_convmixer.install import install_command
 
 from .templates import fill_template
-from .text import markdown
+from .text import escape_markdown
 
 NAME = "README.md"
 SHOWN = 20
@@ -26,7 +26,7 @@ PURPOSES = {
 """What an artifact is used for, by its name in the manifest."""
 FOR_CPUS = "; deployed for CPUs (litert_int8): GPUs run a part of it only"
 PREFERRED_ON_PHONES = ("dynamic", "float32", "float16")
-"""Files with float input, which both MediaPipe and the code for grey models are fed with; the first that is there."""
+"""Files with float32 input, which the code for Android and iOS takes; the first that is there."""
 
 
 def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...]) -> None:
@@ -68,6 +68,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
         "file_name": paths.get(shown_format),
         "phone_name": phone_format,
         "phone_file": paths.get(phone_format),
+        "phone_dtype": next((a["input"]["dtype"] for a in artifacts if a["name"] == phone_format), None),
         "signatures": list(artifacts[0].get("signatures", ())),
         "license": manifest["model"].get("license"),
         "training_data": manifest["model"].get("training_data"),
@@ -116,11 +117,10 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
         return "It returns a probability for each label; they sum to 1."
     if kind == "multi-label":
         return f"It returns a probability for each label by itself; a label is given at {threshold:g} or more."
-    other = f", else {markdown(class_names[0])}" if len(class_names) == 2 else ""
-    return (
-        f"It returns one number, the probability of {markdown(class_names[-1])}, which is given at {threshold:g} or "
-        f"more{other}."
-    )
+    positive, other = escape_markdown(class_names[-1]), ""
+    if len(class_names) == 2:
+        other = f", else {escape_markdown(class_names[0])}"
+    return f"It returns one number, the probability of {positive}, which is given at {threshold:g} or more{other}."
 
 
 def agreement_heading(manifest: dict) -> str:

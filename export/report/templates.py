@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_convmixer.files.printable import printable
 from keras_convmixer.install import install_command
 
-from .text import markdown
+from .text import escape_markdown
 
 try:  # imported before an export begins, and needed at its end
     import jinja2
@@ -33,7 +33,7 @@ def fill_template(name: str, /, **values: object) -> str:
     )
     environment.filters |= {
         "kilobytes": lambda size: f"{size / 1000:,.0f}",
-        "markdown": markdown,
+        "markdown": escape_markdown,
         "percent": lambda share: "not known" if share is None else f"{share:.2%}",
     }
     return environment.get_template(name).render(**values)

@@ -1,4 +1,4 @@
-"""Text that a bundle shows to strangers: without markup in Markdown, and without places of this machine."""
+"""Make text safe to hand to others: no Markdown markup in labels, no folders of this machine in sentences."""
 
 from __future__ import annotations
 
@@ -14,44 +14,56 @@ _LETTER = r"[^\W_]"
 _PLAIN = re.compile(
     rf"(?:{_LETTER}|[ ,/'()%+=-]|(?<={_LETTER})_(?={_LETTER})|(?<=\d)\.(?=\d)|[.:;](?= |$))*", re.UNICODE
 )
-"""Text in which no dialect of Markdown finds anything: no emphasis, links, HTML, formulas or emoji codes."""
+"""Text in which no dialect of Markdown sees markup: emphasis, links, HTML, formulas or emoji codes."""
 _SLASH, _PART = r"[/\\]", r"[^\s/\\'\"`:;,()<>|]+"
 _FOLDERS = rf"(?:{_PART}{_SLASH})*(?=\S)"
 _PATH = re.compile(rf"(?<![\w.:/~])(?:~|[A-Za-z]:)?{_SLASH}(?={_PART}{_SLASH}){_FOLDERS}")
-"""All of an absolute path but its last part."""
+"""An absolute path without its last part."""
 
 
-def markdown(text: str) -> str:
-    r"""Return text in one line that Markdown shows as it is: as code, where any of it could mean something else.
+def escape_markdown(text: str) -> str:
+    r"""Return text as one line that Markdown displays unchanged: as inline code where it could be taken for markup.
+
+    Backslashes before special characters would not be enough: GitHub replaces emoji codes and formulas in the finished
+    page.
 
     Example:
+        ```python
+        from keras_convmixer.export.report.text import escape_markdown
 
-        markdown("tabby cat")  # "tabby cat"
-        markdown("*cat* :smile:")  # "`*cat* :smile:`"
-
-    A backslash before each sign would not do: GitHub takes emoji codes and formulas from the finished page.
+        assert escape_markdown("tabby cat") == "tabby cat"
+        assert escape_markdown("*cat* :smile:") == "`*cat* :smile:`"
+        ```
     """
     text = printable(text)
     if _PLAIN.fullmatch(text) and not text.startswith(("-", "+", " ")) and not text.endswith(" "):
         return text
+    # Inline code ends at as many backticks as it begins with: one more than the longest run in the text.
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
     return f"{ticks}{space}{text}{space}{ticks}"
 
 
-def without_places(text: str, *folders: Path | str) -> str:
-    """Return a sentence in which absolute paths, and those in `folders`, are their last part.
+def without_folders(text: str, *folders: Path | str) -> str:
+    """Return text with each absolute path, and each path in `folders`, shortened to its last part.
 
-    A bundle is handed to others: folders and user names of the machine that made it are not their business.
+    Bundles are given to others, who need not know the folders and user names of this machine.
+
+    Example:
+        ```python
+        from keras_convmixer.export.report.text import without_folders
+
+        assert without_folders("/home/jo/cats/x.jpg is damaged") == "x.jpg is damaged"
+        ```
     """
-    for place in (*map(Path, folders), *_places()):
-        text = re.sub(rf"(?<![\w.-]){re.escape(str(place))}{_SLASH}{_FOLDERS}", "", text)
-    for place in _places():
-        text = re.sub(rf"(?<![\w.-]){re.escape(str(place))}(?![\w.-])", "a folder", text)
+    for folder in (*map(Path, folders), *_own_folders()):
+        text = re.sub(rf"(?<![\w.-]){re.escape(str(folder))}{_SLASH}{_FOLDERS}", "", text)
+    for folder in _own_folders():
+        text = re.sub(rf"(?<![\w.-]){re.escape(str(folder))}(?![\w.-])", "a folder", text)
     return _PATH.sub("", text)
 
 
-def _places():
-    """Return folders whose paths may hold spaces, of which `_PATH` would find the beginning only; the longest first."""
-    found = (os.environ.get("HOME", ""), Path.cwd(), tempfile.gettempdir(), sys.prefix, sys.base_prefix)
-    return sorted((place for place in map(Path, found) if len(place.parts) > 1), key=lambda place: -len(place.parts))
+def _own_folders():
+    """Return folders of this machine, longest first; if there is a space in one, `_PATH` finds only its beginning."""
+    folders = (os.environ.get("HOME", ""), Path.cwd(), tempfile.gettempdir(), sys.prefix, sys.base_prefix)
+    return sorted((f for f in map(Path, folders) if len(f.parts) > 1), key=lambda folder: -len(folder.parts))

@@ -1,14 +1,13 @@
-"""How fast a bundle's .tflite files are on this machine, and what they take; TensorFlow is not needed.
+"""Measure the speed and memory of a bundle's .tflite files on this machine. TensorFlow is not needed.
 
-Each file and thread count is measured in a process of its own, `python -m keras_convmixer.export.benchmarking FILE
-THREADS SECONDS`, as a start and a peak of memory can be seen once.
+Each file and thread count is measured in a process of its own, as a start and a peak of memory can be seen only once
+in a process: `python -m keras_convmixer.export.runtime.benchmarking FILE THREADS SECONDS`.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -18,44 +17,74 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_convmixer.peak_memory import peak_memory
+
 from ..manifest import read_manifest, read_verified
 
 ROUNDS = 3
-"""How often each is measured, taking turns, so that what else the machine does is spread over all."""
+"""Measurements of each file, in turns, so that other load on the machine is spread over all files."""
 LEAST = 5
-"""Images at least, where one takes long."""
+"""Fewest images that are timed, however long one takes."""
 QUICK_THREADS, QUICK_SECONDS = 1, 0.2
-"""Of `quick_latencies`; seconds of each file in all."""
-FIRST = 2
-"""Runs after the start that do not count."""
+"""Threads, and seconds for each file, of `quick_latencies`."""
+WARM_UP = 2
+"""Runs after the first one that are not timed either."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one file took with so many threads."""
+    """The speed and memory of one file with one number of threads.
+
+    Example:
+        ```python
+        from keras_convmixer.export import benchmark
+
+        fastest = min(benchmark("bundle", threads=(1,), seconds=0.1), key=lambda timing: timing.median)
+        print(f"{fastest.name}: {fastest.median:.2f} ms")
+        ```
+    """
 
     name: str
+    """Format of the file, such as "int8"."""
     threads: int
     size: int
     """Bytes of the file."""
     median: float
-    """Milliseconds for one image."""
+    """Median milliseconds of one image."""
     p90: float
-    """Milliseconds that nine of ten images stay under."""
+    """90th percentile of the milliseconds of one image."""
     cold_start: float
-    """Milliseconds from the file to the first answer."""
+    """Milliseconds from opening the file to the first answer."""
     peak_memory: int
-    """Bytes that the process grew by."""
+    """Bytes by which the process's peak memory grew."""
     images: int
+    """Images that were timed."""
 
 
 def benchmark(
-    bundle: Path, threads: tuple[int, ...] = (1, 2), seconds: float = 3.0, done: Callable[[str], None] = lambda _: None
+    bundle: Path | str,
+    threads: tuple[int, ...] = (1, 2),
+    seconds: float = 3.0,
+    done: Callable[[str], None] = lambda _: None,
 ) -> list[Timing]:
-    """Measure every .tflite file of a bundle, `seconds` for each and each thread count, in rounds.
+    """Measure every .tflite file of a bundle with each number of threads.
 
-    `done` is told each measurement's name. Raises ValueError: it is no bundle, was changed since its export, or a
-    number is not positive.
+    Example:
+        ```python
+        from keras_convmixer.export import benchmark
+
+        for timing in benchmark("bundle", threads=(1,), seconds=0.1):
+            print(timing.name, timing.median, timing.peak_memory)
+        ```
+
+    Args:
+        bundle: folder that `export_bundle` wrote.
+        threads: numbers of threads to measure each file with.
+        seconds: time for each file and number of threads, in `ROUNDS` rounds.
+        done: called after each measurement with its name, to show progress.
+
+    Raises:
+        ValueError: the folder is not a bundle or was changed since its export, or a number is not positive.
     """
     if not threads or min(threads) < 1 or seconds <= 0:
         raise ValueError(f"threads={threads}, seconds={seconds}: give more than 0")
@@ -64,11 +93,11 @@ def benchmark(
     files = {a["name"]: bundle / a["path"] for a in manifest["artifacts"] if a["format"] == "litert"}
     for path in files.values():
         read_verified(bundle, manifest, path.relative_to(bundle).as_posix())
-    found = {}
+    measurements = {}
     for _ in range(ROUNDS):
         for name, path in files.items():
             for count in threads:
-                found.setdefault((name, count), []).append(_measured(path, count, seconds / ROUNDS))
+                measurements.setdefault((name, count), []).append(_measure(path, count, seconds / ROUNDS))
                 done(f"{name}, {count} threads")
     return [
         Timing(
@@ -81,26 +110,26 @@ def benchmark(
             peak_memory=int(np.median([run["peak_memory"] for run in runs])),
             images=len(latencies),
         )
-        for (name, count), runs in found.items()
+        for (name, count), runs in measurements.items()
     ]
 
 
 def quick_latencies(contents: dict[str, bytes]) -> dict[str, float]:
-    """Return the median milliseconds of an image of each .tflite file, measured in this process, in rounds."""
+    """Return the median milliseconds of one image by file, measured in this process, in rounds."""
     from .interpreter import LiteRTModel
 
     models = {name: LiteRTModel(content, name, QUICK_THREADS) for name, content in contents.items()}
-    found = {name: [] for name in models}
+    latencies = {name: [] for name in models}
     for _ in range(ROUNDS):
         for name, model in models.items():
             image = _random_image(model)
-            model(image)  # the first after others had the caches does not count
-            found[name] += _timed(model, image, QUICK_SECONDS / ROUNDS, least=-(-LEAST // ROUNDS))
-    return {name: float(np.median(milliseconds)) for name, milliseconds in found.items()}
+            model(image)  # not timed: the other files have been in the caches since
+            latencies[name] += _timed(model, image, QUICK_SECONDS / ROUNDS, least=-(-LEAST // ROUNDS))
+    return {name: float(np.median(milliseconds)) for name, milliseconds in latencies.items()}
 
 
 def processor() -> str:
-    """Return what this machine calls its processor."""
+    """Return the name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -121,7 +150,7 @@ def _timed(model, image, seconds, least):
     return latencies
 
 
-def _measured(path, threads, seconds):
+def _measure(path, threads, seconds):
     command = [sys.executable, "-m", __spec__.name, str(path), str(threads), str(seconds)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
@@ -132,24 +161,16 @@ def _measured(path, threads, seconds):
 def _run(path: str, threads: int, seconds: float) -> dict:
     from .interpreter import LiteRTModel
 
-    before = _peak_memory()
+    before = peak_memory()
     started = time.perf_counter()
     model = LiteRTModel(Path(path).read_bytes(), path, threads)
     image = _random_image(model)
     model(image)
     cold_start = time.perf_counter() - started
-    for _ in range(FIRST):
+    for _ in range(WARM_UP):
         model(image)
     latencies = _timed(model, image, seconds, LEAST)
-    return {"latencies": latencies, "cold_start": 1000 * cold_start, "peak_memory": _peak_memory() - before}
-
-
-def _peak_memory():
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure begins, on Linux, with that of the process that started this one
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"latencies": latencies, "cold_start": 1000 * cold_start, "peak_memory": peak_memory() - before}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turn probabilities into labels: the most probable one, or those that reach a threshold. No TensorFlow."""
+"""Turn probabilities into labels: the most probable one, or those that reach a threshold. TensorFlow is not needed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ SINGLE, MULTI, BINARY = "single-label", "multi-label", "binary"
 
 @dataclass(frozen=True)
 class Decision:
-    """How probabilities `[images, classes]` become labels.
+    """The rule by which probabilities `[images, classes]` become labels.
 
-    For example: `Decision("multi-label", 0.5)([[0.9, 0.2, 0.6]])` is `[[True, False, True]]`.
+    Example:
+        ```python
+        from keras_convmixer.export.runtime.decision import Decision
+
+        Decision("multi-label", threshold=0.5)([[0.9, 0.2, 0.6]])  # [[True, False, True]]
+        ```
     """
 
     kind: str = SINGLE
     threshold: float | None = None
-    """Probability, 0..1, from which on a label is given; None for a single-label model."""
+    """Probability, 0..1, at or above which a label is given; None for a single-label model."""
 
     def __post_init__(self):
         if self.kind != SINGLE and not 0 < (self.threshold or 0) < 1:
@@ -32,13 +37,13 @@ class Decision:
 
     def same(self, probabilities: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Compare the class, or the set of labels, of each image: bool `[images]`, true where both agree."""
-        same = self(probabilities) == self(others)
-        return same if self.kind == SINGLE else same.all(-1)
+        equal = self(probabilities) == self(others)  # [images], or [images, labels]
+        return equal if self.kind == SINGLE else equal.all(-1)
 
     def right(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Compare each image's labels with the true ones: bool `[images]`, true where they are right.
 
-        `labels` are as `checked_labels` returns them. Where a multi-label model has one true label for each image, that
+        `labels` are as `checked_labels` returns them. If they are one label for each image of a multi-label model, that
         label has to be the most probable.
         """
         labels = np.asarray(labels)
@@ -61,7 +66,7 @@ def stated_kind(labels: np.ndarray | None) -> str | None:
 def checked_labels(kind: str, labels: np.ndarray, images: int, classes: int) -> np.ndarray:
     """Check that validation labels fit the kind, see `export_bundle`; return them.
 
-    Raises ValueError: they have another shape, or other values than 0 and 1 where these are required.
+    Raises ValueError: they have another shape, or other values than 0 and 1 if these are required.
     """
     labels = np.asarray(labels)
     if kind == BINARY and labels.shape == (images, 1):

@@ -1,4 +1,4 @@
-"""What a .tflite file holds: operators, tensors, labels, multiplications, and who runs them."""
+"""Inspect a .tflite file: operators and what runs them, tensors, labels, multiplications. TensorFlow is not needed."""
 
 from __future__ import annotations
 
@@ -15,44 +15,61 @@ from keras_convmixer.files.regular_files import read_file
 
 from ..tflite.flatbuffer import LARGEST
 from ..tflite.operators import read_operators
-from .interpreter import open_interpreter
+from .interpreter import decoding_names, open_interpreter
 
 LABELS_LIMIT = 2**22
-"""Bytes of labels that are read; a thousand have 20,000."""
+"""Most bytes of labels that are read; a thousand labels have about 20,000."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A .tflite file's facts; tensors are described as name, shape, dtype, and scale and zero point or None."""
+    """The contents of a .tflite file, as `inspect` returns them.
+
+    Example:
+        ```python
+        from keras_convmixer.export import inspect
+
+        found = inspect("bundle/litert/int8.tflite")
+        found.inputs[0]["shape"]  # [1, 8, 8, 3]
+        ```
+    """
 
     size: int
+    """Bytes of the file."""
     inputs: tuple[dict, ...]
+    """Each with name, shape, dtype, and quantization: scale and zero_point, or None."""
     outputs: tuple[dict, ...]
     operators: dict[str, int]
-    """How many of each kind."""
+    """Number of operators by name, such as CONV_2D."""
     delegated: dict[str, int]
-    """Of these, how many XNNPACK takes on this machine; LiteRT's own kernels run the others."""
+    """Those of them that XNNPACK runs on this machine; LiteRT's own kernels run the others."""
     multiplications: dict[str, int]
-    """By kind, for one image: of convolutions and dense layers, which are nearly all."""
+    """Multiplications for one image, by operator: convolutions and dense layers, which are nearly all."""
     weights: dict[str, int]
     """Bytes of constants, by dtype."""
     labels: tuple[str, ...]
-    """From its metadata; none where it has none."""
+    """The labels in the file's metadata; empty if it has none."""
 
 
-def inspect(path: Path) -> Inspection:
-    """Read a .tflite file.
+def inspect(path: Path | str) -> Inspection:
+    """Read what a .tflite file holds.
+
+    Example:
+        ```python
+        from keras_convmixer.export import inspect
+
+        found = inspect("bundle/litert/float32.tflite")
+        print(found.operators, sum(found.multiplications.values()), found.labels)
+        ```
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a .tflite file that LiteRT can run, or is damaged.
+        ValueError: it is not a .tflite file that LiteRT can run, or it is damaged.
     """
     path = Path(path)
     content = read_file(path, LARGEST, "a .tflite file")
-    try:
+    with decoding_names(str(path)):
         return _inspect(content, path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: a name in it is not UTF-8 ({error}); get it again") from None
 
 
 def _inspect(content, path):
@@ -60,6 +77,7 @@ def _inspect(content, path):
     nodes = interpreter._get_ops_details()
     shapes = {tensor["index"]: tuple(tensor["shape"]) for tensor in interpreter.get_tensor_details()}
     operators = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    # Every tensor that no operator computes, and that is not an input, is a constant.
     made = {int(tensor) for node in operators for tensor in node["outputs"]}
     made |= {int(tensor["index"]) for tensor in interpreter.get_input_details()}
     return Inspection(
@@ -85,7 +103,11 @@ def _described(tensor):
 
 
 def _delegated(nodes, operators):
-    """Count what lies between each delegate's inputs and outputs: it names its tensors and not its operators."""
+    """Count the operators that delegates run, by name.
+
+    LiteRT says which tensors a delegate takes and returns, and not which operators it replaces: those are found by
+    walking from its outputs back to its inputs.
+    """
     makers = {int(tensor): node for node in operators for tensor in node["outputs"]}
     taken = {}
     for delegate in (node for node in nodes if node["op_name"] == "DELEGATE"):
@@ -102,24 +124,27 @@ def _delegated(nodes, operators):
 
 
 def _multiplications(operators, shapes):
-    """Count by output and weights: `[out, height, width, in]` and `[1, height, width, channels]`, `[out, in]`."""
-    found = Counter()
+    """Count multiplications by operator: the size of the output times the weights that each of its values takes.
+
+    Weights are `[out, height, width, in]` (CONV_2D), `[1, height, width, channels]` (DEPTHWISE_CONV_2D) or `[out, in]`.
+    """
+    counts = Counter()
     for node in operators:
         if node["op_name"] not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             continue
         weights, outputs = shapes[int(node["inputs"][1])], np.prod(shapes[int(node["outputs"][0])])
         each = weights[1:3] if node["op_name"] == "DEPTHWISE_CONV_2D" else weights[1:]
-        found[node["op_name"]] += int(outputs * np.prod(each))
-    return dict(sorted(found.items()))
+        counts[node["op_name"]] += int(outputs * np.prod(each))
+    return dict(sorted(counts.items()))
 
 
 def _weights(tensors, made):
-    found = Counter()
+    sizes = Counter()
     for tensor in tensors:
         if tensor["index"] not in made:
             dtype = np.dtype(tensor["dtype"])
-            found[dtype.name] += int(np.prod(tensor["shape"])) * dtype.itemsize
-    return dict(sorted(found.items()))
+            sizes[dtype.name] += int(np.prod(tensor["shape"])) * dtype.itemsize
+    return dict(sorted(sizes.items()))
 
 
 def _labels(content):
@@ -128,5 +153,5 @@ def _labels(content):
             return tuple(file.read(LABELS_LIMIT).decode().splitlines())
     except UnicodeDecodeError:
         raise
-    except Exception:  # there is no archive, or its labels are damaged or encrypted: of a dozen types
+    except Exception:  # no archive, or damaged or encrypted labels: zipfile raises a dozen types
         return ()

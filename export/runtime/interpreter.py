@@ -1,6 +1,8 @@
 """Run a .tflite classifier with ai-edge-litert; TensorFlow is not needed."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,14 +16,23 @@ def open_interpreter(content: bytes, name: str, threads: int) -> Interpreter:
     """Return an interpreter of a .tflite file's bytes, its tensors allocated.
 
     Raises:
-        ValueError: the bytes are no .tflite file that LiteRT can run.
+        ValueError: the bytes are not a .tflite file that LiteRT can run.
     """
     try:
         interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is no .tflite file that LiteRT can run: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{name} is not a .tflite file that LiteRT can run: {str(error).splitlines()[0]}") from None
     return interpreter
+
+
+@contextlib.contextmanager
+def decoding_names(file: str) -> Iterator[None]:
+    """Raise ValueError in place of the UnicodeDecodeError with which LiteRT meets damaged names in `file`."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is damaged: a name in it is not UTF-8 text ({error}); get it again") from None
 
 
 class LiteRTModel:
@@ -31,17 +42,13 @@ class LiteRTModel:
     scale, which is undone here.
 
     Raises:
-        ValueError: the bytes are no .tflite file, or not of such a classifier.
+        ValueError: the bytes are not a .tflite file of such a classifier.
     """
 
     def __init__(self, content: bytes, name: str, threads: int | None = None):
         self._interpreter = open_interpreter(content, name, threads or _cores())
-        try:
+        with decoding_names(name):
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{name} is damaged: a name in it is not a text in UTF-8 ({error}); get it again"
-            ) from None
         if any(np.dtype(tensor["dtype"]).name not in ("float32", "uint8") for tensor in (*inputs, *outputs)):
             raise ValueError(
                 f"{name} does not take and return float32 or uint8: convert it with uint8 input and output"
@@ -53,7 +60,7 @@ class LiteRTModel:
             or len(outputs[0]["shape"]) != 2
             or inputs[0]["shape"][0] != 1
         ):
-            raise ValueError(f"{name} is no image classifier: it needs one image input and one output of classes")
+            raise ValueError(f"{name} is not an image classifier: it needs one image input and one output of classes")
         self.input, self.output = inputs[0], outputs[0]
         self.height, self.width, self.channels = (int(side) for side in self.input["shape"][1:])
         self.classes = int(self.output["shape"][1])
@@ -74,5 +81,5 @@ class LiteRTModel:
 
 
 def _cores():
-    # What this process may use, which in a container is fewer than the machine has.
+    # Those that this process may use: in a container fewer than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

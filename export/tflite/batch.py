@@ -1,4 +1,4 @@
-"""Let a .tflite file of one image take batches too, and refuse images of another size."""
+"""Let a .tflite file that was converted for one image take batches too, and refuse images of another size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .operators import operator_name
+from .flatbuffer import append_constant
+from .operators import code_name, operator_name
 
 BATCH_LEADS = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "AVERAGE_POOL_2D", "MAX_POOL_2D",
@@ -16,7 +17,8 @@ BATCH_LEADS = {
     "SOFTMAX", "QUANTIZE", "DEQUANTIZE", "CAST", "PAD", "PADV2", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
     "RESHAPE", "SLICE", "STRIDED_SLICE", "TRANSPOSE", "CONCATENATION", "SPLIT", "MEAN", "SUM", "REDUCE_MAX",
 }  # fmt: skip
-"""Operators that treat each image by itself; PAD, PADV2 and the last eight only if they leave the first axis alone."""
+"""Operators that treat each image by itself. PAD, PADV2 and those from RESHAPE on do so only if they leave the first
+axis, which counts the images, alone; `_Editor.keeps_images_apart` looks at their arguments."""
 ONE = 1
 
 
@@ -24,15 +26,18 @@ def take_batches(model: schema.ModelT) -> None:
     """Rewrite a model of input `[1, height, width, channels]` so that the interpreter may resize it to any batch.
 
     The converter writes the batch of 1 into the shapes of RESHAPE and SLICE; here it becomes -1, which fits any
-    length. As -1 would also take one image of twice the height for two images, two additions of zeros of shapes
-    `[1, height, 1, 1]` and `[1, 1, width, channels]` come first: LiteRT refuses other sizes there. They change no
-    value. A model that mixes images, or moves the batch, stays as it is.
+    length: RESHAPE to [1, 512] becomes RESHAPE to [-1, 512]. As -1 would also take one image of twice the height for
+    two images, two additions of zeros of shapes `[1, height, 1, 1]` and `[1, 1, width, channels]` come first: LiteRT
+    refuses other sizes there, and they change no value. A model that mixes images, or moves the batch axis, stays as it
+    is.
 
     Example:
+        ```python
         model = read_model(content)
         take_batches(model)
         interpreter = Interpreter(model_content=write_model(model))
         interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], [4, 224, 224, 3])
+        ```
     """
     if len(model.subgraphs) != 1:
         return
@@ -51,17 +56,20 @@ def _is_one_image(tensor):
 
 
 class _Editor:
+    """Reads and rewrites the operators of a model's one graph."""
+
     def __init__(self, model, graph):
         self._model, self._graph = model, graph
 
     def keeps_images_apart(self, operator):
-        """Tell whether the operator treats each image, or each part of one, in the first axis by itself."""
+        """Tell whether the operator treats each entry of the first axis, an image or a part of one, by itself."""
         name = self._name(operator)
         if name not in BATCH_LEADS:
             return False
         if name in ("TRANSPOSE", "MEAN", "SUM", "REDUCE_MAX", "PAD", "PADV2", "SPLIT"):
+            # The permutation, the axes, the paddings [[before, after], ...] or the axis to split.
             values = self._integers(operator.inputs[0 if name == "SPLIT" else 1])
-            if values is None:
+            if values is None:  # computed when the model runs
                 return False
             if name == "TRANSPOSE":
                 return values[0] == 0
@@ -83,17 +91,20 @@ class _Editor:
         shape = [int(side) for side in self._graph.tensors[operator.outputs[0]].shape]
         if name == "RESHAPE" and shape:
             free = np.array([-1, *shape[1:]], np.int32)
-            operator.inputs = [operator.inputs[0], self._constant("shape", free, schema.TensorType.INT32)]
+            operator.inputs = [
+                operator.inputs[0],
+                self._constant("shape", free, schema.TensorType.INT32),
+            ]
             if operator.builtinOptions is not None:
                 operator.builtinOptions.newShape = free
         elif name == "SLICE":
             size = self._integers(operator.inputs[2]).astype(np.int32)
-            size[0] = -1
+            size[0] = -1  # up to the end
             begin = self._integers(operator.inputs[1]).astype(np.int32)
             constants = (self._constant("slice", values, schema.TensorType.INT32) for values in (begin, size))
             operator.inputs = [operator.inputs[0], *constants]
         elif name == "STRIDED_SLICE":
-            operator.builtinOptions.beginMask |= 1
+            operator.builtinOptions.beginMask |= 1  # bit 0: begin and end of the first axis do not count
             operator.builtinOptions.endMask |= 1
 
     def refuse_other_sizes(self):
@@ -108,10 +119,13 @@ class _Editor:
         zero_point = 0 if tensor.type == schema.TensorType.FLOAT32 else int(tensor.quantization.zeroPoint[0])
         dtype = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.UINT8: np.uint8}.get(tensor.type, np.int8)
         _, height, width, channels = map(int, tensor.shape)
+        # Zero is the zero point of a quantized input, with the input's own scale: x + 0 is x, bit by bit.
         checked, added = image, []
         for side, shape in (("height", (1, height, 1, 1)), ("width", (1, 1, width, channels))):
             zeros = np.full(shape, zero_point, dtype)
-            constant = self._constant(f"zeros_of_{side}", zeros, tensor.type, tensor.quantization)
+            constant = append_constant(
+                self._model, self._graph, f"zeros_of_{side}", zeros, tensor.type, tensor.quantization
+            )
             result = copy.copy(tensor)
             result.name, result.buffer = f"images_of_this_{side}", 0
             graph.tensors.append(result)
@@ -126,30 +140,24 @@ class _Editor:
         return self._name(operator) == "QUANTIZE" and output.type == schema.TensorType.INT8
 
     def _name(self, operator):
-        return operator_name(self._model.operatorCodes[operator.opcodeIndex])
+        return operator_name(self._model, operator)
 
     def _rank(self, tensor):
         return len(self._graph.tensors[tensor].shape)
 
     def _integers(self, tensor):
+        """Return a constant of int32 in one row; None of a tensor that is computed, or of another dtype."""
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
         if data is None or self._graph.tensors[tensor].type != schema.TensorType.INT32:
             return None
         return np.frombuffer(bytes(data), np.int32)
 
     def _constant(self, name, values, dtype, quantization=None):
-        held, tensor = schema.BufferT(), schema.TensorT()
-        held.data = np.frombuffer(values.tobytes(), np.uint8)
-        self._model.buffers.append(held)
-        # litert-quantizer requires unique names.
-        tensor.name, tensor.type, tensor.shape = f"{name}_{len(self._graph.tensors)}", dtype, list(values.shape)
-        tensor.buffer, tensor.quantization = len(self._model.buffers) - 1, quantization
-        self._graph.tensors.append(tensor)
-        return len(self._graph.tensors) - 1
+        return append_constant(self._model, self._graph, name, values, dtype, quantization)
 
     def _addition(self, inputs, output):
         codes = self._model.operatorCodes
-        index = next((i for i, code in enumerate(codes) if operator_name(code) == "ADD"), len(codes))
+        index = next((i for i, code in enumerate(codes) if code_name(code) == "ADD"), len(codes))
         if index == len(codes):
             code = schema.OperatorCodeT()
             code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD

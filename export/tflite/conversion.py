@@ -1,4 +1,4 @@
-"""Convert a Keras classifier to .tflite files with TensorFlow's converter."""
+"""Convert a Keras model to .tflite files with TensorFlow's converter."""
 
 import functools
 import re
@@ -20,13 +20,16 @@ from .operator_versions import set_versions
 
 
 class Conversion:
-    """A deployed model that is being converted: what several formats start from is made once.
+    """The conversion of a deployed model to several formats, which share the SavedModel that they start from.
 
-    >>> with Conversion(deploy(model, "litert")) as conversion:
-    ...     small, fast = convert_float16(conversion, images), convert_int8(conversion, images)
+    The SavedModel lies in a temporary folder until the block ends. For a large model, tracing the model and writing
+    the SavedModel takes longer than a conversion.
 
-    A SavedModel of the model lies in a temporary folder until the block ends. Of a large model, writing it and
-    tracing the model for it takes longer than a conversion.
+    Example:
+        ```python
+        with Conversion(deploy(model, "litert")) as conversion:
+            small, fast = convert_float16(conversion, images), convert_int8(conversion, images)
+        ```
     """
 
     def __init__(self, model: keras.Model):
@@ -41,32 +44,32 @@ class Conversion:
 
     @functools.cached_property
     def float32(self) -> bytes:
-        """The model as a .tflite file, float32 throughout."""
+        """The model as a .tflite file, float32 throughout; several formats are quantized from it."""
         return self.run(lambda converter: None)
 
     def run(self, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
-        """Convert the model as `configure` sets TensorFlow's converter; raises as `convert_saved_model`."""
+        """Convert the model with the converter's settings that `configure` makes; raises as `convert_saved_model`."""
         return convert_saved_model(self._saved_model, configure)
 
     @functools.cached_property
     def _saved_model(self):
-        # Through a SavedModel: from_concrete_functions converts a Keras 3 model silently into a file that returns
-        # NaN, and from_keras_model leaves the signature's names to chance.
+        # Through a SavedModel: from_concrete_functions silently makes a file that returns NaN of a Keras 3 model, and
+        # from_keras_model leaves the names of the signature to chance.
         with explaining_full_disk(Path(tempfile.gettempdir())):
-            path = tempfile.mkdtemp(dir=self._folder.name)  # a new one each time, as one attempt may have failed
+            path = tempfile.mkdtemp(dir=self._folder.name)  # a new one, as an attempt before may have failed
             write_saved_model(self.model, Path(path), batch=1, dtype="float32")
         return path
 
 
 def convert_float32(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Float32 throughout; takes and returns float32. Needs no calibration."""
+    """Convert to float32 throughout. The file takes and returns float32. Needs no calibration."""
     return conversion.float32
 
 
 def convert_float16(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Float16 weights, made float32 to compute, or left float16 on GPUs; takes and returns float32.
+    """Convert to float16 weights, which are computed with in float32 or, on GPUs, in float16.
 
-    Needs no calibration.
+    The file takes and returns float32. Needs no calibration.
     """
 
     def configure(converter):
@@ -77,10 +80,10 @@ def convert_float16(conversion: Conversion, calibration_images: np.ndarray) -> b
 
 
 def convert_int8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Int8 weights and activations, integer operators only; takes and returns uint8.
+    """Convert to int8 weights and activations, with integer operators only.
 
-    Ranges are those of the calibration images, uint8 `[count, height, width, channels]`. uint8 outside,
-    because MediaPipe's tasks refuse int8.
+    Activations have the ranges that they have for the calibration images, uint8 `[count, height, width, channels]`. The
+    file takes and returns uint8, as MediaPipe's tasks refuse int8.
     """
 
     def configure(converter):
@@ -93,9 +96,10 @@ def convert_int8(conversion: Conversion, calibration_images: np.ndarray) -> byte
 
 
 def convert_int16x8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Int8 weights and int16 activations, for accuracy near float32's in integers; takes and returns float32.
+    """Convert to int8 weights and int16 activations, whose accuracy is near float32's.
 
-    Ranges are those of the calibration images, as in int8. XNNPACK has no kernels for it: LiteRT's own run, slowly.
+    Ranges come from the calibration images, as for int8. The file takes and returns float32. XNNPACK has no kernels for
+    it: LiteRT's own run, slowly.
     """
 
     def configure(converter):
@@ -113,11 +117,11 @@ def _calibrate(converter, images):
 
 
 def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
-    """Convert a SavedModel's one signature with built-in operators, as `configure` sets the converter.
+    """Convert a SavedModel of one signature with the converter's settings that `configure` makes.
 
-    The file takes batches, see `take_batches`, and says which runtimes it needs, see `set_versions`.
+    The file takes batches, see `take_batches`, and states the runtime that it needs, see `set_versions`.
 
-    Raises ValueError: it has operators that LiteRT lacks, or is larger than a .tflite file can be.
+    Raises ValueError: the model has operators that LiteRT lacks, or is larger than a .tflite file can be.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

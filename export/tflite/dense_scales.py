@@ -7,32 +7,43 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from .flatbuffer import append_constant
 from .operators import operator_name
 
 
 def scale_behind_dense_layers(model: schema.ModelT) -> None:
     """Give int8 weights of dense layers that take float32 the scale 1, and multiply the results by each row's scale.
 
-    `y = s * (q @ x) + b` becomes `s * (q @ x + b / s)`: the same to float32's rounding. A FULLY_CONNECTED with a scale
-    for each row is version 12, which runtimes have since TensorFlow 2.17; with one scale it is version 3. The cost is
-    one MUL of the layer's output. Weights with one scale stay as they are.
+    Before, with weights q int8 `[out, in]`, a scale for each output s `[out]` and a bias b `[out]`, a layer computes
+
+        y = s * (q @ x) + b         FULLY_CONNECTED, version 12, which runtimes have since TensorFlow 2.17
+
+    Afterwards it computes the same to float32's rounding, in two operators that all runtimes have:
+
+        z = q @ x + b / s           FULLY_CONNECTED, version 3, with the one scale 1
+        y = s * z                   MUL
+
+    The cost is one multiplication of the layer's output. Weights with one scale stay as they are.
 
     Example:
+        ```python
         model = read_model(content)
         scale_behind_dense_layers(model)
         content = write_model(model)
+        ```
     """
     for graph in model.subgraphs:
-        scales, operators = {}, []
+        scales: dict[int, np.ndarray] = {}  # by the number of the weights' tensor, which two layers may share
+        operators = []
         for operator in graph.operators:
             operators.append(operator)
-            weights = graph.tensors[operator.inputs[1]] if len(operator.inputs) > 1 else None
-            if operator_name(model.operatorCodes[operator.opcodeIndex]) != "FULLY_CONNECTED":
+            if operator_name(model, operator) != "FULLY_CONNECTED":
                 continue
-            if weights.type == schema.TensorType.INT8 and graph.tensors[operator.inputs[0]].type == 0:
+            images, weights = (graph.tensors[number] for number in operator.inputs[:2])
+            if weights.type == schema.TensorType.INT8 and images.type == schema.TensorType.FLOAT32:
                 scale = scales.setdefault(int(operator.inputs[1]), np.array(weights.quantization.scale, np.float32))
                 if len(scale) > 1:
-                    operators.append(_multiplication(model, graph, operator, scale))
+                    operators.append(_multiply_behind(model, graph, operator, scale))
         for number, scale in scales.items():
             if len(scale) > 1:
                 quantization = schema.QuantizationParametersT()
@@ -41,38 +52,25 @@ def scale_behind_dense_layers(model: schema.ModelT) -> None:
         graph.operators = operators
 
 
-def _multiplication(model, graph, dense, scale):
+def _multiply_behind(model, graph, dense, scale):
     """Make a dense layer return values without their scale; return the MUL that applies it."""
-    if len(dense.inputs) > 2 and dense.inputs[2] >= 0:
-        bias = model.buffers[graph.tensors[dense.inputs[2]].buffer].data
-        bias = _constant(model, graph, "bias_without_scale", np.frombuffer(bytes(bias), np.float32) / scale)
+    if len(dense.inputs) > 2 and dense.inputs[2] >= 0:  # -1: no bias
+        bias = np.frombuffer(bytes(model.buffers[graph.tensors[dense.inputs[2]].buffer].data), np.float32)
+        bias = append_constant(model, graph, "bias_without_scale", bias / scale)
         dense.inputs = [*dense.inputs[:2], bias]
-    result = copy.copy(graph.tensors[dense.outputs[0]])
-    result.name = f"dense_without_scale_{len(graph.tensors)}"
-    operator = schema.OperatorT()
-    operator.inputs = [len(graph.tensors), len(graph.tensors) + 1]
-    graph.tensors.append(result)
-    _constant(model, graph, "dense_scale", scale)
-    operator.outputs, dense.outputs = dense.outputs, operator.inputs[:1]
+    without_scale = copy.copy(graph.tensors[dense.outputs[0]])
+    without_scale.name = f"dense_without_scale_{len(graph.tensors)}"
+    graph.tensors.append(without_scale)
+    multiply = schema.OperatorT()
+    multiply.inputs = [len(graph.tensors) - 1, append_constant(model, graph, "dense_scale", scale)]
+    multiply.outputs, dense.outputs = dense.outputs, multiply.inputs[:1]
+    # A code of its own: versions are those of codes, and a quantized MUL of the model has a higher one.
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.MUL
-    code.version, operator.opcodeIndex = 1, len(model.operatorCodes)
+    code.version, multiply.opcodeIndex = 1, len(model.operatorCodes)
     model.operatorCodes.append(code)
-    operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
-    operator.builtinOptions.fusedActivationFunction = dense.builtinOptions.fusedActivationFunction
+    # A fused activation has to see the scaled values.
+    multiply.builtinOptionsType, multiply.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
+    multiply.builtinOptions.fusedActivationFunction = dense.builtinOptions.fusedActivationFunction
     dense.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
-    return operator
-
-
-def _constant(model, graph, name, values):
-    held, tensor = schema.BufferT(), schema.TensorT()
-    held.data = np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
-    model.buffers.append(held)
-    tensor.name, tensor.type, tensor.shape = (
-        f"{name}_{len(graph.tensors)}",
-        schema.TensorType.FLOAT32,
-        list(values.shape),
-    )
-    tensor.buffer = len(model.buffers) - 1
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
+    return multiply

@@ -1,9 +1,10 @@
-"""Where a quantized .tflite file departs from its model: each layer's error, and what its range cuts off."""
+"""Compare a .tflite file with its model layer by layer: each layer's error, and the share of values that it clips."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -12,27 +13,76 @@ from ai_edge_litert.interpreter import Interpreter
 from keras_convmixer.keras_internals import times_called
 
 IMAGES = 8
+"""Images on which layers are compared."""
 
 
 def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> list[dict]:
-    """Compare what a file computes in each layer with what the deployed Keras model computes, in the file's order.
+    """Compare each layer's output in a file with the deployed Keras model's, in the file's order.
 
-    An error is the root mean square of the difference, as a share of that of the layer's output. Layers that a file
-    merged into others are left out, and the last, whose output is the file's and is validated by itself. `clipped` is
-    the share of the model's values that lie outside what the file's integers can stand for, None of a float layer; 0
-    where it concerns under half of the images, as a few always exceed the range of the calibration images a little: of
-    a layer of 6 values, as in squeeze-and-excitation blocks, one value of one image is 2% of those of 8 images.
+    A layer's "error" is the root mean square of the difference, relative to that of the model's output. Its "clipped"
+    is the share of the model's values outside the range that the file's integers represent; None for a float layer. It
+    counts as 0 if under half of the images have such values: a few values always exceed the range of the calibration
+    images a little, and in a layer of 6 values, as in squeeze-and-excitation blocks, one value of one image is 2 % of
+    those of 8 images.
+
+    Layers that the file merged into others are left out, and so is the last, whose output is validated by itself.
 
     Args:
-        deployed: what the file was made of.
+        deployed: the model that the file was converted from.
         content: the file.
-        images: uint8 `[count, height, width, channels]`; a few, spread over all, are used, one at a time.
+        images: uint8 `[count, height, width, channels]`; up to `IMAGES` of them, spread over all, are used.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it is for debugging only, as here
+        warnings.simplefilter("ignore", UserWarning)  # that the option is for debugging only, as here
         interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     (image_tensor,) = interpreter.get_input_details()
+    layers = _layers_of_both(deployed, interpreter)
+    if not layers:
+        return []
+    outputs = keras.Model(deployed.input, [deployed.get_layer(layer.name).output for layer in layers])
+    # Spread over all, as images of one label may lie together.
+    for image in images[np.unique(np.linspace(0, len(images) - 1, IMAGES).astype(int))]:
+        interpreter.set_tensor(image_tensor["index"], image[None].astype(image_tensor["dtype"]))
+        interpreter.invoke()
+        expected = outputs(image[None].astype("float32"), training=False)
+        for layer, right in zip(layers, expected, strict=True):
+            values = interpreter.get_tensor(layer.tensor["index"]).astype(np.float32)
+            layer.compare(values, keras.ops.convert_to_numpy(right))
+    return [layer.facts() for layer in layers]
+
+
+@dataclass
+class _Layer:
+    """A layer that file and model have, with what is measured of it, image by image."""
+
+    name: str
+    operator: str
+    tensor: dict
+    """LiteRT's description of the output in the file."""
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    """Sums over images of the mean squared error and of the mean squared value."""
+    clipped: list[float] = field(default_factory=list)
+
+    def compare(self, values, right):
+        """Add an image's output in the file, integers not yet scaled, and in the model."""
+        scale, zero_point = self.tensor["quantization"]
+        if scale:
+            values = scale * (values - zero_point)
+            limits = np.iinfo(self.tensor["dtype"])
+            # Half a step beyond the limits still rounds to them.
+            low, high = scale * (limits.min - 0.5 - zero_point), scale * (limits.max + 0.5 - zero_point)
+            self.clipped.append(np.mean((right < low) | (right > high)))
+        self.squares += np.mean((values - right) ** 2), np.mean(right**2)
+
+    def facts(self):
+        error, square = self.squares
+        clipped = float(np.mean(self.clipped) * (np.median(self.clipped) > 0)) if self.clipped else None
+        relative = float(np.sqrt(error / max(square, 1e-30)))
+        return {"layer": self.name, "operator": self.operator, "error": relative, "clipped": clipped}
+
+
+def _layers_of_both(deployed, interpreter):
     # Nested models, and layers that are called twice, do not have a single output.
     layers = {
         layer.name: layer
@@ -44,40 +94,17 @@ def layer_errors(deployed: keras.Model, content: bytes, images: np.ndarray) -> l
         tensor = interpreter._get_tensor_details(int(node["outputs"][0]), 0)
         name = _layer_of(tensor["name"], layers)
         if name and node["op_name"] != "DELEGATE" and tuple(tensor["shape"][1:]) == layers[name].output.shape[1:]:
-            found[name] = node["op_name"], tensor  # a layer's last operator is its output
-    if not found:
-        return []
-    outputs = keras.Model(deployed.input, [layers[name].output for name in found])
-    squares = {name: np.zeros(2) for name in found}
-    clipped = {name: [] for name in found}
-    # Spread, as those of one label may lie together.
-    for image in images[np.unique(np.linspace(0, len(images) - 1, IMAGES).astype(int))]:
-        interpreter.set_tensor(image_tensor["index"], image[None].astype(image_tensor["dtype"]))
-        interpreter.invoke()
-        expected = outputs(image[None].astype("float32"), training=False)
-        for (name, (_, tensor)), right in zip(found.items(), expected, strict=True):
-            right = keras.ops.convert_to_numpy(right)
-            values = interpreter.get_tensor(tensor["index"]).astype(np.float32)
-            scale, zero_point = tensor["quantization"]
-            if scale:
-                values = scale * (values - zero_point)
-                limits = np.iinfo(tensor["dtype"])
-                low, high = scale * (limits.min - 0.5 - zero_point), scale * (limits.max + 0.5 - zero_point)
-                clipped[name].append(np.mean((right < low) | (right > high)))
-            squares[name] += np.mean((values - right) ** 2), np.mean(right**2)
-    return [
-        {
-            "layer": name,
-            "operator": operator,
-            "error": float(np.sqrt(squares[name][0] / max(squares[name][1], 1e-30))),
-            "clipped": float(np.mean(clipped[name]) * (np.median(clipped[name]) > 0)) if clipped[name] else None,
-        }
-        for name, (operator, _) in found.items()
-    ]
+            # A layer of several operators: the last one's output is the layer's.
+            found[name] = _Layer(name, node["op_name"], tensor)
+    return list(found.values())
 
 
 def _layer_of(tensor, layers):
-    """Return the layer that a tensor's name begins with: MODEL/LAYER/..., LAYER with a number or quant_ around it."""
+    """Return the name of the layer that made a tensor, None if it is none of `layers`.
+
+    "convmixer/quant_stem_conv_1/BiasAdd;..." is stem_conv's: the converter adds the number, and quantization-aware
+    training the prefix.
+    """
     for part in tensor.split(";")[0].split("/")[1:2]:
         part = part.removeprefix("quant_")
         for name in (part, re.sub(r"_\d+$", "", part)):

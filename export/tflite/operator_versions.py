@@ -1,4 +1,9 @@
-"""Write into a .tflite file the operator versions that it uses, and find the oldest runtime that has them all."""
+"""Write into a .tflite file the operator versions that it uses, and find the oldest runtime that has them all.
+
+An operator's version in a file says which of its kernels a runtime needs: CONV_2D 3, for example, is that on int8. What
+decides the version are the dtypes of inputs and outputs and a few properties (`Use`); `VERSIONS` has a rule for each
+operator, `SINCE` the release that brought each version.
+"""
 
 from __future__ import annotations
 
@@ -9,56 +14,62 @@ from dataclasses import dataclass
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .flatbuffer import read_model
+from .flatbuffer import append_metadata, read_model
 from .operators import DTYPES, operator_name
 
 QUANTIZED = {"INT8", "UINT8", "INT16", "INT4"}
 METADATA = b"min_runtime_version"
 METADATA_BYTES = 16
+"""Bytes of the entry, filled up with zeros, as TensorFlow's converter writes it."""
+FIRST = "1.5.0"
+"""TensorFlow version from which on runtimes have the operators that `SINCE` does not name."""
 RUNTIMES = {
     "tflite-runtime 2.14.0": "2.14.0",
     "ai-edge-litert 1.0.1": "2.18.0",
     "ai-edge-litert 1.2.0": "2.19.0",
     "ai-edge-litert 1.4.0": "2.20.0",
 }
-"""Runtimes that every format was run on (tests/export/test_runtimes.py), oldest first, each with the TensorFlow version
-whose operators it has."""
+"""Runtimes on which every format was run (tests/export/tflite/test_runtimes.py), oldest first, each with the TensorFlow
+version whose operators it has."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """What an operator's version depends on: the dtypes of its tensors, by name, and some of their properties."""
+    """The properties of an operator in a file that its version depends on; dtypes by the schema's names."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     rank: int
     """Number of dimensions of the first input."""
     per_channel: bool
-    """A constant with a scale for each channel is among the inputs or outputs."""
+    """A tensor with a scale for each channel is among the first two inputs or the outputs."""
     grouped: bool
-    """The weights have fewer input channels than the input, in a CONV_2D."""
+    """A grouped CONV_2D: the weights have fewer input channels than the input."""
     asymmetric: bool
-    """Inputs of a hybrid kernel are quantized with a zero point."""
+    """A hybrid kernel (float32 input, int8 weights) quantizes its input with a zero point."""
 
 
-def _by_dtype(int8: int, int16: int | None = None, deep: int = 1) -> Callable[[Use], int | None]:
-    """Return a rule by the dtype of the first input; at least version `deep` where that has over 4 dimensions."""
+Rule = Callable[[Use], int | None]
+"""From an operator's use to its version; None where no kernel, or none that is known, takes these dtypes."""
+
+
+def _by_dtype(int8: int, int16: int | None = None, deep: int = 1) -> Rule:
+    """Return a rule by the dtype of the first input; at least version `deep` if that has over 4 dimensions."""
 
     def version(use):
-        found = {"INT8": int8, "UINT8": 1, "INT16": int16}.get(
-            next((dtype for dtype in use.inputs if dtype != "INT32"), "")
-        )
+        dtype = next((dtype for dtype in use.inputs if dtype != "INT32"), "")  # SPLIT's first input is its axis
+        found = {"INT8": int8, "UINT8": 1, "INT16": int16}.get(dtype)
         return found and max(found, deep if use.rank > 4 else 1)
 
     return version
 
 
-def _convolution(hybrid, per_channel, int8, int4, int16):
-    """Return a rule by the dtypes of input and weights; hybrid is float32 input with int8 weights."""
+def _by_weights(*, hybrid: int, hybrid_per_channel: int, int8: int, int4: int, int16: int) -> Rule:
+    """Return a convolution's rule, by the dtypes of input and weights; hybrid is float32 input with int8 weights."""
 
     def version(use):
         found = {
-            ("FLOAT32", "INT8"): per_channel if use.per_channel else hybrid,
+            ("FLOAT32", "INT8"): hybrid_per_channel if use.per_channel else hybrid,
             ("INT8", "INT8"): int8,
             ("INT8", "INT4"): int4,
             ("INT16", "INT8"): int16,
@@ -83,12 +94,13 @@ def _quantize(use):
     return 3 if use.per_channel else {"INT16": 2, "INT8": 1, "UINT8": 1}.get(use.outputs[0])
 
 
-VERSIONS: dict[str, Callable[[Use], int | None]] = {
-    "CONV_2D": _convolution(2, 5, 3, 7, 4),
-    "DEPTHWISE_CONV_2D": _convolution(4, 6, 3, 7, 5),
+VERSIONS: dict[str, Rule] = {
+    "CONV_2D": _by_weights(hybrid=2, hybrid_per_channel=5, int8=3, int4=7, int16=4),
+    "DEPTHWISE_CONV_2D": _by_weights(hybrid=4, hybrid_per_channel=6, int8=3, int4=7, int16=5),
     "FULLY_CONNECTED": _fully_connected,
     "DEQUANTIZE": _dequantize,
     "QUANTIZE": _quantize,
+    # The version on int8, and that on int16 where there are such kernels.
     "ADD": _by_dtype(2, 3),
     "SUB": _by_dtype(2, 5),
     "MUL": _by_dtype(3, 4),
@@ -125,8 +137,11 @@ VERSIONS: dict[str, Callable[[Use], int | None]] = {
     "SQUEEZE": _by_dtype(1, 1),
     "EXPAND_DIMS": _by_dtype(1, 1),
 }
-"""Version of each operator on quantized tensors. Source: TensorFlow's op_version.cc; where that gives version 1 to what
-the first kernels refuse (int16 activations with int8 weights), the history of the kernels."""
+"""Version of each operator on quantized tensors.
+
+Source: tensorflow/lite/tools/versioning/op_version.cc; where that gives version 1 to what the first kernels refuse
+(int16 activations with int8 weights), the history of the kernels.
+"""
 
 SINCE = {
     "2.3.0": "AVERAGE_POOL_2D 3, MAX_POOL_2D 3, CONV_2D 4, DEPTHWISE_CONV_2D 5 6, CONCATENATION 3, FULLY_CONNECTED 7 "
@@ -143,34 +158,40 @@ SINCE = {
     "2.17.0": "FULLY_CONNECTED 12",
     "2.18.0": "DEQUANTIZE 6",
 }
-"""TensorFlow version from which a runtime has an operator's versions. Source: TensorFlow's runtime_version.cc."""
-_SINCE = {
+"""TensorFlow version from which on runtimes have an operator's versions, as "NAME VERSION VERSION, NAME VERSION".
+
+Source: tensorflow/lite/tools/versioning/runtime_version.cc.
+"""
+_SINCE: dict[tuple[str, int], str] = {
     (name, int(version)): since
     for since, entries in SINCE.items()
     for name, *versions in (entry.split() for entry in entries.split(", "))
     for version in versions
 }
 KERNELS = {("GELU", "INT16"): "2.20.0"}
-"""TensorFlow version of kernels that were added without a new operator version: older runtimes load the file, and fail
-in invoke."""
+"""TensorFlow version of kernels that were added without a new operator version, by operator and dtype of the first
+input. Older runtimes load such a file and fail in invoke."""
 
 
 def set_versions(model: schema.ModelT, *, as_converted: bool = False) -> None:
-    """Raise operator versions to what a model's operators use, and `min_runtime_version` to the runtime that has them.
+    """Raise operator versions to those that a model uses, and `min_runtime_version` to the runtime that has them.
 
-    Converters write versions before a quantizer changes the tensors. A runtime that lacks a kernel then runs another
-    one and answers wrongly: tflite-runtime 2.14 ignores all scales but the first of an int8 dense layer.
-    Operators on floats keep the version that TensorFlow's converter wrote.
+    Converters write versions before a quantizer changes the tensors. A runtime that lacks the right kernel would run
+    another one and answer wrongly: tflite-runtime 2.14 ignores all scales but the first of an int8 dense layer. With
+    the right version it refuses the file instead. Operators on floats keep the version that TensorFlow's converter
+    wrote.
 
     Example:
+        ```python
         model = read_model(content)
         set_versions(model)
         content = write_model(model)
+        ```
 
     Args:
-        model: is changed in place.
-        as_converted: TensorFlow's converter wrote the file, and nothing has quantized it since, so that its versions of
-            operators that are not in `VERSIONS` are right.
+        model: changed in place.
+        as_converted: TensorFlow's converter wrote the file, and nothing has quantized it since, so that it has the
+            right versions of operators that are not in `VERSIONS`.
 
     Raises:
         ValueError: `VERSIONS` lacks an operator, or its dtypes, in a file that was quantized after conversion.
@@ -178,15 +199,15 @@ def set_versions(model: schema.ModelT, *, as_converted: bool = False) -> None:
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
-            code.version = max(code.version, _version(operator_name(code), _use(graph, operator), as_converted))
+            used = _version(operator_name(model, operator), _use(graph, operator), as_converted)
+            code.version = max(code.version, used)
     required = min_runtime_version(model)
+    data = np.frombuffer(required.encode().ljust(METADATA_BYTES, b"\0"), np.uint8)
     entry = next((entry for entry in model.metadata or () if entry.name == METADATA), None)
     if entry is None:
-        entry = schema.MetadataT()
-        entry.name, entry.buffer = METADATA, len(model.buffers)
-        model.buffers.append(schema.BufferT())
-        model.metadata = [*(model.metadata or []), entry]
-    model.buffers[entry.buffer].data = np.frombuffer(required.encode().ljust(METADATA_BYTES, b"\0"), np.uint8)
+        append_metadata(model, METADATA, data)
+    else:
+        model.buffers[entry.buffer].data = data
 
 
 def min_runtime_version(model: schema.ModelT) -> str:
@@ -196,20 +217,20 @@ def min_runtime_version(model: schema.ModelT) -> str:
         for entry in model.metadata or ()
         if entry.name == METADATA and model.buffers[entry.buffer].data is not None
     ]
-    needed = {"1.5.0", *filter(None, written)}
+    needed = {FIRST, *filter(None, written)}
     for graph in model.subgraphs:
         for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            name, dtype = operator_name(code), _use(graph, operator).inputs[:1]
-            needed.add(_SINCE.get((name, code.version), "1.5.0"))
-            needed.add(KERNELS.get((name, *dtype), "1.5.0"))
+            version = model.operatorCodes[operator.opcodeIndex].version
+            name, dtype = operator_name(model, operator), _use(graph, operator).inputs[:1]
+            needed.add(_SINCE.get((name, version), FIRST))
+            needed.add(KERNELS.get((name, *dtype), FIRST))
     return max(needed, key=_numbers)
 
 
 def oldest_runtime(content: bytes) -> str:
     """Return the oldest of `RUNTIMES` that runs a .tflite file, as "tflite-runtime 2.14.0".
 
-    Where none of these runs it, return the installed ai-edge-litert, on which the file was validated.
+    If none of them runs it, return the installed ai-edge-litert, on which the file was validated.
     """
     required = _numbers(min_runtime_version(read_model(content)))
     fitting = (name for name, version in RUNTIMES.items() if _numbers(version) >= required)
@@ -225,7 +246,7 @@ def _version(name, use, as_converted):
         return 1
     version = VERSIONS[name](use) if name in VERSIONS else None
     if version is None and as_converted:
-        return 1  # or what the converter wrote, which is higher
+        return 1  # set_versions keeps what the converter wrote, as it is higher
     if version is None:
         raise ValueError(
             f"{name} of {', '.join(use.inputs)} to {', '.join(use.outputs)} is a quantized operator whose "
@@ -235,6 +256,8 @@ def _version(name, use, as_converted):
 
 
 def _use(graph, operator):
+    """Return an operator's `Use`; tensor number -1 stands for an input that is left out."""
+
     def names(tensors):
         return tuple(DTYPES[graph.tensors[tensor].type] for tensor in tensors if tensor >= 0)
 
@@ -245,8 +268,9 @@ def _use(graph, operator):
         inputs=names(operator.inputs),
         outputs=names(operator.outputs),
         rank=len(shapes[0]) if shapes else 0,
-        # Not the bias, which has a scale for each channel whenever the weights do.
+        # Not the third input, the bias, which has a scale for each channel whenever the weights do.
         per_channel=any(_scales(tensor) > 1 for tensor in (*inputs[:2], *outputs)),
+        # Input [batch, height, width, channels], weights [out, height, width, channels of a group].
         grouped=len(shapes) > 1 and [len(shape) for shape in shapes[:2]] == [4, 4] and shapes[0][3] != shapes[1][3],
         asymmetric=bool(getattr(operator.builtinOptions, "asymmetricQuantizeInputs", False)),
     )

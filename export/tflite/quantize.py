@@ -1,4 +1,4 @@
-"""Quantize a float32 .tflite file with litert-quantizer: what TensorFlow's converter cannot do."""
+"""Quantize a float32 .tflite file with litert-quantizer, to formats that TensorFlow's converter cannot make."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ WEIGHTED = (Operation.CONV_2D, Operation.DEPTHWISE_CONV_2D, Operation.FULLY_CONN
 
 
 def convert_dynamic(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Int8 weights in convolutions and dense layers, their inputs quantized as they come; the rest float32.
+    """Convert to int8 weights in convolutions and dense layers, whose inputs are quantized when the model runs.
 
-    Depthwise convolutions stay in float32, in which XNNPACK runs them as fast as in int8: TensorFlow's own dynamic
-    quantization makes them int8 without a kernel for it. Takes and returns float32. Needs no calibration.
+    Depthwise convolutions stay in float32, in which XNNPACK runs them as fast as in int8; TensorFlow's own dynamic
+    quantization makes them int8, for which there is no kernel. The file takes and returns float32. Needs no
+    calibration.
     """
     quantizer = Quantizer(conversion.float32)
     for operation in (Operation.CONV_2D, Operation.FULLY_CONNECTED):
         quantizer.add_dynamic_config(".*", operation, num_bits=8)
-    return _quantized(quantizer)
+    return _quantize(quantizer)
 
 
 def convert_weight_int8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Int8 weights, each channel with its scale, made float32 again to compute: for small files.
+    """Convert to int8 weights with a scale for each channel, computed with in float32: for small files.
 
-    Takes and returns float32. Needs no calibration.
+    The file takes and returns float32. Needs no calibration.
     """
     return _weights_only(conversion.float32, 8)
 
 
 def convert_weight_int4(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Int4 weights of convolutions and dense layers, int8 ones of depthwise convolutions; for the smallest files.
+    """Convert to int4 weights in convolutions and dense layers and int8 ones in depthwise convolutions.
 
-    Made float32 again to compute. Takes and returns float32. Needs no calibration.
+    They are computed with in float32: for the smallest files. The file takes and returns float32. Needs no calibration.
     """
     return _weights_only(conversion.float32, 4)
 
@@ -48,13 +49,13 @@ def convert_weight_int4(conversion: Conversion, calibration_images: np.ndarray) 
 def _weights_only(content, bits):
     quantizer = Quantizer(content)
     for operation in WEIGHTED:
-        # LiteRT has no depthwise convolution of 4-bit weights.
+        # LiteRT has no depthwise convolution with int4 weights.
         depthwise = operation is Operation.DEPTHWISE_CONV_2D
         quantizer.add_weight_only_config(".*", operation, num_bits=8 if depthwise else bits)
-    return _quantized(quantizer)
+    return _quantize(quantizer)
 
 
-def _quantized(quantizer):
+def _quantize(quantizer):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         content = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
     model = read_model(bytes(content))

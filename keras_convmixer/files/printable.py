@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 JOINERS = "\u200c\u200d"
 """Format characters that belong to words and pictures: Persian needs the first, emoji of families the second."""
@@ -28,6 +29,17 @@ def printable(text: str) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message."""
     return str(error).strip().split("\n")[0]
+
+
+def first_of(texts: Sequence[str], most: int = 10) -> str:
+    """Join the first texts and count the others, for a sentence.
+
+    Example:
+
+        first_of(["cat", "dog", "cow", "hen"], most=2)  # "cat, dog and 2 more"
+    """
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def is_printable(character: str) -> bool:

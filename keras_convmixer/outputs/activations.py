@@ -1,40 +1,44 @@
-"""Find the activations that a model's outputs come from: walk back from the outputs and try each on numbers."""
+"""Find the activation that a model's outputs come from.
+
+The search walks back from the outputs. It tries each operation on numbers, so that names do not matter: a Lambda that
+computes a softmax is a softmax. Operations that keep probabilities, such as a reshape or an average, are passed.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
-from ..keras_internals import call_of, graph_of, output_index, producer
+from ..keras_internals import Call, call_of, graph_of, output_index, producer
 
 HALF_TOLERANCE = 5e-3
-"""How far from 1 the sum of a row may be where probabilities were rounded to 16 bits on the way."""
+"""Largest deviation from 1 of the sum of probabilities that were rounded to 16 bits on the way."""
 CLOSE = 1e-4
 """Tolerance of float32 values."""
 STEEPEST = 1e6
-"""An activation whose value at 60 exceeds this is an exponential, not a scale."""
+"""An activation with a value above this at 60 grows exponentially, so its outputs are not logits."""
 HALF = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a tensor's values come from."""
+    """The activations that a tensor's values come from."""
 
     kinds: frozenset[str]
-    """Of "softmax", "sigmoid", "log-softmax", "logits", "other NAME", "unknown"."""
+    """One or several of "softmax", "sigmoid", "log-softmax", "logits", "other NAME", "unknown"."""
     certain: bool
-    """Whether the tensor holds values of that kind for all images."""
+    """Whether the layers prove that the tensor holds values of that kind for all images."""
     name: str = ""
-    """The operation that the kind was found at."""
+    """The name of the operation with the activation."""
     half: bool = False
-    """Whether values were rounded to 16 bits after that."""
+    """Whether the values were rounded to 16 bits after it."""
 
 
-def _leaf(kind, name, certain=True):
+def _source(kind: str, name: str, certain: bool = True) -> Source:
     return Source(frozenset({kind}), certain, name)
 
 
@@ -43,29 +47,31 @@ def source_of(tensor: keras.KerasTensor) -> Source:
     operation = producer(tensor)
     half = tensor.dtype in HALF
     if isinstance(operation, keras.layers.InputLayer):
-        return _leaf("unknown", operation.name, certain=False)
+        return _source("unknown", operation.name, certain=False)
     graph = graph_of(operation)
     if graph is not None:
-        found = source_of(graph.outputs[output_index(tensor)])
+        source = source_of(graph.outputs[output_index(tensor)])  # of a model inside the model
     elif getattr(operation, "activation", None) is not None and not isinstance(operation, keras.layers.Activation):
-        found = _source_of_layer(operation, tensor)
+        source = _source_of_layer(operation, tensor)
     else:
-        found = _source_of_operation(operation, call_of(tensor), tensor)
-    return Source(found.kinds, found.certain, found.name, found.half or half)
+        source = _source_of_operation(call_of(tensor), tensor)
+    return replace(source, half=source.half or half)
 
 
-def _source_of_layer(layer, tensor):
+def _source_of_layer(layer: keras.layers.Layer, tensor: keras.KerasTensor) -> Source:
     """Return the source of a dense layer or convolution with its activation."""
     behavior = _behavior(layer.activation, tensor.shape)
-    if behavior == "identity" or behavior == "logits":
-        # Rows can sum to 1 for all images only if the weights keep distributions, as those that merge classes do.
-        return _leaf("logits", layer.name, certain=not _keeps_distributions(layer))
+    if behavior in ("identity", "logits"):
+        # Its outputs can be probabilities only if its weights turn probabilities into probabilities, for example by
+        # adding up those of several classes.
+        return _source("logits", layer.name, certain=not _keeps_distributions(layer))
     if behavior == "other":
-        return _leaf(f"other {_name_of(layer.activation)}", layer.name, certain=False)
-    return _leaf(behavior, layer.name, certain=behavior != "unknown")
+        return _source(f"other {_name_of(layer.activation)}", layer.name, certain=False)
+    return _source(behavior, layer.name, certain=behavior != "unknown")
 
 
 def _keeps_distributions(layer):
+    """Tell whether a layer maps rows that sum to 1 to rows that sum to 1, whatever they are."""
     kernel, bias = getattr(layer, "kernel", None), getattr(layer, "bias", None)
     if kernel is None:
         return True  # cannot be excluded
@@ -74,44 +80,54 @@ def _keeps_distributions(layer):
     return not shifts and are_distributions(kernel.reshape(-1, kernel.shape[-1]))
 
 
-def _source_of_operation(operation, call, tensor):
+def _source_of_operation(call: Call, tensor: keras.KerasTensor) -> Source:
     """Return the source of an operation's output, by trying the operation on numbers."""
-    inputs = [source_of(given) for given in call.inputs]
+    operation = call.operation
     if getattr(operation, "weights", None):
         affine = isinstance(operation, keras.layers.BatchNormalization | keras.layers.Normalization)
-        return _leaf("logits" if affine else "unknown", operation.name, certain=False)
+        return _source("logits" if affine else "unknown", operation.name, certain=False)
+    inputs = [source_of(given) for given in call.inputs]
     if not inputs:
-        return _leaf("unknown", operation.name, certain=False)
+        return _source("unknown", operation.name, certain=False)
     kinds = frozenset().union(*(source.kinds for source in inputs))
     half = any(source.half for source in inputs)
+    passed_on = Source(kinds, all(source.certain for source in inputs), inputs[0].name, half)
 
     def run(*values):
-        pairs = zip(call.inputs, values, strict=True)
-        tensors = {id(given): keras.ops.convert_to_tensor(value, given.dtype) for given, value in pairs}
-        arguments, keywords = call.arguments_with(tensors)
-        with keras.device("cpu"):
-            outputs = keras.tree.flatten(operation(*arguments, **keywords))
-        place = next(index for index, output in enumerate(call.outputs) if output is tensor)
-        return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(outputs[place], "float32")), "float64")
+        return _run(call, tensor, values)
 
-    one = len(inputs) == 1 and len(tensor.shape) == 2 and call.inputs[0].shape == tensor.shape
-    behavior = _behavior(run, tensor.shape) if one else "unknown"
+    # Only what maps rows of classes to rows of classes can be an activation.
+    same_shape = len(inputs) == 1 and len(tensor.shape) == 2 and call.inputs[0].shape == tensor.shape
+    behavior = _behavior(run, tensor.shape) if same_shape else "unknown"
     if behavior == "softmax":
-        return _leaf("softmax", operation.name)
-    passed = Source(kinds, all(source.certain for source in inputs), inputs[0].name, half)
+        return _source("softmax", operation.name)
     if kinds == {"softmax"} and _keeps(run, call.inputs, distributions=True):
-        return passed
+        return passed_on
     if kinds == {"sigmoid"} and _keeps(run, call.inputs, distributions=False):
-        return passed
+        return passed_on
     if behavior in ("sigmoid", "log-softmax"):
-        return _leaf(behavior, operation.name)
+        return _source(behavior, operation.name)
     if behavior == "other":
-        return _leaf(f"other {_name_of(getattr(operation, 'activation', operation))}", operation.name, certain=False)
+        name = _name_of(getattr(operation, "activation", operation))
+        return _source(f"other {name}", operation.name, certain=False)
     if behavior == "identity":
-        return passed
-    if one and behavior == "unknown":
-        return _leaf("unknown", operation.name, certain=False)
-    return Source(kinds, behavior == "logits" and passed.certain and kinds == {"logits"}, passed.name, half)
+        return passed_on
+    if same_shape and behavior == "unknown":
+        return _source("unknown", operation.name, certain=False)
+    # A reshape, a sum: the kinds are those of its inputs. A scale of logits still gives logits.
+    certain = behavior == "logits" and passed_on.certain and kinds == {"logits"}
+    return replace(passed_on, certain=certain)
+
+
+def _run(call, tensor, values):
+    """Run a call on other values; return those of one of its outputs, `tensor`, as float64."""
+    pairs = zip(call.inputs, values, strict=True)
+    tensors = {id(given): keras.ops.convert_to_tensor(value, given.dtype) for given, value in pairs}
+    args, kwargs = call.arguments_with(tensors)
+    with keras.device("cpu"):
+        outputs = keras.tree.flatten(call.operation(*args, **kwargs))
+    output = next(value for value, original in zip(outputs, call.outputs, strict=True) if original is tensor)
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")), "float64")
 
 
 def _keeps(run, tensors, distributions):
@@ -132,50 +148,62 @@ def _keeps(run, tensors, distributions):
     return True
 
 
-def _behavior(function: Callable, shape) -> str:
-    """Classify an activation by its values on rows of numbers of that shape.
+def _behavior(function: Callable, shape: tuple) -> str:
+    """Classify an activation by its values on rows of numbers; `shape` is that of the tensor that it is applied to.
 
     Returns:
-        identity; softmax, rows that sum to 1; log-softmax; sigmoid, each number by itself into 0..1; logits, each
-        number by itself, rising beyond 1, as ReLU or a scale; other, each number by itself; unknown.
+        "identity".
+        "softmax": rows that sum to 1.
+        "log-softmax": logarithms of such rows.
+        "sigmoid": each number by itself, rising from 0 to 1.
+        "logits": each number by itself, rising beyond 1, as ReLU or a scale.
+        "other": each number by itself.
+        "unknown": anything else, or it cannot be run.
     """
     random = np.random.default_rng(0)
     width = shape[-1]
-    row = np.concatenate([random.normal(scale=scale, size=(16, width)) for scale in (0.1, 1.0, 3.0, 30.0)])
+    rows = np.concatenate([random.normal(scale=scale, size=(16, width)) for scale in (0.1, 1.0, 3.0, 30.0)])
+    rows = rows.astype("float32")  # [64, classes]
 
     def apply(rows):
         tensor = keras.ops.convert_to_tensor(rows.reshape(-1, *[1] * (len(shape) - 2), width).astype("float32"))
         result = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(function(tensor), "float32")), "float64")
         return result.reshape(rows.shape)
 
-    row = row.astype("float32")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Keras's, of a softmax over one number
-            result = apply(row)
-            shifted = row.copy()
-            shifted[:, 0] += 1
-            alone = np.allclose(apply(shifted)[:, 1:], result[:, 1:], atol=1e-6) and np.allclose(
-                apply(row[:1]), result[:1], atol=1e-6
-            )
+            result = apply(rows)
+            by_itself = _treats_each_number_by_itself(apply, rows, result)
             numbers = np.linspace(-60, 60, 241).astype("float32")
             curve = apply(np.repeat(numbers[:, None], width, axis=1))[:, 0]
     except Exception:  # a user's function may raise anything
         return "unknown"
-    if np.allclose(result, row, rtol=1e-3, atol=1e-4):
+    if np.allclose(result, rows, rtol=1e-3, atol=1e-4):
         return "identity"
     if are_distributions(result):
         return "softmax"
     if result.max() <= CLOSE and are_distributions(np.exp(result)):
         return "log-softmax"
-    if not alone:
-        return "unknown"
+    return _behavior_of_curve(numbers, curve) if by_itself else "unknown"
+
+
+def _treats_each_number_by_itself(apply, rows, result):
+    """Tell whether a change of the first column leaves the others, and other rows do not matter."""
+    changed = rows.copy()
+    changed[:, 0] += 1
+    columns = np.allclose(apply(changed)[:, 1:], result[:, 1:], atol=1e-6)
+    return columns and np.allclose(apply(rows[:1]), result[:1], atol=1e-6)
+
+
+def _behavior_of_curve(numbers, curve):
+    """Classify an activation of single numbers by its values `curve` at `numbers`, -60 to 60."""
     rising = bool((np.diff(curve) >= -1e-6).all())
     if rising and curve.min() >= 0 and curve.max() <= 1 + 1e-6 and curve[-1] - curve[0] > 0.9:
         return "sigmoid"
     slope, shift = np.polyfit(numbers, curve, 1)
     if slope > 0 and np.allclose(curve, slope * numbers + shift, atol=1e-3 * slope * 60):
-        return "logits"
+        return "logits"  # a straight line
     return "logits" if 1.5 < curve[-1] <= STEEPEST and curve[-1] >= curve.max() - 1e-6 else "other"
 
 

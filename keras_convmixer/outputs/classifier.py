@@ -1,10 +1,11 @@
-"""Any Keras image classifier as one that returns probabilities."""
+"""A view of any Keras image classifier that returns probabilities."""
 
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
+from ..backend import require_functional
 from .kind import SINGLE, outputs_of, spread, varied_images
 
 
@@ -16,27 +17,31 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
     """Return a view of a functional or Sequential classifier that returns probabilities `[batch, classes]`.
 
     It shares the model's layers and leaves its compilation alone. Logits get a softmax or, for multi-label and binary
-    models, sigmoids; probabilities stay as they are. A view is returned unchanged. For example:
+    models, sigmoids; probabilities stay as they are. A view is returned unchanged. Its `returns` are the Outputs that
+    were decided on. Its input is float32 `[batch, height, width, channels]`, pixels 0..255; whole numbers where the
+    model takes integers.
+
+    Example:
+        ```python
+        from keras_convmixer.outputs.classifier import as_classifier
 
         view = as_classifier(keras.applications.MobileNetV3Small(weights=None, classifier_activation=None))
         view.returns  # Outputs(kind="single-label", added="softmax", reason="it returns logits, predictions")
-
-    Input `[batch, height, width, channels]`, float32, pixels 0..255 of whole numbers where the model takes integers.
+        ```
 
     Args:
-        model: float32 or integers in, float32 out.
-        kind: "single-label", "multi-label" or "binary", if the caller knows it; see `outputs.outputs_of`.
+        model: takes float32 or integers, returns float32.
+        kind: "single-label", "multi-label" or "binary", if the caller knows it; see `kind.outputs_of`.
         images: images as the model will see them, `[count, height, width, channels]`, on which its values are examined.
 
     Raises:
         ValueError: the model is neither functional nor Sequential, has other inputs or outputs, or its outputs are
-            neither probabilities nor logits, or could be either.
+            neither probabilities nor logits, or could be both.
     """
     if getattr(model, "is_classifier_view", False):
         return model
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not inputs or not outputs:
-        raise ValueError(f"{model.name} is no functional or Sequential model that was built: rebuild it as one")
+    require_functional(model)
+    inputs, outputs = model.inputs, model.outputs
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         raise ValueError(
             f"the model takes {[tuple(tensor.shape) for tensor in inputs]} and returns "
@@ -50,7 +55,7 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
             "and return float32, and load the same weights"
         )
     returns = outputs_of(model, kind, images)
-    # Named anew: TensorFlow refuses names that Keras allows. Not model.input, which a loaded Sequential lacks.
+    # A name that TensorFlow allows, as Keras allows more. inputs[0], as a loaded Sequential model has no `input`.
     view = keras.Model(inputs[0], outputs[0], name="classifier")
     if integers:
         view = _on_floats(view, images)
@@ -69,7 +74,7 @@ def require_single_label(classifier: keras.Model, work: str) -> None:
     """
     if classifier.returns.kind != SINGLE:
         raise ValueError(
-            f"{work} takes single-label classifiers, and the model is {classifier.returns.kind}, as "
+            f"{work} takes single-label classifiers, but the model is {classifier.returns.kind}, as "
             f"{classifier.returns.reason}: export it as it is"
         )
 

@@ -1,4 +1,4 @@
-"""Decide by a classifier's layers and values whether it returns probabilities or logits, of one label or several."""
+"""Decide whether a classifier returns probabilities or logits, and of one label or of several."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 from .activations import CLOSE, HALF_TOLERANCE, are_distributions, source_of, within_0_and_1
 
 SINGLE, MULTI, BINARY = KINDS = ("single-label", "multi-label", "binary")
-"""One softmax over the classes; one sigmoid for each of several labels; one sigmoid."""
+"""One softmax over the classes; a sigmoid for each of several labels; a single sigmoid."""
 SUM_TOLERANCE = 1e-4
-"""How far from 1 a row of float32 probabilities may sum."""
-IMAGES, UNKNOWN_SIDE = 16, 64
+"""Largest deviation from 1 of the sum of float32 probabilities."""
+IMAGES = 16
+UNKNOWN_SIDE = 64
+"""Pixels of a side of unknown length, in images that are made up."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a classifier returns, and the reason for that decision.
+    """The kind of a classifier's outputs, and the reason for that decision.
 
-    For example: `Outputs("single-label", "softmax", "its last layer, dense, has no activation")`.
+    For example: `Outputs("single-label", "softmax", "it returns logits, dense")`.
     """
 
     kind: str
@@ -28,20 +30,23 @@ class Outputs:
     added: str | None
     """The activation that turns the model's values into probabilities: "softmax", "sigmoid", or None."""
     reason: str
-    """Why, as the end of a sentence about the model."""
+    """A clause about the model, as in "it ends in a softmax, predictions"."""
 
 
 def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray | None = None) -> Outputs:
     """Decide whether a model returns probabilities or logits, and of which kind.
 
-    The layers decide where they prove it: a softmax or sigmoid at the end, found by trying the operation on numbers,
-    so that its name does not matter, and operations that keep probabilities (reshape, cast, average). Otherwise the
-    model is run on varied images. Rows that sum to 1 with none negative are probabilities of one label; values in
-    0..1 that come from sigmoids are probabilities of several labels, even if their rows sum to 1.
+    The layers decide if they prove it: a softmax or sigmoid at the end, after which there are only operations that
+    keep probabilities, such as reshape, cast or average. Otherwise the model is run on varied images. Rows that sum to
+    1, with no negative value, are probabilities of one label. Values in 0..1 that come from sigmoids are probabilities
+    of several labels, even if their rows sum to 1.
 
-    For example:
+    Example:
+        ```python
+        from keras_convmixer.outputs.kind import outputs_of
 
-        outputs_of(keras.applications.MobileNetV3Small(weights=None)).added  # None: it ends in softmax
+        outputs_of(model)  # Outputs(kind="single-label", added=None, reason="it ends in a softmax, head_dense")
+        ```
 
     Args:
         model: functional or Sequential, one image in, one `[batch, classes]` out.
@@ -52,41 +57,54 @@ def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray |
         ValueError: the values are neither probabilities nor logits, or could be either.
     """
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"output_kind={kind!r}: there are {', '.join(map(repr, KINDS))}")
+        raise ValueError(f"output_kind={kind!r}: give one of {', '.join(map(repr, KINDS))}")
     width = model.outputs[0].shape[-1]
     if (kind == BINARY) != (width == 1) and kind is not None:
-        raise ValueError(f"output_kind={kind!r}, and the model has {width} outputs: binary is one output, others more")
+        raise ValueError(f"output_kind={kind!r}, but the model has {width} outputs: a binary model has 1, others more")
     source = source_of(model.outputs[0])
-    values = None
+    values = None  # of the outputs, if they are needed
     if not source.certain or (images is not None and source.kinds == {"logits"}):
         values = _values(model, images)
     found = _one_output(model, source, values, kind) if width == 1 else _several_outputs(model, source, values, kind)
     if kind is not None and found.kind != kind:
         raise ValueError(
-            f"{kind} was stated, by output_kind or by the labels' shape, and the model is {found.kind}, as "
-            f"{found.reason}: state {found.kind}, or end the model otherwise"
+            f"{kind} was stated, by output_kind or by the labels' shape, but the model is {found.kind}, as "
+            f"{found.reason}: state {found.kind}, or give the model another last activation"
         )
     return found
 
 
 def _several_outputs(model, source, values, kind):
-    what = _described(source)
+    """Decide for two or more outputs: by the layers if they prove it, then by values, then by what was stated."""
+    return _by_layers(source, values) or _by_values(source, values) or _as_logits(model, source, values, kind)
+
+
+def _by_layers(source, values):
     if source.certain and source.kinds == {"softmax"}:
-        return Outputs(SINGLE, None, f"it ends in a softmax{what}")
+        return Outputs(SINGLE, None, f"it ends in a softmax{_at(source)}")
     if source.kinds == {"sigmoid"} and (source.certain or within_0_and_1(values)):
-        return Outputs(MULTI, None, f"it ends in sigmoids{what}")
-    # The same row for all images proves nothing, as a bias may look like probabilities: then the layers decide.
-    constant = values is not None and np.ptp(values, axis=0).max(initial=0) < CLOSE
-    if values is not None and not (constant and source.certain):
-        tolerance = HALF_TOLERANCE if source.half else SUM_TOLERANCE
-        if are_distributions(values, tolerance):
-            return Outputs(SINGLE, None, f"the rows that it returns for {len(values)} images sum to 1, none negative")
-        if values.max() <= CLOSE and are_distributions(np.exp(values), tolerance):
-            return Outputs(
-                SINGLE, "softmax", "it returns logarithms of probabilities, and their softmax is the probabilities"
-            )
+        return Outputs(MULTI, None, f"it ends in sigmoids{_at(source)}")
+    return None
+
+
+def _by_values(source, values):
+    if values is None:
+        return None
+    # The same row for all images proves nothing, as a bias may look like probabilities.
+    if source.certain and np.ptp(values, axis=0).max(initial=0) < CLOSE:
+        return None
+    tolerance = HALF_TOLERANCE if source.half else SUM_TOLERANCE
+    if are_distributions(values, tolerance):
+        return Outputs(SINGLE, None, f"its rows for {len(values)} images sum to 1, with no negative value")
+    if values.max() <= CLOSE and are_distributions(np.exp(values), tolerance):
+        return Outputs(SINGLE, "softmax", "it returns logarithms of probabilities")  # softmax(log p) = p
+    return None
+
+
+def _as_logits(model, source, values, kind):
+    """Decide for what is not probabilities; refuse what is not logits either."""
     if source.kinds == {"log-softmax"}:
-        return Outputs(SINGLE, "softmax", f"it returns logarithms of probabilities{what}")
+        return Outputs(SINGLE, "softmax", f"it returns logarithms of probabilities{_at(source)}")
     if source.kinds <= {"softmax", "sigmoid"}:
         sums = values.sum(-1)
         raise ValueError(
@@ -94,52 +112,56 @@ def _several_outputs(model, source, values, kind):
             f"{values.min():.3g}..{values.max():.3g}, in rows that sum to {sums.min():.3g}..{sums.max():.3g}: "
             "end it in the probabilities themselves, or in their average"
         )
-    strange = sorted(name for name in source.kinds if name.startswith("other "))
-    if strange:
+    if others := _other_activations(source):
         raise ValueError(
-            f"the model ends in {strange[0].removeprefix('other ')}: end it in softmax, in sigmoid, or in logits with "
-            "no activation"
+            f"the model ends in {others[0]}: end it in softmax, in sigmoid, or in logits with no activation"
         )
     stated = kind or _kind_by_loss(model, width=2)
     if source.kinds != {"logits"} and values is not None and within_0_and_1(values):
         if stated == MULTI:
             return Outputs(MULTI, None, "its values lie in 0..1, and several labels were stated")
         raise ValueError(
-            f"the model returns values in 0..1 whose rows do not sum to 1, out of {what.removeprefix(', ')}: end it in "
-            'sigmoid, softmax or logits of Keras, or say output_kind="multi-label" if each is a label\'s probability'
+            f"the model returns values in 0..1 whose rows do not sum to 1, from {source.name}: end it in sigmoid, "
+            'softmax or logits of Keras, or say output_kind="multi-label" if each is a label\'s probability'
         )
-    why = f"it returns logits{what}" if source.kinds == {"logits"} else "some of its values lie outside 0..1"
+    why = f"it returns logits{_at(source)}" if source.kinds == {"logits"} else "some of its values lie outside 0..1"
     if stated == MULTI:
         return Outputs(MULTI, "sigmoid", f"{why}, and several labels were stated{'' if kind else ' by its loss'}")
     return Outputs(SINGLE, "softmax", why)
 
 
 def _one_output(model, source, values, kind):
-    what = _described(source)
+    """Decide for a single output, which can only be a binary model's."""
     if source.kinds == {"softmax"}:
-        raise ValueError("the model has one output, and its softmax is always 1: end it in sigmoid, or two outputs")
+        raise ValueError("the model has one output, and its softmax is always 1: end it in sigmoid, or in two outputs")
     within = values is not None and within_0_and_1(values)
     if source.kinds == {"sigmoid"} and (source.certain or within):
-        return Outputs(BINARY, None, f"it ends in one sigmoid{what}")
-    strange = sorted(name for name in source.kinds if name.startswith("other "))
-    if strange or source.kinds == {"sigmoid"}:
+        return Outputs(BINARY, None, f"it ends in one sigmoid{_at(source)}")
+    others = _other_activations(source)
+    if others or source.kinds == {"sigmoid"}:
         raise ValueError(
-            f"the model has one output and ends in {(strange or ['sigmoid, changed'])[0].removeprefix('other ')}: end "
-            "it in sigmoid, whose value is the probability"
+            f"the model has one output and ends in {(others or ['sigmoid, changed'])[0]}: end it in sigmoid, whose "
+            "value is the probability"
         )
     if (kind or _kind_by_loss(model, width=1)) == BINARY:
         stated = "one label was stated" if kind else "its loss is binary cross-entropy"
         if within and source.kinds != {"logits"}:
             return Outputs(BINARY, None, f"its values lie in 0..1, and {stated}")
-        return Outputs(BINARY, "sigmoid", f"it returns a logit{what}, and {stated}")
+        return Outputs(BINARY, "sigmoid", f"it returns a logit{_at(source)}, and {stated}")
     raise ValueError(
-        f"the model has one output{what}, which may be a logit or any number: end it in sigmoid, compile it with "
-        'keras.losses.BinaryCrossentropy(from_logits=True), or say output_kind="binary"'
+        f"the model has one output{_at(source)}, which may be a logit or any number: end it in sigmoid, compile it "
+        'with keras.losses.BinaryCrossentropy(from_logits=True), or say output_kind="binary"'
     )
 
 
-def _described(source):
+def _at(source):
+    """Return the name of the layer with the activation, as the end of a sentence."""
     return f", {source.name}" if source.name else ""
+
+
+def _other_activations(source):
+    """Return the names of activations that give neither probabilities nor logits."""
+    return sorted(kind.removeprefix("other ") for kind in source.kinds if kind.startswith("other "))
 
 
 def _kind_by_loss(model, width):
@@ -150,7 +172,7 @@ def _kind_by_loss(model, width):
         return None
     if not getattr(loss, "from_logits", False):
         raise ValueError(
-            f"the model's loss, {name}, takes probabilities, and the model returns other values: end it in sigmoid, "
+            f"the model's loss, {name}, takes probabilities, but the model returns other values: end it in sigmoid, "
             "or train it with from_logits=True"
         )
     return BINARY if width == 1 else MULTI
@@ -175,14 +197,14 @@ def _values(model, images):
 
 
 def spread(images: np.ndarray, count: int = IMAGES) -> np.ndarray:
-    """Return up to `count` images, evenly spaced in the array, as images of one label may lie together."""
+    """Return up to `count` images, evenly spaced in the array because images of one label may lie together."""
     return np.asarray(images)[np.unique(np.linspace(0, len(images) - 1, count).astype(int))]
 
 
 def varied_images(given: keras.KerasTensor) -> np.ndarray:
-    """Return images for a model's input: black, white, noise, flat colors, a gradient, float32 pixels 0..255 or 0..1.
+    """Return images for a model's input: black, white, noise, flat colors, a gradient.
 
-    `[13, height, width, channels]`; a side of unknown length is 64.
+    float32 `[13, height, width, channels]`, pixels 0..255 and, in the last two, 0..1; a side of unknown length is 64.
     """
     height, width, channels = (side or UNKNOWN_SIDE for side in given.shape[1:])
     random = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from ..backend import require_tensorflow
+from ..backend import require_functional, require_tensorflow
 from ..keras_internals import call_of, producer, run_graph
 from ..outputs.classifier import as_classifier
 
@@ -145,11 +145,8 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
 
 
 def _check_model(model):
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not inputs or not outputs:
-        raise ValueError(
-            f"{model.name} is not a functional or Sequential model, or it was not built: rebuild it as one"
-        )
+    require_functional(model)
+    inputs, outputs = model.inputs, model.outputs
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype != "float32":
         raise ValueError(
             f"the model takes {[(tuple(tensor.shape), tensor.dtype) for tensor in inputs]} and returns "

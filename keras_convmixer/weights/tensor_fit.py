@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from ..files.printable import first_of
 from .tensor_names import BLOCK, MEASURES, architecture_of
 
 Shapes = dict[str, tuple[int, ...]]
@@ -65,8 +66,7 @@ def described(tensors: Shapes, others: tuple[str, ...] = ()) -> str:
     rest = ((name, shape) for name, shape in tensors.items() if name.rsplit(".", 1)[-1] not in MEASURES)
     names += [_listed({(name, f"{list(shape)}")}) for name, shape in rest]
     names += map(_shown, others)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return first_of(names, _LISTED)
 
 
 def _shown(name):
@@ -85,10 +85,9 @@ def _listed(tensors):
         together.setdefault((*place, note), []).extend([int(block[1])] if block else [])
     described = [
         f"blocks.{_ranges(sorted(numbers))}.{name} {note}" if numbers else f"{name} {note}"
-        for (_, name, note), numbers in sorted(together.items())[:_FAULTS]
+        for (_, name, note), numbers in sorted(together.items())
     ]
-    more = f" and {len(together) - _FAULTS} more" if len(together) > _FAULTS else ""
-    return ", ".join(described) + more
+    return first_of(described, _FAULTS)
 
 
 def _ranges(numbers):

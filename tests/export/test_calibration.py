@@ -67,61 +67,71 @@ def test_arrays_of_any_size_and_of_grey(tmp_path, shape):
     np.testing.assert_array_equal(found, read_calibration(tmp_path / "a.npy", SEEN, 12, seed=0).images)
 
 
-def test_what_cannot_be_calibrated_with_is_named(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "unreadable").mkdir()
-    (tmp_path / "unreadable/a.png").write_text("no picture")
-    (tmp_path / "text.npz").write_text("no array")
-    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
-    np.save(tmp_path / "float.npy", np.zeros((3, 8, 8, 3), np.float32))
-    np.savez(tmp_path / "cut.npz", images=np.zeros((3, 8, 8, 3), np.uint8))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:300])
-    np.savez(tmp_path / "objects.npz", images=np.array([np.zeros(1), np.zeros(2)], dtype=object))
-    os.mkfifo(tmp_path / "pipe.npz")
-    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((1000, 200, 1000, 3), np.uint8))
-    with zipfile.ZipFile(tmp_path / "lying.npz", "w") as archive, archive.open("images.npy", "w") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 1000, 1000, 3)}
-        )
-    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive, archive.open("images.npy", "w") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (300_000_000, 2, 2, 3)}
-        )
-    np.save(tmp_path / "whole.npy", np.zeros((3, 8, 8, 3), np.uint8))
-    whole = (tmp_path / "whole.npy").read_bytes()
-    (tmp_path / "cut_header.npy").write_bytes(whole.replace(b"(3, 8, 8, 3), }", b"(3, 8, 8, 3   }"))
-    (tmp_path / "odd_header.npy").write_bytes(whole[:10] + b"{[]: 1}".ljust(118) + whole[128:])
-    with zipfile.ZipFile(tmp_path / "xz.npz", "w", zipfile.ZIP_LZMA) as archive:
+def write_header_alone(path, shape):
+    """Write an archive of an array of which there is only the header."""
+    with zipfile.ZipFile(path, "w") as archive, archive.open("images.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A folder of what nothing can be calibrated with."""
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "empty").mkdir()
+    (folder / "unreadable").mkdir()
+    (folder / "unreadable/a.png").write_text("no picture")
+    (folder / "text.npz").write_text("no array")
+    np.savez(folder / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    np.save(folder / "float.npy", np.zeros((3, 8, 8, 3), np.float32))
+    np.savez(folder / "cut.npz", images=np.zeros((3, 8, 8, 3), np.uint8))
+    (folder / "cut.npz").write_bytes((folder / "cut.npz").read_bytes()[:300])
+    np.savez(folder / "objects.npz", images=np.array([np.zeros(1), np.zeros(2)], dtype=object))
+    os.mkfifo(folder / "pipe.npz")
+    np.savez_compressed(folder / "bomb.npz", images=np.zeros((1000, 200, 1000, 3), np.uint8))
+    write_header_alone(folder / "lying.npz", (10**6, 1000, 1000, 3))
+    write_header_alone(folder / "claims.npz", (300_000_000, 2, 2, 3))
+    np.save(folder / "whole.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    whole = (folder / "whole.npy").read_bytes()
+    (folder / "cut_header.npy").write_bytes(whole.replace(b"(3, 8, 8, 3), }", b"(3, 8, 8, 3   }"))
+    (folder / "odd_header.npy").write_bytes(whole[:10] + b"{[]: 1}".ljust(118) + whole[128:])
+    with zipfile.ZipFile(folder / "xz.npz", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("images.npy", whole)
-    damaged = bytearray((tmp_path / "xz.npz").read_bytes())
-    damaged[60:90] = bytes(30)
-    (tmp_path / "xz.npz").write_bytes(damaged)
-    np.lib.format.open_memmap(tmp_path / "thick.npy", "w+", np.uint8, (2, 10_000, 10_000, 3))
-    np.save(tmp_path / "one.npy", np.zeros((9, 8, 3), np.uint8))
-    np.save(tmp_path / "none.npy", np.zeros((0, 8, 8, 3), np.uint8))
-    for name, error, words in (
+    content = bytearray((folder / "xz.npz").read_bytes())
+    content[60:90] = bytes(30)
+    (folder / "xz.npz").write_bytes(content)
+    np.lib.format.open_memmap(folder / "thick.npy", "w+", np.uint8, (2, 10_000, 10_000, 3))
+    np.save(folder / "one.npy", np.zeros((9, 8, 3), np.uint8))
+    np.save(folder / "none.npy", np.zeros((0, 8, 8, 3), np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
         ("nowhere", FileNotFoundError, "nowhere: there is no such folder, nor is it an .npz"),
         ("nowhere.npz", FileNotFoundError, "nowhere.npz: there is no such file"),
         ("empty", ValueError, "empty has no images to calibrate with"),
         ("unreadable", ValueError, "none of the 1 images in .*unreadable can be read"),
-        ("text.npz", ValueError, "text.npz is damaged, or no array file of NumPy"),
-        ("cut.npz", ValueError, "cut.npz is damaged, or no array file of NumPy"),
+        ("text.npz", ValueError, "text.npz is damaged, or not an array file of NumPy"),
+        ("cut.npz", ValueError, "cut.npz is damaged, or not an array file of NumPy"),
         ("objects.npz", ValueError, r"objects.npz holds object \(2,\)"),
         ("pipe.npz", ValueError, "pipe.npz is a pipe, not a file"),
         ("bomb.npz", ValueError, r"bomb.npz unpacks to 600,000,128 bytes, 1,0\d\d times its size"),
-        ("lying.npz", ValueError, "lying.npz is damaged, or no array file of NumPy"),
+        ("lying.npz", ValueError, "lying.npz is damaged, or not an array file of NumPy"),
         ("claims.npz", ValueError, r"claims.npz is damaged, or .* says that it holds 3,600,000,000 bytes, in 1\d\d"),
-        ("cut_header.npy", ValueError, "cut_header.npy is damaged, or no array file of NumPy"),
-        ("odd_header.npy", ValueError, "odd_header.npy is damaged, or no array file of NumPy"),
-        ("xz.npz", ValueError, "xz.npz is damaged, or no array file of NumPy"),
+        ("cut_header.npy", ValueError, "cut_header.npy is damaged, or not an array file of NumPy"),
+        ("odd_header.npy", ValueError, "odd_header.npy is damaged, or not an array file of NumPy"),
+        ("xz.npz", ValueError, "xz.npz is damaged, or not an array file of NumPy"),
         ("thick.npy", ValueError, "thick.npy holds images of 10000x10000 pixels, and the limit is 50,000,000"),
         ("one.npy", ValueError, r"one.npy holds uint8 \(9, 8, 3\)"),
         ("two.npz", ValueError, "two.npz holds a, b: name the array of images 'images'"),
         ("float.npy", ValueError, r"float.npy holds float32 \(3, 8, 8, 3\): give uint8"),
         ("none.npy", ValueError, "none.npy holds no images"),
-    ):
-        with pytest.raises(error, match=words):
-            read_calibration(tmp_path / name, SEEN, 10, seed=0)
+    ],
+)
+def test_what_cannot_be_calibrated_with_is_named(damaged, name, error, words):
+    with pytest.raises(error, match=words):
+        read_calibration(damaged / name, SEEN, 10, seed=0)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

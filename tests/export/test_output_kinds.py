@@ -1,6 +1,8 @@
 """Multi-label and binary models, and those that return probabilities already, through the whole of export."""
 
 import json
+import re
+import shutil
 import subprocess
 
 import keras
@@ -11,7 +13,7 @@ from keras import ops
 from manifest_schema import check
 from mediapipe_peer import CLASSIFY
 from PIL import Image
-from processes import convmixer
+from processes import convmixer, run_forked
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.export import Classifier, export_bundle, read_manifest
@@ -109,6 +111,21 @@ def test_a_binary_bundle(binary):
     assert "the probability of blue, which is given at 0.5 or more, else other" in (binary[1] / "README.md").read_text()
 
 
+def test_the_card_of_a_binary_bundle_has_python_that_decides_as_predict(binary, pictures, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(binary[1], bundle)
+    _, alone, _ = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
+    classify = Classifier.load(bundle)
+    for image in pictures:
+        shutil.copy(image, bundle / "photo.jpg")
+        process = run_forked(alone, blocked=("tensorflow", "keras", "keras_convmixer"), cwd=bundle)
+        label, *_, probability = process.stdout.split()
+        best, other = classify(image)
+        assert label == best.label
+        expected = best.probability if best.label == "blue" else other.probability
+        assert float(probability) == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("format", ["float32", "int8"])
 def test_predict_gives_the_labels_over_the_threshold(multi, binary, pictures, format):
     classify = Classifier.load(multi[1], format)
@@ -197,7 +214,7 @@ def _lone(bundle, folder):
         ({"validation_labels": np.full(60, 2)}, r"validation_labels has 2..2: give 0 or 1"),
         ({"threshold": 1.5}, "threshold=1.5: give more than 0 and less than 1"),
         ({"expected_accuracy": 99}, "expected_accuracy=99: give a share"),
-        ({"output_kind": "multi-label"}, "the model has 1 outputs: binary is one output"),
+        ({"output_kind": "multi-label"}, "the model has 1 outputs: a binary model has 1"),
     ],
 )
 def test_wrong_arguments_of_a_binary_model_are_named(toy, binary, tmp_path, changes, words):
@@ -210,7 +227,7 @@ def test_wrong_arguments_of_a_binary_model_are_named(toy, binary, tmp_path, chan
 
 @pytest.mark.slow
 def test_labels_of_several_make_logits_multi_label_and_contradict_a_softmax(toy, tmp_path, train_labels):
-    with pytest.raises(ValueError, match=r"multi-label was stated, .* and the model is single-label"):
+    with pytest.raises(ValueError, match=r"multi-label was stated, .* but the model is single-label"):
         toy.export(tmp_path / "bundle", validation_labels=several(toy.test_labels))
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model = trained(toy, 3, several(train_labels), loss, None)

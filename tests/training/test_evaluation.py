@@ -43,7 +43,7 @@ def test_what_cannot_be_evaluated_is_named():
         evaluate(constant_model([0.0, np.nan, 0.0]), IMAGES)
     with pytest.raises(ValueError, match="2 classes, and the data 3"):
         evaluate(constant_model([0.0, 1.0]), IMAGES)
-    with pytest.raises(ValueError, match=r"takes images of \(8, 8, 3\), and these are \(4, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"takes images of shape \(8, 8, 3\), and these have \(4, 4, 3\)"):
         evaluate(constant_model([0.0, 1.0, 2.0], shape=(8, 8, 3)), IMAGES)
 
 

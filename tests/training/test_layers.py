@@ -24,7 +24,7 @@ def test_outputs_gradients_and_statistics_are_kerass(batch, size, kernel_size):
     keras.utils.set_random_seed(0)
     arguments = {"kernel_size": kernel_size, "patch_size": 2, "input_shape": (2 * size, 2 * size + 2, 3), "classes": 5}
     model = kc.ConvMixer(8, 2, **arguments, include_preprocessing=True, classifier_activation=None)
-    faster = build_training_model(model, replicas=1)
+    faster = build_training_model(model, num_replicas=1)
     assert sum(type(layer) is FusedBatchNormalization for layer in faster.layers) == 5
     assert sum(type(layer) is CPUDepthwiseConv2D for layer in faster.layers) == 2
     images = np.random.default_rng(0).uniform(0, 255, (batch, 2 * size, 2 * size + 2, 3)).astype("float32")
@@ -39,6 +39,6 @@ def test_outputs_gradients_and_statistics_are_kerass(batch, size, kernel_size):
 
 def test_several_replicas_keep_kerass_normalization():
     model = kc.ConvMixer(8, 1, kernel_size=3, patch_size=2, input_shape=(8, 8, 3), classes=5)
-    kinds = {type(layer) for layer in build_training_model(model, replicas=2).layers}
+    kinds = {type(layer) for layer in build_training_model(model, num_replicas=2).layers}
     assert keras.layers.BatchNormalization in kinds
     assert FusedBatchNormalization not in kinds

@@ -1,23 +1,21 @@
-import dataclasses
-
 import pytest
 from processes import convmixer
 
 import keras_convmixer as kc
 from keras_convmixer.training import RECIPES
-from keras_convmixer.training.plan import DEVICES, MEASURED, Work, _measured_images, plan
+from keras_convmixer.training.plan import DEVICES, MEASURED, Work, _measured_images, data_size, plan
 
 
 @pytest.mark.parametrize("name", ["imagenet_1536_20", "imagenet_768_32", "imagenet_1024_20"])
 def test_parameters_and_operations_are_the_variants(name):
-    work = Work.of(RECIPES[name], 1000)
+    work = Work.of(RECIPES[name].model, 1000)
     variant = kc.VARIANTS[f"ConvMixer{name.removeprefix('imagenet_')}"]
     assert work.parameters == variant.parameters
     assert work.forward_operations == pytest.approx(2e9 * variant.gmacs, rel=0.01)
 
 
 def test_more_devices_are_faster_and_a_host_costs_its_network():
-    recipe = dataclasses.replace(RECIPES["imagenet_1536_20"], batch_size=1024)
+    recipe = RECIPES["imagenet_1536_20"].replace(batch_size=1024)
     one, eight, hosts = (
         plan(recipe, 1_281_167, 1000, gpus, hosts, DEVICES["h200"]) for gpus, hosts in ((1, 1), (8, 1), (8, 4))
     )
@@ -33,11 +31,11 @@ def test_more_devices_are_faster_and_a_host_costs_its_network():
 
 
 def test_no_more_is_measured_here_than_memory_holds():
-    work = Work.of(RECIPES["imagenet_1536_20"], 1000)
+    work = Work.of(RECIPES["imagenet_1536_20"].model, 1000)
     images = _measured_images(work, 640)
     assert 1 < images < 640
     assert images * 2 * 4 * work.layer_numbers < MEASURED  # the inputs of two layers are a part of it
-    assert _measured_images(Work.of(RECIPES["digits"], 10), 64) == 64
+    assert _measured_images(Work.of(RECIPES["digits"].model, 10), 64) == 64
 
 
 def test_a_batch_that_cannot_be_divided_is_named():
@@ -57,3 +55,15 @@ def test_a_data_set_that_no_run_takes_is_refused(options, message):
     process = convmixer("plan", "finetune", "--device", "t4", *options)
     assert process.returncode == 2
     assert message in process.stderr
+
+
+def test_the_size_of_a_data_set_is_known_or_given():
+    assert data_size(RECIPES["digits"]) == (1257, 10)
+    assert data_size(RECIPES["digits"], images=5000) == (5000, 10)
+    for recipe, numbers, message in (
+        (RECIPES["digits"], {"images": 63}, "images=63: give the batch's 64 or more"),
+        (RECIPES["digits"], {"classes": 1}, "classes=1: give 2 or more"),
+        (RECIPES["finetune"], {"images": 5000}, "dataset='FOLDER' is of unknown size"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            data_size(recipe, **numbers)

@@ -1,6 +1,5 @@
 """One step on several replicas and workers is the step of one device."""
 
-import dataclasses
 import json
 import socket
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ import tensorflow as tf
 from processes import Forked
 
 from keras_convmixer.training import RECIPES
-from keras_convmixer.training.data.batches import distributed_batches
+from keras_convmixer.training.data.batches import InputPipeline
 from keras_convmixer.training.data.dataset import Split
 from keras_convmixer.training.layers import build_training_model
 from keras_convmixer.training.model import build_model
@@ -28,8 +27,7 @@ def train(out, count):
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count
     )
     tf.config.set_soft_device_placement(True)
-    recipe = dataclasses.replace(
-        RECIPES["digits"],
+    recipe = RECIPES["digits"].replace(
         image_size=8,
         dim=8,
         depth=1,
@@ -51,17 +49,17 @@ def train(out, count):
     replicas = choose_strategy("auto" if count == 1 else "mirrored")
     keras.utils.set_random_seed(0)
     with replicas.strategy.scope():
-        model = build_training_model(build_model(recipe, 10, classifier_activation=None), replicas.num_replicas)
+        model = build_training_model(build_model(recipe.model, 10), replicas.num_replicas)
     chiefs = replicas.broadcast_from_chief(np.full((2, 3), 0.1 + replicas.worker, "float32"))
     np.testing.assert_array_equal(chiefs, np.full((2, 3), 0.1, "float32"))
     replicas.require_same("all", "a wrong alarm")
     if replicas.workers > 1:
         with pytest.raises(ValueError, match="different"):
             replicas.require_same(19 * (1 + replicas.worker), "different")  # the middle one of three is their mean
-    step = Step(model, recipe, replicas, STEPS)
-    batches = distributed_batches(split, 10, recipe, replicas, 0, STEPS)
+    step = Step(model, recipe.optimization, replicas, STEPS)
+    batches = InputPipeline(split, 10, recipe.augmentation, 48, recipe.seed, 2).batches(replicas, 0, STEPS)
     step.run_several(batches, tf.constant(5))
-    results = [step.run(next(batches)).numpy().tolist() for _ in range(STEPS - 5)]
+    results = [[float(value) for value in step.run(next(batches))] for _ in range(STEPS - 5)]
     assert step.number == STEPS
     if replicas.is_chief:
         arrays = [keras.ops.convert_to_numpy(v) for v in model.variables] + step.weights()
@@ -102,13 +100,11 @@ def test_replicas_and_workers_train_what_one_device_trains(once, tmp_path, count
 
 
 def _step(**changes):
-    recipe = dataclasses.replace(
-        RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3, batch_size=16, **changes
-    )
+    recipe = RECIPES["digits"].replace(image_size=8, dim=8, depth=1, kernel_size=3, batch_size=16, **changes)
     keras.utils.set_random_seed(0)
-    precision = "float32" if recipe.precision == "auto" else recipe.precision
-    model = build_training_model(build_model(recipe, 10, precision, classifier_activation=None), 1)
-    return Step(model, recipe, choose_strategy("one_device"), STEPS)
+    precision = "float32" if recipe.optimization.precision == "auto" else recipe.optimization.precision
+    model = build_training_model(build_model(recipe.model, 10), 1, precision)
+    return Step(model, recipe.optimization, choose_strategy("one_device"), STEPS)
 
 
 def _batch(seed=0):
@@ -122,14 +118,14 @@ def test_it_is_kerass_own_step():
     step = _step(learning_rate=0.03, clip_norm=0.5)
     images, labels = _batch()
     keras.utils.set_random_seed(0)
-    model = build_model(dataclasses.replace(RECIPES["digits"], image_size=8, dim=8, depth=1, kernel_size=3), 10)
+    model = build_model(RECIPES["digits"].replace(image_size=8, dim=8, depth=1, kernel_size=3).model, 10)
     optimizer = keras.optimizers.AdamW(step._schedule, weight_decay=0.05, epsilon=1e-3, global_clipnorm=0.5)
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
     model.compile(optimizer, "categorical_crossentropy", jit_compile=False)
     for _ in range(5):
         expected = model.train_on_batch(images, labels)
-        found = step.run((images, labels)).numpy()
-        assert found[0] == pytest.approx(float(np.asarray(expected)), rel=1e-3)
+        found = float(step.run((images, labels)).loss)
+        assert found == pytest.approx(float(np.asarray(expected)), rel=1e-3)
     for one, other in zip(model.variables, step.model.variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
@@ -175,13 +171,13 @@ def test_float16_leaves_out_a_step_that_overflows_and_goes_on():
     assert float(step.optimizer.dynamic_scale) < 1e30
     assert step.number == 1  # whose images were used up all the same
     step.optimizer.dynamic_scale.assign(scale)
-    losses = [float(step.run((images, labels))[0]) for _ in range(10)]
+    losses = [float(step.run((images, labels)).loss) for _ in range(10)]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
 
 
 def test_bfloat16_trains_and_keeps_float32_weights():
     step = _step(precision="mixed_bfloat16")
-    losses = [float(step.run(_batch())[0]) for _ in range(10)]
+    losses = [float(step.run(_batch()).loss) for _ in range(10)]
     assert losses[-1] < losses[0]
     assert {str(v.dtype) for v in step.model.variables} == {"float32"}

@@ -20,7 +20,7 @@ def test_one_machine_without_gpus_is_one_device(monkeypatch):
         1,
         True,
     )
-    assert replicas.described(64) == "one_device: 1 CPU, 64 of 64 images each a step"
+    assert replicas.describe(64) == "one_device: 1 CPU, 64 of 64 images each a step"
 
 
 def test_a_cluster_of_one_is_one_device(monkeypatch):
@@ -33,10 +33,10 @@ def test_a_cluster_of_one_is_one_device(monkeypatch):
     [
         ("{", "TF_CONFIG cannot be read"),
         ("[1]", "TF_CONFIG cannot be read"),
-        (tf_config(worker="a:1"), r'TF_CONFIG cannot be read \("a:1" is no list of addresses\)'),
+        (tf_config(worker="a:1"), r'TF_CONFIG cannot be read \("a:1" is not a list of addresses\)'),
         (tf_config(worker=[1, 2]), "TF_CONFIG cannot be read"),
-        (tf_config(2), "names worker 2 among a:1, b:2, which there is not"),
-        (tf_config(0, "ps"), "names ps 0 among"),
+        (tf_config(2), "has no worker 2 among a:1, b:2"),
+        (tf_config(0, "ps"), "has no ps 0 among"),
     ],
 )
 def test_a_wrong_tf_config_is_named(monkeypatch, text, message):

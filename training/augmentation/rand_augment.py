@@ -1,7 +1,7 @@
-"""RandAugment on batches of images: each image with operations and strengths of its own, as timm and torchvision.
+"""RandAugment on batches of images; each image has operations and strengths of its own, as in timm and torchvision.
 
-Images are uint8 `[batch, height, width, 3]`. A batch is sorted by what its images draw, each group is worked on
-at once, and put back: at 32 pixels several times faster than image by image.
+Images are uint8 `[batch, height, width, 3]`. They are grouped by the operations that they draw, each group is
+computed at once, and the images are put back in order: at 32 pixels this is several times faster than one by one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ OPERATIONS = ("identity", *GEOMETRIC, *HISTOGRAM, *LOOKUP, "color", "sharpness")
 
 @dataclass(frozen=True)
 class Space:
-    """Which operations there are, and how strong they are at most."""
+    """A set of operations and the meaning of their strength."""
 
     operations: tuple[str, ...]
     probability: float
-    """With which an operation that was drawn is applied."""
+    """Probability that an operation, once drawn, is applied."""
     translate: float
-    """Share of the side that an image is moved by at strength 10."""
+    """Translation at strength 10, as a fraction of the image's side."""
     posterize: int
     """Bits that are kept at strength 0; four fewer at 10."""
     solarize: int
     """Pixels from this value on are inverted at strength 0; from 0 on at 10."""
     fill: tuple[float, float, float]
-    """Pixels where an image was moved away."""
+    """Color, 0..255, where an image was moved away."""
     interpolation: str
 
 
@@ -63,9 +63,9 @@ SPACES = {"timm": TIMM, "torchvision": TORCHVISION}
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Apply `layers` operations to each image, one after the other, each drawn from all of a space's.
+    """Applies `layers` random operations of a space to each image, one after the other.
 
-    The strength of each is drawn from a normal distribution and clipped to 0..10.
+    The strength of each is drawn from a normal distribution around `magnitude`, clipped to 0..10.
     """
 
     space: Space
@@ -74,17 +74,17 @@ class RandAugment:
     magnitude_deviation: float = 0.5
 
     DRAWS = 5
-    """Uniform numbers that a layer uses up for an image."""
+    """Uniform random numbers that a layer takes per image."""
 
     def __call__(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """Augment uint8 images; `draws` are uniform in 0..1, float32 `[batch, layers * DRAWS]`."""
         known = tf.constant([OPERATIONS.index(name) for name in self.space.operations])
         for layer in range(self.layers):
-            chosen, applied, sign, first, second = tf.unstack(draws[:, layer * self.DRAWS :][:, : self.DRAWS], axis=1)
-            number = tf.cast(chosen * len(self.space.operations), tf.int32)
-            operations = tf.gather(known, tf.minimum(number, len(self.space.operations) - 1))
+            which, applied, sign, first, second = tf.unstack(draws[:, layer * self.DRAWS :][:, : self.DRAWS], axis=1)
+            index = tf.cast(which * len(self.space.operations), tf.int32)
+            operations = tf.gather(known, tf.minimum(index, len(self.space.operations) - 1))
             operations = tf.where(applied < self.space.probability, operations, OPERATIONS.index("identity"))
-            # Box and Muller's normal numbers from uniform ones.
+            # Box-Muller transform: a normally distributed number from two uniform ones.
             normal = tf.sqrt(-2 * tf.math.log(1 - first)) * tf.cos(2 * math.pi * second)
             strengths = tf.clip_by_value(self.magnitude + self.magnitude_deviation * normal, 0, 10)
             images = apply(images, operations, strengths, tf.where(sign < 0.5, 1.0, -1.0), self.space)
@@ -100,8 +100,8 @@ def apply(
         images: uint8 `[batch, height, width, 3]`.
         operations: int32 `[batch]`, positions in OPERATIONS.
         strengths: float32 `[batch]`, 0..10.
-        signs: float32 `[batch]`, 1 or -1: the direction of those that have one.
-        space: what the strengths mean.
+        signs: float32 `[batch]`, 1 or -1: the direction of operations that have one.
+        space: meaning of the strengths.
     """
     groups = (("identity",), GEOMETRIC, HISTOGRAM, LOOKUP, ("color",), ("sharpness",))
     group_of = {name: number for number, names in enumerate(groups) for name in names}
@@ -125,7 +125,10 @@ def _identity(images, operations, strengths, signs, space):
 
 
 def _geometric(images, operations, strengths, signs, space):
-    """Rotate, shear or move. Pillow's matrices take centres of pixels at halves, TensorFlow's at whole numbers."""
+    """Rotate, shear or translate by an affine transform.
+
+    Pixel centers are at halves in Pillow's matrices, and at whole numbers in TensorFlow's.
+    """
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(images)[1:3]))
     amount = signs * strengths / 10
     zero, one = tf.zeros_like(amount), tf.ones_like(amount)
@@ -137,9 +140,9 @@ def _geometric(images, operations, strengths, signs, space):
     if space.interpolation == "NEAREST":  # torchvision moves by whole pixels
         right, down = tf.math.sign(right) * tf.floor(tf.abs(right)), tf.math.sign(down) * tf.floor(tf.abs(down))
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
-    rotation_x = centre_x - cosine * centre_x + sine * centre_y
-    rotation_y = centre_y - sine * centre_x - cosine * centre_y
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    rotation_x = center_x - cosine * center_x + sine * center_y
+    rotation_y = center_y - sine * center_x - cosine * center_y
     transforms = tf.stack(
         [
             *(cosine, x_by_y - sine, rotation_x + x_by_y / 2 + right),
@@ -161,13 +164,13 @@ def _geometric(images, operations, strengths, signs, space):
 
 
 def _histogram(images, operations, strengths, signs, space):
-    """Equalize or stretch each channel; Pillow's ImageOps, rounding included."""
+    """Equalize or autocontrast each channel, as Pillow's ImageOps, with the same rounding."""
     count, height, width, channels = tf.unstack(tf.shape(images))
     values = tf.cast(tf.transpose(images, (0, 3, 1, 2)), tf.int32)
-    values = tf.reshape(values, (count * channels, height * width))
+    values = tf.reshape(values, (count * channels, height * width))  # a row per channel of an image
     rows = tf.range(count * channels)[:, None] * 256
     histogram = tf.math.unsorted_segment_sum(tf.ones_like(values), values + rows, count * channels * 256)
-    histogram = tf.reshape(histogram, (-1, 256))
+    histogram = tf.reshape(histogram, (-1, 256))  # [count * channels, 256]
     seen = histogram > 0
     lowest = tf.argmax(seen, axis=1, output_type=tf.int32)[:, None]
     highest = 255 - tf.argmax(seen[:, ::-1], axis=1, output_type=tf.int32)[:, None]
@@ -191,7 +194,7 @@ def _histogram(images, operations, strengths, signs, space):
 
 
 def _lookup(images, operations, strengths, signs, space):
-    """What depends on a pixel's value alone, as a table of 256 values for each image."""
+    """Apply operations on single pixel values by a table of 256 values per image."""
     value = tf.range(256)[None]
     strength = strengths[:, None]
 
@@ -230,7 +233,7 @@ def _color(images, operations, strengths, signs, space):
 
 
 def _sharpness(images, operations, strengths, signs, space):
-    """Pillow's SMOOTH filter, which leaves the border as it is, blended."""
+    """Blend with Pillow's SMOOTH filter, which leaves the border unchanged."""
     kernel = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     kernel = tf.tile(kernel[:, :, None, None], (1, 1, 3, 1))
     inside = tf.nn.depthwise_conv2d(tf.cast(images, tf.float32), kernel, (1, 1, 1, 1), "VALID")
@@ -247,7 +250,7 @@ def blend(start, images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
 
 
 def _grey(images):
-    """Return Pillow's "L", uint8 `[batch, height, width]`."""
+    """Return the luminance of Pillow's mode "L", with its integer weights; uint8 `[batch, height, width]`."""
     red, green, blue = tf.unstack(tf.cast(images, tf.int32), axis=-1)
     return tf.cast((red * 19595 + green * 38470 + blue * 7471 + 0x8000) // 65536, tf.uint8)
 

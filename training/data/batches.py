@@ -1,78 +1,160 @@
-"""Training images as batches: shuffled, augmented, a share for each replica."""
+"""Training images as batches: shuffled, augmented, divided among the replicas."""
 
 from __future__ import annotations
 
 import contextlib
 import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from ..augmentation.augment import Augmentation
-from ..recipe import Recipe
+from ..recipe import AugmentationConfig
 from ..strategy import Replicas
 from .dataset import Split
 from .lazy_images import LazyImages
 
 
 class Unreadable(OSError):
-    """A picture vanished, or was damaged, while a model was trained on it."""
+    """An image file vanished, or was damaged, while a model was trained on it."""
 
 
-def distributed_batches(split: Split, classes: int, recipe: Recipe, replicas: Replicas, start: int, stop: int):
-    """Return an iterator over the steps `start` to `stop`, of what each replica is given.
+class ReplicaShare(NamedTuple):
+    """Which images one replica trains on in one step."""
 
-    An element is (images float32 `[share, height, width, channels]`, pixels 0..255, labels float32 `[share,
-    classes]`). What is in a step is a function of the recipe and the step alone: a run that resumes at a step, or
-    on other replicas, sees what it would have seen. Each epoch is another order; what does not fill a batch at its
-    end is left out.
+    step: tf.Tensor
+    """int32 scalar."""
+    positions: tf.Tensor
+    """Places in the global batch, int64 `[share]`."""
+    indices: tf.Tensor
+    """Indices of the images in the training split, int64 `[share]`."""
+
+
+@dataclass(frozen=True)
+class InputPipeline:
+    """Batches of a training split, for all replicas.
+
+    The content of a step's batch is a function of these fields and the step alone: a run that resumes at a step, or
+    that goes on with other replicas, sees what it would have seen. Each epoch has another order; images that do not
+    fill a batch at its end are left out.
     """
-    steps_per_epoch = len(split) // recipe.batch_size
-    share = recipe.batch_size // replicas.num_replicas
-    with tf.device("CPU:0"):  # also where there are GPUs, whose memory is for training
-        labels = tf.constant(split.labels)
 
-    def place(number):
-        """Return the step, the places in the global batch and the images, of a replica's share."""
-        step, replica = (
-            number // replicas.local_replicas,
-            replicas.worker * replicas.local_replicas + number % replicas.local_replicas,
-        )
-        epoch, first = step // steps_per_epoch, step % steps_per_epoch * recipe.batch_size
-        # With accumulation, all replicas' first parts together are the first part that one device would have: its
-        # normalization sees the same images.
-        parts = tf.range(recipe.gradient_accumulation_steps, dtype=tf.int64)[:, None] * (
-            recipe.batch_size // recipe.gradient_accumulation_steps
-        )
-        part = share // recipe.gradient_accumulation_steps
-        positions = tf.reshape(parts + replica * part + tf.range(part, dtype=tf.int64), [share])
-        seed = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
-        chosen = tf.random.experimental.index_shuffle(first + positions, tf.cast(seed, tf.int32), len(split) - 1)
-        return tf.cast(step, tf.int32), Augmentation(recipe, classes, positions), chosen
+    split: Split
+    classes: int
+    augmentation: AugmentationConfig
+    batch_size: int
+    """Images in a global batch, over all replicas."""
+    seed: int
+    gradient_accumulation_steps: int = 1
 
-    def batch(number, cropped):
-        step, augmentation, chosen = place(number)
-        return augmentation.batch(step, cropped, tf.gather(labels, chosen))
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of full batches."""
+        return len(self.split) // self.batch_size
 
-    def of_worker(_):
-        numbers = tf.data.Dataset.range(start * replicas.local_replicas, stop * replicas.local_replicas)
-        if isinstance(split.images, LazyImages):
-            cropped = _cropped_from_files(split.images, numbers, place, recipe.random_crop).batch(share)
-        else:
-            cropped = _cropped_in_memory(split.images, numbers, place)
-        batches = tf.data.Dataset.zip(numbers, cropped)
-        return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    def batches(self, replicas: Replicas, start: int, stop: int) -> Iterator:
+        """Return an iterator over the steps `start` to `stop`.
 
-    return iter(replicas.strategy.distribute_datasets_from_function(of_worker))
+        An element holds, for each replica, (images float32 `[share, height, width, channels]`, pixels 0..255; labels
+        float32 `[share, classes]`), where share is batch_size / replicas.
+        """
+        share_size = self.batch_size // replicas.num_replicas
+        with tf.device("CPU:0"):  # also where there are GPUs, whose memory is for training
+            labels = tf.constant(self.split.labels)
+
+        def share_of(element):
+            return self._share_of(element, replicas)
+
+        def augment(element, cropped):
+            share = share_of(element)
+            augmentation = self._augmentation(share.positions)
+            return augmentation.batch(share.step, cropped, tf.gather(labels, share.indices))
+
+        def of_worker(_):
+            elements = tf.data.Dataset.range(start * replicas.local_replicas, stop * replicas.local_replicas)
+            if isinstance(self.split.images, LazyImages):
+                cropped = self._crop_from_files(elements, share_of).batch(share_size)
+            else:
+                cropped = self._crop_in_memory(elements, share_of)
+            batches = tf.data.Dataset.zip(elements, cropped)
+            batches = batches.map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            return batches.prefetch(tf.data.AUTOTUNE)
+
+        return iter(replicas.strategy.distribute_datasets_from_function(of_worker))
+
+    def _augmentation(self, positions):
+        return Augmentation(self.augmentation, self.classes, self.batch_size, self.seed, positions)
+
+    def _share_of(self, element: tf.Tensor, replicas: Replicas) -> ReplicaShare:
+        """Return the images of one element of this worker's data set, int64 scalar.
+
+        Elements count the worker's replicas within each step: element = step * local_replicas + local replica. For
+        example, a batch of 8 on 2 replicas with 2 accumulation steps: each step computes 4 images, 2 on each replica.
+        Replica 0 has the positions 0, 1 and 4, 5 of the batch, replica 1 has 2, 3 and 6, 7.
+        """
+        step = element // replicas.local_replicas
+        replica = replicas.worker * replicas.local_replicas + element % replicas.local_replicas
+        # All replicas' first parts together are the first part that one device would have, so that BatchNormalization
+        # sees the same images on any number of replicas.
+        parts = self.gradient_accumulation_steps
+        part_starts = tf.range(parts, dtype=tf.int64)[:, None] * (self.batch_size // parts)  # [parts, 1]
+        share_size = self.batch_size // replicas.num_replicas
+        part_size = share_size // parts
+        positions = part_starts + replica * part_size + tf.range(part_size, dtype=tf.int64)  # [parts, part_size]
+        positions = tf.reshape(positions, [share_size])
+
+        # index_shuffle returns one element of a permutation of 0..max_index without storing the permutation.
+        epoch, first = step // self.steps_per_epoch, step % self.steps_per_epoch * self.batch_size
+        seed = tf.cast(tf.stack([tf.constant(self.seed, tf.int64), epoch]), tf.int32)
+        indices = tf.random.experimental.index_shuffle(first + positions, seed, len(self.split) - 1)
+        return ReplicaShare(tf.cast(step, tf.int32), positions, indices)
+
+    def _crop_in_memory(self, elements, share_of):
+        """Return a data set of a share's cropped images, uint8 `[share, height, width, channels]`."""
+        with tf.device("CPU:0"):
+            images = tf.constant(self.split.images)
+
+        def crop(element):
+            share = share_of(element)
+            return self._augmentation(share.positions).crop(share.step, tf.gather(images, share.indices))
+
+        return elements.map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _crop_from_files(self, elements, share_of):
+        """Return a data set of single cropped images, uint8 `[height, width, channels]`, decoded by Pillow."""
+        images = self.split.images
+        sizes = tf.constant(images.sizes)  # [images, (height, width)]
+
+        def locate(element):
+            share = share_of(element)
+            heights, widths = tf.unstack(tf.gather(sizes, share.indices), axis=1)
+            augmentation = self._augmentation(share.positions)
+            return share.indices, augmentation.boxes(share.step, heights, widths), augmentation.bicubic(share.step)
+
+        def read(index, box, bicubic):
+            if self.augmentation.random_crop:
+                arguments, function = [index, box, bicubic], images.cut
+            else:  # the center crop, as in evaluation
+                arguments, function = [index], images.__getitem__
+            image = tf.numpy_function(function, arguments, tf.uint8, stateful=False)
+            return tf.ensure_shape(image, images.shape[1:])
+
+        each = elements.map(locate).unbatch()
+        return each.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 @contextlib.contextmanager
-def closing_reader_on_error(split: Split):
-    """Let errors end, in functions called from here, what reads a split: soon, and in a sentence.
+def closing_reader_on_error(split: Split) -> Iterator[None]:
+    """On an error, release the iterator that reads `split`, so that the process can exit; name an unreadable image.
 
-    An error's frames hold the iterator, and an interpreter that exits with it waits for ever for the functions in
-    Python that TensorFlow would still call. So the frames are emptied; the traceback keeps its lines.
+    An error's traceback holds the frames, which hold the iterator, and an interpreter that exits with it waits
+    forever for the Python functions that TensorFlow would still call. So the frames are cleared; the traceback keeps
+    its lines.
 
-    Raises Unreadable: a picture could not be read.
+    Raises:
+        Unreadable: instead of TensorFlow's error, when an image could not be read.
     """
     try:
         yield
@@ -85,34 +167,5 @@ def closing_reader_on_error(split: Split):
         if unread is None or not isinstance(error, tf.errors.OpError):
             raise
         raise Unreadable(
-            f"{unread}; it could be read when training began: put it back, and the same command goes on"
+            f"{unread}; it could be read when training began: put it back, and run the same command to resume"
         ) from None
-
-
-def _cropped_in_memory(images, numbers, place):
-    with tf.device("CPU:0"):
-        images = tf.constant(images)
-
-    def cropped(number):
-        step, augmentation, chosen = place(number)
-        return augmentation.crop(step, tf.gather(images, chosen))
-
-    return numbers.map(cropped, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _cropped_from_files(pictures, numbers, place, crops):
-    sizes = tf.constant(pictures.sizes)
-
-    def of_share(number):
-        step, augmentation, chosen = place(number)
-        heights, widths = tf.unstack(tf.gather(sizes, chosen), axis=1)
-        return chosen, augmentation.boxes(step, heights, widths), augmentation.bicubic(step)
-
-    def read(index, box, bicubic):
-        # Without crops, as evaluation sees it.
-        arguments, function = ([index, box, bicubic], pictures.cut) if crops else ([index], pictures.__getitem__)
-        image = tf.numpy_function(function, arguments, tf.uint8, stateful=False)
-        return tf.ensure_shape(image, pictures.shape[1:])
-
-    each = numbers.map(of_share).unbatch()
-    return each.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

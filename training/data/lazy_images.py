@@ -1,7 +1,7 @@
-"""Pictures as their files are, decoded when they are needed: what training crops from, and what exceeds memory.
+"""Image files that are decoded when they are needed: for random crops, and for data sets larger than memory.
 
-Pillow decodes and resizes, as in timm and as evaluation does: here five times as fast as TensorFlow's own decoder,
-which is built without the processor's vector instructions, and with the same orientation, colours and formats.
+Pillow decodes and resizes, as in timm and in evaluation. Measured here it is five times as fast as TensorFlow's own
+decoder, which is built without the processor's vector instructions.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from keras_convmixer.images.folders import require_few_damaged, sentence_of_fail
 from keras_convmixer.images.preprocessing import Preprocessing
 
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors of the system that say nothing about the file that was opened: too many are open, no memory is left."""
+"""System errors that do not mean that the opened file is damaged: too many files are open, or no memory is left."""
 QUEUED = 4096
-"""Pictures that wait for a thread at once; each takes 2 kB."""
+"""Files that wait for a thread at once; each takes 2 kB."""
 
 
 class Source(Protocol):
-    """Encoded pictures with labels."""
+    """Encoded images with labels."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Path | bytes, int]: ...
 
     def name(self, index: int) -> str:
-        """Return what a person finds an image by."""
+        """Return the name by which the user finds an image."""
         ...
 
 
 @dataclass(frozen=True)
 class Files:
-    """Picture files with their labels."""
+    """Image files with their labels."""
 
     paths: list[Path]
     labels: np.ndarray
@@ -52,108 +52,116 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Path, int]:
-        """Return a picture's file and label."""
+        """Return an image's file and label."""
         return self.paths[index], int(self.labels[index])
 
     def name(self, index: int) -> str:
-        """The file's path."""
+        """Return the file's path."""
         return str(self.paths[index])
 
 
 class LazyImages:
-    """Pictures that are decoded when they are asked for.
+    """Images of a source, decoded when they are indexed.
 
-    Indexed by a number, a slice or numbers they are what evaluation sees, uint8 `[count, height, width, channels]`,
-    like an array in memory.
+    Like an array in memory, they are indexed by an integer, a slice or an array, and have the shape uint8 `[count,
+    height, width, channels]`: resized and center-cropped as evaluation sees them.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, source: Source, numbers: np.ndarray, sizes: np.ndarray, preprocessing: Preprocessing):
-        """Of a source those of some numbers, int `[count]`, whose upright sizes are int `[count, (height, width)]`."""
-        self._source, self._numbers, self.sizes, self._preprocessing = source, numbers, sizes, preprocessing
+    def __init__(self, source: Source, indices: np.ndarray, sizes: np.ndarray, preprocessing: Preprocessing):
+        """Select the images of `source` at `indices`, int `[count]`; `sizes` are their (height, width) when upright."""
+        self._source, self._indices, self.sizes, self._preprocessing = source, indices, sizes, preprocessing
         self.unread: str | None = None
-        """What was wrong with the first picture that could not be read: TensorFlow's own account is a page long."""
+        """A sentence about the first image that could not be read; TensorFlow's own message is a page long."""
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._indices)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """That of the array that all of them would be."""
+        """Shape of all images as an array."""
         return len(self), self._preprocessing.height, self._preprocessing.width, self._preprocessing.channels
 
-    def take(self, chosen: np.ndarray) -> LazyImages:
-        """Return some of them, none decoded."""
-        return LazyImages(self._source, self._numbers[chosen], self.sizes[chosen], self._preprocessing)
+    def take(self, indices: np.ndarray) -> LazyImages:
+        """Return the images at `indices`, int or bool `[count]`, without decoding them."""
+        return LazyImages(self._source, self._indices[indices], self.sizes[indices], self._preprocessing)
 
-    def __getitem__(self, chosen) -> np.ndarray:
-        if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
-            return self._preprocessing.apply(self._read(chosen))
-        images = [self[int(index)] for index in np.arange(len(self))[chosen]]
+    def __getitem__(self, indices: int | slice | np.ndarray) -> np.ndarray:
+        if np.ndim(indices) == 0 and not isinstance(indices, slice):
+            return self._preprocessing.apply(self._read(indices))
+        images = [self[int(index)] for index in np.arange(len(self))[indices]]
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
     def cut(self, index: int, box: np.ndarray, bicubic: bool) -> np.ndarray:
-        """Return what is in a box (top, left, height, width) at the size of the model's images, with antialias.
+        """Return the box (top, left, height, width) of an image, in pixels, resized to the model's size with antialias.
 
         Source: torchvision's `resized_crop` on Pillow images, as timm's RandomResizedCropAndInterpolation calls it.
         """
         top, left, high, wide = (int(value) for value in box)
-        picture = self._read(index).convert("RGB" if self._preprocessing.channels == 3 else "L")
-        picture = picture.crop((left, top, left + wide, top + high))
-        way = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+        image = self._read(index).convert("RGB" if self._preprocessing.channels == 3 else "L")
+        image = image.crop((left, top, left + wide, top + high))
+        filter = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
         size = (self._preprocessing.width, self._preprocessing.height)
-        return np.asarray(picture.resize(size, way)).reshape(self.shape[1:])
+        return np.asarray(image.resize(size, filter)).reshape(self.shape[1:])
 
     def _read(self, index):
-        number = int(self._numbers[index])
-        file, _ = self._source[number]
+        source_index = int(self._indices[index])
+        file, _ = self._source[source_index]
         try:
             return read_image(file, self._preprocessing.max_pixels)
         except (OSError, ValueError) as error:
-            self.unread = self.unread or _named(error, file, self._source, number)
+            self.unread = self.unread or _named(error, file, self._source, source_index)
             raise
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A source's pictures that can be read."""
+    """The images of a source that can be read."""
 
     images: np.ndarray | LazyImages
     labels: np.ndarray
     kept: np.ndarray
-    """Their places in the source, int `[count]`."""
+    """Their indices in the source, int `[count]`."""
     damaged: tuple[str, ...]
-    """A sentence for each picture that was left out."""
+    """A sentence for each image that was left out."""
 
 
 def decode_and_validate(
     source: Source, preprocessing: Preprocessing, in_memory: bool, track: Callable[[Iterable], Iterable] = iter
 ) -> Checked:
-    """Decode every picture once, in threads, to leave out those that are damaged; keep them if `in_memory`.
+    """Decode every image once, in threads, and leave out those that are damaged.
 
-    Training would otherwise meet them after hours, and which are left out would depend on when.
+    Otherwise training would meet them after hours, and the images that are left out would depend on when they were
+    damaged.
 
-    Raises ValueError: more than 1 % are damaged.
+    Args:
+        source: encoded images with labels.
+        preprocessing: how an encoded image becomes one of the model's size.
+        in_memory: keep the resized images; otherwise they are decoded again when they are needed.
+        track: passes an iterable on while it shows progress.
+
+    Raises:
+        ValueError: more than 1 % are damaged.
     """
     images = np.empty((len(source), *_shape(preprocessing)), np.uint8) if in_memory else None
 
-    def one(index):
+    def decode(index):
         file, label = source[index]
         try:
-            picture = read_image(file, preprocessing.max_pixels)
+            image = read_image(file, preprocessing.max_pixels)
             if in_memory:
-                images[index] = preprocessing.apply(picture)
+                images[index] = preprocessing.apply(image)
         except (OSError, ValueError) as error:  # OSError: a broken link, or a file that may not be read
             if getattr(error, "errno", None) in OF_THE_PROCESS:
                 raise
             return None, label, _named(error, file, source, index)
-        return (picture.height, picture.width), label, None
+        return (image.height, image.width), label, None
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         parts = (range(start, min(start + QUEUED, len(source))) for start in range(0, len(source), QUEUED))
-        found = itertools.chain.from_iterable(threads.map(one, part) for part in parts)
-        sizes, labels, problems = zip(*track(found), strict=True)
+        decoded = itertools.chain.from_iterable(threads.map(decode, part) for part in parts)
+        sizes, labels, problems = zip(*track(decoded), strict=True)
     damaged = tuple(problem for problem in problems if problem)
     require_few_damaged(damaged, len(source))
     kept = np.flatnonzero([size is not None for size in sizes])
@@ -165,9 +173,9 @@ def decode_and_validate(
 
 
 def track(progress: Progress | None, name: str, count: int) -> Callable[[Iterable], Iterable]:
-    """Return a function that shows by a bar how far something is read."""
+    """Return a function that passes `count` items on and shows a bar of how many were read."""
 
-    def said(items):
+    def tracked(items):
         if progress is None:
             yield from items
             return
@@ -177,7 +185,7 @@ def track(progress: Progress | None, name: str, count: int) -> Callable[[Iterabl
             progress.advance(task)
         progress.remove_task(task)
 
-    return said
+    return tracked
 
 
 def _named(error, file, source, index):

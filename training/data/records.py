@@ -1,4 +1,4 @@
-"""A prepared data set of tensorflow-datasets, of which any picture can be read at any time."""
+"""Data sets of tensorflow-datasets, with random access to their encoded images."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 HEADER, FOOTER = 12, 4
-"""Bytes before and after a TFRecord's content: its length with a checksum, and its own checksum."""
+"""Bytes before and after a TFRecord's content: the content's length with a checksum, and the content's checksum."""
 
 
 def prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Return a data set that is prepared; never downloads, and says at once what is missing.
+    """Return the builder of a data set that was prepared before; nothing is downloaded.
 
-    Raises ValueError: there is no such data set, it is not prepared, or it has no images with labels.
+    Raises:
+        ValueError: there is no such data set, it is not prepared, or it has no images with labels.
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir or None, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name != "tensorflow_datasets":
             raise
-        if name == "FOLDER":  # what recipe finetune has in its place
+        if name == "FOLDER":  # the default of recipe finetune
             raise ValueError(
-                "--dataset is missing: give a folder with one subfolder of pictures for each label"
+                "--dataset is missing: give a folder with one subfolder of images for each label"
             ) from None
         raise ValueError(
-            f"no data set {name!r}: give 'digits', a folder with one subfolder of pictures for each label, or a name "
-            "of tensorflow-datasets, as cifar10 (https://www.tensorflow.org/datasets/catalog)"
+            f"no data set {name!r}: give 'digits', a folder with one subfolder of images for each label, or a name "
+            "of tensorflow-datasets, such as cifar10 (https://www.tensorflow.org/datasets/catalog)"
         ) from None
     if not builder.info.splits:
         # Not its command line, which in 4.9.10 asks for apache_beam.
@@ -46,28 +47,30 @@ def prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def splits_of(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
-    """Return the names of its splits for train, test and, where there is one, validation; of its only split, for all.
+    """Return its split names by purpose: train, test and, if there is one, validation; or "all" for its only split.
 
-    Raises ValueError: there are several, and none to train or none to test with.
+    Raises:
+        ValueError: there are several splits, but none for training or none for testing.
     """
-    there = set(builder.info.splits)
-    if "test" in there and Records(builder, "test")[0][1] < 0:  # as ImageNet's, whose labels are secret
-        there.remove("test")
-    if len(there) == 1:
-        return {"all": there.pop()}
-    test = next((split for split in ("test", "validation") if split in there), None)
-    if "train" not in there or test is None:
+    available = set(builder.info.splits)
+    if "test" in available and Records(builder, "test")[0][1] < 0:  # ImageNet's test labels are secret
+        available.remove("test")
+    if len(available) == 1:
+        return {"all": available.pop()}
+    test = next((split for split in ("test", "validation") if split in available), None)
+    if "train" not in available or test is None:
         splits = ", ".join(builder.info.splits)
         raise ValueError(f"the data set {builder.name} has the splits {splits}: name one with train and test")
-    chosen = {"train": "train", "test": test}
-    return chosen | ({"validation": "validation"} if {"test", "validation"} <= there else {})
+    splits = {"train": "train", "test": test}
+    return splits | ({"validation": "validation"} if {"test", "validation"} <= available else {})
 
 
 class Records:
-    """A split's encoded pictures with their labels, as a sequence; several threads may read.
+    """A sequence of a split's encoded images with their labels; several threads may read it.
 
-    TFRecord, tensorflow-datasets' default, has no places to jump to: they are found once by walking from header to
-    header (2.4 microseconds each). Of other formats its own data source reads.
+    Files in TFRecord, tensorflow-datasets' default format, have no index. The records' offsets are found once by
+    walking from header to header, which takes 2.4 microseconds each. Other formats are read by tensorflow-datasets'
+    own data source.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
@@ -88,17 +91,17 @@ class Records:
         return self._count
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """Return an encoded picture and its label."""
+        """Return an encoded image and its label."""
         example = self._example(index)
         return bytes(example[self._image]), int(example[self._label])
 
     def name(self, index: int) -> str:
-        """What a person finds a picture by."""
+        """Return the name by which the user finds an image."""
         return f"{self._name}, record {index}"
 
 
 def _walk(path):
-    """Yield start and length of each record's content."""
+    """Yield the start and length, in bytes, of each record's content."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 0
@@ -113,6 +116,6 @@ def _walk(path):
 
 
 def _content(path, start, length):
-    with path.open("rb") as file:  # not kept open: ImageNet has a thousand
+    with path.open("rb") as file:  # not kept open: ImageNet has a thousand files
         file.seek(start)
         return file.read(length)

@@ -1,4 +1,4 @@
-"""Several workers: on this machine by `convmixer launch`, on a cluster by the Slurm script or the JobSet beside it."""
+"""Training with several workers: `convmixer launch` on one machine; a Slurm script and a JobSet for clusters."""
 
 from .workers import HEARTBEAT, INTERRUPTED, STOPPED, Launch, touch_heartbeat
 

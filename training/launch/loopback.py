@@ -1,11 +1,11 @@
-"""A network of this machine's own, which workers share and which nothing else reaches.
+"""A private network for the workers on this machine, which no other process or machine can reach.
 
-TensorFlow's workers listen on every address of a machine, and do what anyone who connects asks: there is no password.
-Linux gives processes a network in which only the loopback device exists; users without rights may ask for one within a
-user namespace, where the system's administrator has not forbidden that.
+TensorFlow's workers listen on every address of a machine and obey anyone who connects, without a password. Linux can
+give processes a network namespace in which only the loopback device exists. Users without rights can create one within
+a user namespace, unless the system's administrator has forbidden that.
 
-Run as a program, this file makes such a network and hands it to the process that started it, or enters one and becomes
-another program. It imports nothing of the package, and so takes 20 ms.
+Run as a program, this file either makes such a network and passes it to the process that started it, or enters one and
+becomes another program. It imports nothing of the package, so that it takes 20 ms.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(
 
 
 class NoNetwork(RuntimeError):
-    """This system gives no network of its own; the message says why, as part of a sentence."""
+    """This system does not let the workers have a private network; the message is the reason, as part of a sentence."""
 
 
 @dataclass(frozen=True)
 class Loopback:
-    """A network with the loopback device alone, as file descriptors of its namespaces, which keep it there."""
+    """A network with the loopback device alone; it exists while these file descriptors of its namespaces are open."""
 
     namespaces: tuple[int, ...]
 
     def inside(self, command: Sequence[str]) -> dict:
-        """Return the arguments with which subprocess's functions run a command in the network.
+        """Return the arguments for subprocess's functions to run a command in the network.
 
-        Not by `preexec_fn`, which makes them fork: of a large process that takes long, and of one with threads it may
-        hang.
+        `preexec_fn` is not used: it makes them fork, which takes long in a large process and may hang in one with
+        threads.
         """
         entering = [*PYTHON, "enter", ",".join(map(str, self.namespaces)), *command]
         return {"args": entering, "pass_fds": self.namespaces}
@@ -59,12 +59,16 @@ class Loopback:
 
 @contextlib.contextmanager
 def loopback() -> Iterator[Loopback]:
-    """Make a network that is there as long as the block, and processes in it, are; raises NoNetwork.
+    """Create a network that exists as long as the context, or a process in it.
 
     Example:
-
+        ```python
         with loopback() as network:
             subprocess.run(**network.inside(["ip", "address"]))  # 127.0.0.1 and ::1
+        ```
+
+    Raises:
+        NoNetwork: this system does not allow it.
     """
     if sys.platform != "linux":
         raise NoNetwork("only Linux can give them a network of their own")
@@ -92,7 +96,7 @@ def loopback() -> Iterator[Loopback]:
 
 
 def _try_out(network):
-    """Raise NoNetwork where a process in the network cannot connect to itself, or is another user's."""
+    """Raise NoNetwork if a process in the network cannot connect to itself, or runs as another user."""
     command = [sys.executable, "-I", "-S", "-c", TRIAL, str(os.geteuid())]
     try:
         subprocess.run(**network.inside(command), check=True, stderr=subprocess.DEVNULL)
@@ -101,9 +105,9 @@ def _try_out(network):
 
 
 def _keep_ids(process):
-    """Let users and groups be the same inside: all where this user may say so, else this user's own.
+    """Map users and groups to themselves in the namespace: all of them if this user may do so, else the user's own.
 
-    A process keeps the groups that it has; without rights, Linux wants them to stay as they are for good.
+    A process keeps its groups. Without rights, Linux demands that they can never be changed again (setgroups: deny).
     """
     folder = Path("/proc") / str(process)
     for name, own in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
@@ -118,14 +122,14 @@ def _keep_ids(process):
 
 
 def _call(name, *numbers):
-    """Call a function of the C library; raise OSError where it fails."""
+    """Call a function of the C library; raise OSError if it fails."""
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, name)(*numbers):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _make(parent):
-    """Leave this process's network for a new one, and send the file descriptors of its namespaces to the parent."""
+    """Move this process into a new network, and send the file descriptors of its namespaces to the parent."""
     kinds = ["net"]
     try:
         _call("unshare", NEW_NETWORK)
@@ -141,7 +145,7 @@ def _make(parent):
 
 
 def _enter(namespaces, command):
-    """Move this process, which has one thread only, into the network and become another program."""
+    """Move this process, which has a single thread, into the network and become another program."""
     for namespace in namespaces:
         _call("setns", namespace, 0)
         os.close(namespace)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from keras_convmixer.console import report
 
@@ -23,50 +23,57 @@ from ..stop_signals import handling
 from .loopback import Loopback, NoNetwork, loopback
 
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
-"""The environment variable with the file that a worker touches at each step."""
+"""Environment variable that names the file which a worker touches at each step."""
 STOPPED = 75
-"""Exit code of a worker that saved a checkpoint and stopped because it was told to: EX_TEMPFAIL, try again."""
+"""Exit code of a worker that saved a checkpoint and stopped on SIGTERM: EX_TEMPFAIL of sysexits.h, try again."""
 INTERRUPTED = 130
-"""Exit code of one that saved a checkpoint and stopped because of Ctrl-C, as shells have it."""
+"""Exit code of a worker that saved a checkpoint and stopped on Ctrl-C: 128 + SIGINT, as in shells."""
 
 FORGIVEN = 3600
-"""Seconds after which earlier restarts do not count."""
+"""Seconds of training after which earlier restarts do not count."""
 
 
 def touch_heartbeat() -> None:
-    """Tell whoever watches this process that it has done a step; without a watcher do nothing."""
+    """Tell the process that watches this one that a step is done; does nothing without a watcher."""
     if path := os.environ.get(HEARTBEAT):
         Path(path).touch()
 
 
+class Outcome(NamedTuple):
+    """How an attempt ended."""
+
+    code: int
+    """Exit code of the launch, or of the worker that failed: negative if a signal ended it."""
+    problem: str = ""
+    """What went wrong, if all workers are to be started again."""
+
+
 @dataclass
 class Launch:
-    """Workers that train together on a machine without GPUs, of which one process uses all.
-
-    `arguments` are those of `convmixer`, "train" first.
-    """
+    """Workers that train together on this machine's CPUs. (A single process uses all GPUs of a machine.)"""
 
     arguments: list[str]
+    """Arguments of `convmixer`, "train" first."""
     workers: int
     restarts: int = 10
     startup_seconds: float = 1800.0
-    """Within which every worker must have done its first step."""
+    """Seconds in which every worker must have done its first step."""
     stall_seconds: float = 600.0
-    """After which a worker that does no step counts as stalled."""
+    """Seconds without a step after which a worker counts as stalled."""
     network: bool = False
-    """Leave the workers in this machine's network, for data or weights that are on others."""
+    """Leave the workers in this machine's network, for data or weights on other machines."""
     _program: ClassVar[tuple] = (sys.executable, "-m", "keras_convmixer")
 
     def run(self) -> int:
         """Train; return the exit code: 0 done, 75 after SIGTERM, 130 after Ctrl-C, else that of the worker that failed.
 
-        A worker that dies by a signal, stalls or never starts has all of them started again, as workers cannot go on
-        without one, up to `restarts` times, which are forgiven when all have run for an hour. So has one that fails
-        after it had trained, but not twice in a row. One that refuses to start, as for a wrong argument, ends the
-        launch.
+        Workers cannot continue without one of them. When a worker is killed by a signal, stalls or never starts, all
+        are started again, up to `restarts` times; when all have run for an hour, earlier restarts are not counted. The
+        same when a worker fails after it had trained, but not twice in a row. A worker that refuses to start, for
+        example because of a wrong argument, ends the launch.
 
-        Workers run in a network of their own, see `loopback`, unless `network`, or unless the arguments name what only
-        the machine's network has; a warning then says that other machines reach the workers' ports.
+        Workers run in a network of their own, see `loopback`, unless `network` is set or the arguments name something
+        that only the machine's network reaches. A warning then says that other machines can reach the workers' ports.
         """
         self._told_to_stop, self._stopped, self._processes = False, STOPPED, []
         with (
@@ -78,8 +85,8 @@ class Launch:
             return self._run()  # pyright: ignore[reportReturnType]
 
     def _network(self, context) -> tuple[Loopback | None, str]:
-        """Return the workers' own network, or None and why they are in the machine's, if others reach them there."""
-        if self.workers == 1:  # which listens nowhere
+        """Return the workers' own network; or None, and the reason why other machines can reach the workers."""
+        if self.workers == 1:  # a single worker opens no port
             return None, ""
         why = "--network is given" if self.network else needed_network(self.arguments)
         if not why:
@@ -89,54 +96,56 @@ class Launch:
                 why = str(error)
         return None, why
 
-    def _run(self):
-        failed_before, left = False, self.restarts
+    def _run(self) -> int:
+        """Train, and start all again after a failure, as often as that is allowed; return the exit code."""
+        failed_before, restarts_left = False, self.restarts
         while True:
             started = time.monotonic()
-            code, problem = self._attempt()
-            if problem is None:
-                return code
+            outcome = self._attempt()
+            if not outcome.problem:
+                return outcome.code
             if self._told_to_stop:
                 return self._stopped
-            if code > 0 and failed_before:
-                return code
-            failed_before = code > 0
+            failed = outcome.code > 0  # by itself, and not by a signal
+            if failed and failed_before:
+                return outcome.code
+            failed_before = failed
             if time.monotonic() - started > FORGIVEN:
-                left = self.restarts
-            then = "starting all again from the last checkpoint" if left else "no restarts are left"
-            report(f"convmixer launch: {problem}; {then}")
-            if not left:
+                restarts_left = self.restarts
+            then = "starting all again from the last checkpoint" if restarts_left else "no restarts are left"
+            report(f"convmixer launch: {outcome.problem}; {then}")
+            if not restarts_left:
                 return 1
-            left -= 1
+            restarts_left -= 1
 
     def _stop(self, number, frame):
-        """Note that the workers are to stop; `_watch` tells them, those too that are being started now.
+        """Note that the workers are to stop; `_watch` tells them, including those that are just being started.
 
-        A terminal's Ctrl-C reaches the workers themselves as well; a second one ends all at once.
+        A terminal sends Ctrl-C to the workers as well; a second one ends all at once.
         """
         if number == signal.SIGINT and self._stopped == INTERRUPTED:
             raise KeyboardInterrupt
         self._told_to_stop = True
         self._stopped = INTERRUPTED if number == signal.SIGINT else self._stopped
 
-    def _attempt(self):
-        """Run the workers once; return an exit code, and what went wrong if they are to be started again."""
+    def _attempt(self) -> Outcome:
+        """Run the workers once."""
         with tempfile.TemporaryDirectory() as folder:
-            beats = [Path(folder) / f"{worker}.beat" for worker in range(self.workers)]
             ports = _free_ports(self.workers)
             addresses = [f"localhost:{port}" for port in ports]
             self._warn(ports)
+            self._heartbeats = [Path(folder) / f"{worker}.beat" for worker in range(self.workers)]
             self._errors = [Path(folder) / f"{worker}.errors" for worker in range(self.workers)]
-            self._processes = [self._start(worker, addresses, beats[worker]) for worker in range(self.workers)]
+            self._processes = [self._start(worker, addresses) for worker in range(self.workers)]
             try:
-                return self._watch(beats)
+                return self._watch()
             finally:
                 for process in self._processes:
                     process.kill()
                     process.wait()
 
     def _warn(self, ports):
-        """Say, the first time, that other machines reach the workers."""
+        """Warn, the first time, that other machines can reach the workers."""
         if self._reachable:
             report(
                 "convmixer launch: other machines can reach the workers, which ask for no password, at ports "
@@ -145,9 +154,9 @@ class Launch:
             )
             self._reachable = ""
 
-    def _start(self, worker, addresses, heartbeat):
+    def _start(self, worker, addresses) -> subprocess.Popen:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(heartbeat)}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(self._heartbeats[worker])}
         command = [*self._program, *self.arguments]
         run = self._loopback.inside(command) if self._loopback else {"args": command}
         if worker == 0:
@@ -155,36 +164,50 @@ class Launch:
         with self._errors[worker].open("w") as errors:
             return subprocess.Popen(**run, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
 
-    def _watch(self, beats):
-        started = time.time()
+    def _watch(self) -> Outcome:
+        """Wait until the workers end, or until one fails or stalls."""
+        self._started = time.time()
         while True:
-            codes = [process.poll() for process in self._processes]
+            codes = [process.poll() for process in self._processes]  # None: still running
             if all(code == 0 for code in codes):
-                return 0, None
-            if self._told_to_stop:
-                for process, code in zip(self._processes, codes, strict=True):
-                    if code is None:
-                        process.send_signal(signal.SIGTERM)
-                if all(code is not None for code in codes):
-                    asked = {STOPPED, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT} & set(codes)
-                    return self._stopped if asked else 1, None
-            failed = [worker for worker, code in enumerate(codes) if code not in (None, 0)]
-            if failed and not self._told_to_stop:
-                worker, code = failed[0], codes[failed[0]]
-                if code > 0 and not any(beat.exists() for beat in beats):
-                    return self._first_refusal(worker), None
-                how = f"failed with exit code {code}{self._last_words(worker)}"
-                if code < 0:
-                    how = f"was killed by {signal.Signals(-code).name}"
-                return code, f"worker {worker} {how}"
-            for worker, (heartbeat, code) in enumerate(zip(beats, codes, strict=True)):
-                late = self._lateness(heartbeat, started)
-                if code is None and late:
-                    return -signal.SIGKILL, f"worker {worker} {late}"
+                return Outcome(0)
+            ended = self._stop_running(codes) if self._told_to_stop else self._failure(codes)
+            if outcome := ended or self._stall(codes):
+                return outcome
             time.sleep(2 if self._told_to_stop else 0.2)
 
+    def _stop_running(self, codes) -> Outcome | None:
+        """Send SIGTERM to the workers that still run; when none does, return the outcome."""
+        for process, code in zip(self._processes, codes, strict=True):
+            if code is None:
+                process.send_signal(signal.SIGTERM)
+        if None in codes:
+            return None
+        stopped_as_told = {STOPPED, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT} & set(codes)
+        return Outcome(self._stopped if stopped_as_told else 1)
+
+    def _failure(self, codes) -> Outcome | None:
+        """Return the outcome if a worker failed."""
+        worker = next((worker for worker, code in enumerate(codes) if code), None)
+        if worker is None:
+            return None
+        code = codes[worker]
+        if code < 0:
+            return Outcome(code, f"worker {worker} was killed by {signal.Signals(-code).name}")
+        if not any(heartbeat.exists() for heartbeat in self._heartbeats):
+            return Outcome(self._first_refusal(worker))
+        return Outcome(code, f"worker {worker} failed with exit code {code}{self._last_words(worker)}")
+
+    def _stall(self, codes) -> Outcome | None:
+        """Return the outcome if a worker does not start, or does no step."""
+        for worker, (heartbeat, code) in enumerate(zip(self._heartbeats, codes, strict=True)):
+            late = self._lateness(heartbeat)
+            if code is None and late:
+                return Outcome(-signal.SIGKILL, f"worker {worker} {late}")
+        return None
+
     def _first_refusal(self, first):
-        """Wait for worker 0, who is told so too, to say what is wrong; return the exit code."""
+        """Wait until worker 0, whose output the user sees, has reported the problem too; return the exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._processes[0].wait(20)
         if words := self._last_words(first):
@@ -192,30 +215,31 @@ class Launch:
         return next(code for code in (process.poll() for process in self._processes) if code)
 
     def _last_words(self, worker):
-        """Return what a worker wrote last, after a colon; nothing for worker 0, whose output is seen."""
+        """Return the last line of a worker's errors, after a colon; empty for worker 0, whose output the user sees."""
         if worker == 0:
             return ""
         with contextlib.suppress(OSError):
-            said = [line for line in self._errors[worker].read_text(errors="replace").splitlines() if line.strip()]
-            said = [line for line in said if line.startswith("convmixer train: ")] or said
-            return f": {said[-1].strip()}" if said else ""
+            lines = [line for line in self._errors[worker].read_text(errors="replace").splitlines() if line.strip()]
+            lines = [line for line in lines if line.startswith("convmixer train: ")] or lines
+            return f": {lines[-1].strip()}" if lines else ""
         return ""
 
-    def _lateness(self, heartbeat, started):
+    def _lateness(self, heartbeat) -> str | None:
+        """Say in words how late a worker is; None where it is not."""
         if not heartbeat.exists():
-            waited = time.time() - started
+            waited = time.time() - self._started
             return f"did not start within {waited:.0f} s" if waited > self.startup_seconds else None
         silent = time.time() - heartbeat.stat().st_mtime
         return f"has done no step for {silent:.0f} s" if silent > self.stall_seconds else None
 
 
 def needed_network(arguments: list[str]) -> str:
-    """Return what in the arguments of `convmixer` is on other machines, as part of a sentence; else an empty string."""
+    """Say in words why arguments of `convmixer` need the machine's network; empty where they do not."""
     remote = [word for word in (*arguments, os.environ.get("TFDS_DATA_DIR", "")) if "://" in word]
     if remote:
         return f"{remote[0]} is on another machine"
     recipe = next((RECIPES[word] for word in arguments if word in RECIPES), None)  # options may stand before it
-    weights = recipe.weights if recipe else ""
+    weights = recipe.model.weights if recipe else ""
     for word, after in itertools.pairwise([*arguments, ""]):
         option, _, value = word.partition("=")
         if option == "--weights":

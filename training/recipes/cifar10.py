@@ -11,23 +11,19 @@
   epoch's end is left out; the learning rate follows the step, there the epoch's fraction too
 """
 
-from ..recipe import Recipe
+from ..recipe import AugmentationConfig, DataConfig, ModelConfig, OptimizationConfig, Recipe
 
 RECIPE = Recipe(
     name="cifar10",
-    dataset="cifar10",
-    image_size=32,
-    dim=256,
-    depth=8,
-    kernel_size=5,
-    patch_size=2,
-    epochs=25,
-    batch_size=512,
-    learning_rate=0.05,
-    weight_decay=0.005,
-    decay_norm_and_bias=True,
-    epsilon=1e-8,
-    flip=True,
-    rand_augment="torchvision",
-    rand_augment_magnitude=12,
+    model=ModelConfig(image_size=32, dim=256, depth=8, kernel_size=5, patch_size=2),
+    data=DataConfig(dataset="cifar10"),
+    augmentation=AugmentationConfig(flip=True, rand_augment="torchvision", rand_augment_magnitude=12),
+    optimization=OptimizationConfig(
+        epochs=25,
+        batch_size=512,
+        learning_rate=0.05,
+        weight_decay=0.005,
+        decay_norm_and_bias=True,
+        epsilon=1e-8,
+    ),
 )

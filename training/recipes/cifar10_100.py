@@ -1,4 +1,4 @@
-"""CIFAR-10 in 100 epochs: ConvMixer-256/8 with colour jitter and random erasing.
+"""CIFAR-10 in 100 epochs: ConvMixer-256/8 with color jitter and random erasing.
 
 - Command: convmixer train cifar10_100 --data-dir FOLDER
 - Accuracy: over 94 % reported by the reference; not measured here
@@ -8,8 +8,6 @@
   brightness, contrast and saturation vary in this order, there in a random one
 """
 
-import dataclasses
-
 from . import cifar10
 
-RECIPE = dataclasses.replace(cifar10.RECIPE, name="cifar10_100", epochs=100, color_jitter=0.2, erasing_probability=0.2)
+RECIPE = cifar10.RECIPE.replace(name="cifar10_100", epochs=100, color_jitter=0.2, erasing_probability=0.2)

@@ -1,34 +1,32 @@
-"""A folder of pictures of your own, from published weights.
+"""Fine-tuning of published weights on a folder of your own images.
 
 - Command: convmixer train finetune --dataset FOLDER
-- Accuracy: depends on the pictures
-- Cost: 20 epochs of the folder's pictures at 12 GFLOPs forward each
-- Data: a folder with one subfolder of pictures for each label, or with these in train, val and test
-- Source: sizes and weights of the published ConvMixer-1024/20; learning rate and decay chosen here, low, as the
-  weights are good already; the augmentation is a light form of the ImageNet recipes'
+- Accuracy: depends on the images
+- Cost: 20 epochs of the folder's images at 12 GFLOPs forward each
+- Data: a folder with one subfolder of images for each label, or with such folders in train, val and test
+- Source: sizes and weights of the published ConvMixer-1024/20; low learning rate and decay, chosen
+  here, as the weights are good already; the augmentation is a light form of the ImageNet recipes'
 """
 
-from ..recipe import Recipe
+from ..recipe import AugmentationConfig, DataConfig, ModelConfig, OptimizationConfig, Recipe
 
 RECIPE = Recipe(
     name="finetune",
-    dataset="FOLDER",
-    image_size=224,
-    dim=1024,
-    depth=20,
-    kernel_size=9,
-    patch_size=14,
-    weights="imagenet",
-    epochs=20,
-    batch_size=32,
-    learning_rate=1e-4,
-    schedule="cosine",
-    weight_decay=1e-4,
-    label_smoothing=0.1,
-    crop_scale=0.35,
-    crop_ratio=4 / 3,
-    flip=True,
-    color_jitter=0.2,
-    ema_decay=0.99,
-    crop_fraction=0.96,
+    model=ModelConfig(image_size=224, dim=1024, depth=20, kernel_size=9, patch_size=14, weights="imagenet"),
+    data=DataConfig(dataset="FOLDER", crop_fraction=0.96),
+    augmentation=AugmentationConfig(
+        crop_scale=0.35,
+        crop_ratio=4 / 3,
+        flip=True,
+        color_jitter=0.2,
+        label_smoothing=0.1,
+    ),
+    optimization=OptimizationConfig(
+        epochs=20,
+        batch_size=32,
+        learning_rate=1e-4,
+        schedule="cosine",
+        weight_decay=1e-4,
+        ema_decay=0.99,
+    ),
 )

@@ -7,8 +7,6 @@
 - Source: as imagenet_1536_20
 """
 
-import dataclasses
-
 from . import imagenet_1536_20
 
-RECIPE = dataclasses.replace(imagenet_1536_20.RECIPE, name="imagenet_1024_20", dim=1024, patch_size=14)
+RECIPE = imagenet_1536_20.RECIPE.replace(name="imagenet_1024_20", dim=1024, patch_size=14)

@@ -11,28 +11,22 @@
   also bicubically; mixup's partner is the other of a pair, there the batch reversed
 """
 
-from ..recipe import Recipe
+from ..recipe import AugmentationConfig, DataConfig, ModelConfig, OptimizationConfig, Recipe
 
 RECIPE = Recipe(
     name="imagenet_1536_20",
-    dataset="imagenet2012",
-    image_size=224,
-    dim=1536,
-    depth=20,
-    kernel_size=9,
-    patch_size=7,
-    epochs=150,
-    batch_size=640,
-    learning_rate=0.01,
-    weight_decay=2e-5,
-    label_smoothing=0.1,
-    crop_scale=0.08,
-    crop_ratio=4 / 3,
-    flip=True,
-    rand_augment="timm",
-    rand_augment_magnitude_std=0.5,
-    erasing_probability=0.25,
-    mixup_alpha=0.5,
-    cutmix_alpha=0.5,
-    crop_fraction=0.96,
+    model=ModelConfig(image_size=224, dim=1536, depth=20, kernel_size=9, patch_size=7),
+    data=DataConfig(dataset="imagenet2012", crop_fraction=0.96),
+    augmentation=AugmentationConfig(
+        crop_scale=0.08,
+        crop_ratio=4 / 3,
+        flip=True,
+        rand_augment="timm",
+        rand_augment_magnitude_std=0.5,
+        erasing_probability=0.25,
+        mixup_alpha=0.5,
+        cutmix_alpha=0.5,
+        label_smoothing=0.1,
+    ),
+    optimization=OptimizationConfig(epochs=150, batch_size=640, learning_rate=0.01, weight_decay=2e-5),
 )

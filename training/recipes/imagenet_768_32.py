@@ -7,10 +7,8 @@
 - Source: as imagenet_1536_20, with ReLU, whose weights are the published ones
 """
 
-import dataclasses
-
 from . import imagenet_1536_20
 
-RECIPE = dataclasses.replace(
-    imagenet_1536_20.RECIPE, name="imagenet_768_32", dim=768, depth=32, kernel_size=7, activation="relu", epochs=300
+RECIPE = imagenet_1536_20.RECIPE.replace(
+    name="imagenet_768_32", dim=768, depth=32, kernel_size=7, activation="relu", epochs=300
 )

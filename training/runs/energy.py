@@ -1,33 +1,38 @@
-"""What training costs in energy and CO2, by codecarbon."""
+"""Energy and CO2 that training costs, measured by codecarbon."""
 
 from __future__ import annotations
 
 import configparser
 import logging
-from typing import NamedTuple
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from codecarbon import EmissionsTracker, OfflineEmissionsTracker
 from codecarbon.core.config import get_hierarchical_config
 from codecarbon.input import DataSource
 from codecarbon.output import BaseOutput, EmissionsData
 
+if TYPE_CHECKING:  # the meter alone needs no TensorFlow
+    from ..strategy import Replicas
+    from .checkpoints import History
+
 METERS = ("intel_rapl", "intel_power_gadget", "powermetrics")
-"""codecarbon's ways to read a processor's own counter; others estimate from its load and its model."""
+"""codecarbon's modes that read a processor's own counter; its others estimate from the processor's load and model."""
 ASSUMED = 46.8, -71.2
-"""Quebec, which codecarbon assumes where it asks in vain where it is (codecarbon/external/geography.py): latitude and
-longitude. Its electricity emits a hundredth of the world's average."""
+"""Latitude and longitude of Quebec, which codecarbon assumes when it cannot find out where it is
+(codecarbon/external/geography.py). Its electricity emits a hundredth of the world's average."""
 WORLD = "the world"
 
 
 class Energy(NamedTuple):
-    """What was used since the meter started."""
+    """Energy used since the meter started."""
 
     kilowatt_hours: float
     kilograms_co2: float
     measured: bool
     """Whether the processor's own counter was read, and not estimated; GPUs are always read."""
     place: str
-    """The country whose electricity the CO2 is that of, or `WORLD` where the country is not known."""
+    """Country whose electricity mix the CO2 was computed from, or `WORLD` if the country is not known."""
 
 
 class _Last(BaseOutput):
@@ -40,17 +45,18 @@ class _Last(BaseOutput):
 
 
 class Meter:
-    """Measures this process: processor, memory and, by their counters, GPUs.
+    """Measures the energy of this process: processor, memory and, by their counters, GPUs.
 
-    CO2 is by the electricity of the country, or the cloud's region, that codecarbon's own settings name
-    (CODECARBON_COUNTRY_ISO_CODE, or country_iso_code in a file .codecarbon.config), else by the world's average. No
-    other host is asked, unless `look_up_country`: codecarbon then asks geojs.io or ipinfo.io where this machine's
-    address is, and the addresses at which clouds tell their machines where they are.
+    CO2 is computed from the electricity mix of the country, or the cloud's region, that codecarbon's own settings name
+    (CODECARBON_COUNTRY_ISO_CODE, or country_iso_code in a file .codecarbon.config), else from the world's average. No
+    other host is asked, unless `look_up_country` is True: codecarbon then asks geojs.io or ipinfo.io where this
+    machine's address is, and the addresses at which clouds tell their machines where they are.
 
     Example:
-
+        ```python
         meter = Meter()
         meter.stop().kilowatt_hours  # since the meter was made
+        ```
     """
 
     def __init__(self, look_up_country: bool = False):
@@ -60,7 +66,9 @@ class Meter:
             named = {"country_iso_code", "cloud_provider"} & set(get_hierarchical_config())
         except configparser.Error as error:
             sentence = str(error).splitlines()[0]
-            raise ValueError(f"codecarbon cannot read a .codecarbon.config ({sentence}): mend or remove it") from None
+            raise ValueError(
+                f"codecarbon cannot read a .codecarbon.config ({sentence}): correct or remove it"
+            ) from None
         tracker = EmissionsTracker if look_up_country and not named else OfflineEmissionsTracker
         self._tracker = tracker(
             save_to_file=False,
@@ -72,12 +80,12 @@ class Meter:
         self._tracker.start()
 
     def read(self) -> Energy:
-        """Return what was used so far."""
+        """Return the energy used so far."""
         self._tracker.flush()
         return self._energy()
 
     def stop(self) -> Energy:
-        """Return what was used, and end."""
+        """End; return the energy used."""
         self._tracker.stop()
         return self._energy()
 
@@ -89,3 +97,29 @@ class Meter:
             return Energy(used, data.emissions, measured, data.country_name or WORLD)
         grams = DataSource().get_carbon_intensity_per_source_data()["world_average"]
         return Energy(used, used * grams / 1000, measured, WORLD)
+
+
+class UsageClock:
+    """Adds the time that training takes, and the energy of all workers, to a run's history."""
+
+    def __init__(self, meter: Meter, replicas: Replicas, history: History):
+        self._meter, self._replicas, self._history = meter, replicas, history
+        self.last = meter.read()
+        """Energy at the last lap."""
+
+    def start(self) -> None:
+        """Begin a lap."""
+        self._started = time.monotonic()
+
+    def lap(self, kind: str = "seconds") -> None:
+        """Add the time since the lap began, and the energy since the last lap; begin the next. All workers call this.
+
+        `kind` is the time's name in the history: seconds or evaluation_seconds.
+        """
+        before, self.last = self.last, self._meter.read()
+        local_workers = self._replicas.local_workers  # asks all workers, so not only where there is a counter
+        sharing = local_workers if self.last.measured else 1  # a processor's counter is the whole host's
+        energy = [(now - then) / sharing for now, then in zip(self.last[:2], before[:2], strict=True)]
+        now = time.monotonic()
+        self._history.use(now - self._started, kind, *self._replicas.all_reduce_sum(energy))
+        self._started = now

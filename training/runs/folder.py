@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and whether an unfinished run goes on in it."""
+"""The files of a run's folder, and whether an unfinished run can be resumed in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 
 from keras_convmixer.files.atomic import atomic_file, explaining_full_disk
 from keras_convmixer.files.folder_lock import Lock, lock_folder
@@ -21,7 +23,7 @@ from keras_convmixer.images.folders import report_left_out
 
 from ..data.dataset import Dataset
 from ..evaluation import evaluate
-from ..recipe import Recipe
+from ..recipe import Recipe, flat_fields
 from . import figures
 from .checkpoints import History, drop_damaged_list
 
@@ -29,45 +31,50 @@ BEGIN_AGAIN = "put it back, pass --overwrite to begin again, or give another --n
 
 
 def can_resume(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None = None) -> bool:
-    """Tell whether an unfinished run of this recipe, on these pictures if they are given, has a checkpoint in a folder.
+    """Tell whether a folder has a checkpoint of an unfinished run of this recipe, and of `dataset` if it is given.
 
-    Raises FileExistsError: it holds a trained model, or the beginning of a run of another recipe or on other pictures,
-    and not `overwrite`. Raises ValueError: recipe.json or data.json of its checkpoints is damaged, and not `overwrite`.
+    Raises:
+        FileExistsError: the folder holds a trained model, or an unfinished run of another recipe or on other images;
+            not with `overwrite`.
+        ValueError: recipe.json or data.json of its checkpoints is damaged; not with `overwrite`.
     """
     begun = run / "checkpoints/recipe.json"
-    ended = (run / "checkpoints/ended").exists() or not begun.exists()
-    if (run / "model.keras").exists() and ended and not overwrite:
-        raise FileExistsError(
-            f"{run} holds a trained model already: pass --overwrite to train again, or another --name"
-        )
+    unfinished = begun.exists() and not (run / "checkpoints/ended").exists()
+    if not unfinished:
+        if (run / "model.keras").exists() and not overwrite:
+            raise FileExistsError(
+                f"{run} holds a trained model already: pass --overwrite to train again, or another --name"
+            )
+        return False
     try:
-        former = {} if ended else read_json(begun, BEGIN_AGAIN)
-        fingerprint = None if ended else _fingerprint(run)
-        if not ended and "dataset" not in former:
-            raise ValueError(f"{begun} is damaged (it is no recipe): {BEGIN_AGAIN}")
-    except ValueError:
+        _require_same_recipe(run, begun, recipe)
+        fingerprint = _fingerprint(run)
+        if dataset is not None and fingerprint not in (None, dataset.fingerprint):
+            raise FileExistsError(
+                f"{run} was begun with other images than {recipe.data.dataset} has now: put those back, pass "
+                "--overwrite to begin again, or give another --name"
+            )
+    except (ValueError, FileExistsError):
         if not overwrite:
             raise
-        return False
-    changed = [f"{k}={former.get(k)!r}" for k, v in dataclasses.asdict(recipe).items() if former.get(k) != v]
-    if not ended and changed and not overwrite:
-        raise FileExistsError(
-            f"{run} was begun with {', '.join(changed)}: pass --overwrite to begin again, or another --name"
-        )
-    if ended or changed:
-        return False
-    if dataset is not None and fingerprint not in (None, dataset.fingerprint):
-        if not overwrite:
-            raise FileExistsError(
-                f"{run} was begun with other pictures than {recipe.dataset} has now: put those back, pass --overwrite "
-                "to begin again, or give another --name"
-            )
         return False
     return any((run / "checkpoints").glob("ckpt-*.index"))
 
 
+def _require_same_recipe(run, begun, recipe):
+    content = read_json(begun, BEGIN_AGAIN)
+    if not isinstance(content.get("data"), dict):
+        raise ValueError(f"{begun} is damaged (it is not a recipe): {BEGIN_AGAIN}")
+    before, now = flat_fields(content), flat_fields(dataclasses.asdict(recipe))
+    changed = [f"{name}={before.get(name)!r}" for name, value in now.items() if before.get(name) != value]
+    if changed:
+        raise FileExistsError(
+            f"{run} was begun with {', '.join(changed)}: pass --overwrite to begin again, or another --name"
+        )
+
+
 def _fingerprint(run):
-    """Return that of the pictures that a run was begun with; None where it did not get so far."""
+    """Return the fingerprint of the images that a run was begun with; None if it did not get so far."""
     file = run / "checkpoints/data.json"
     if not file.exists():
         return None
@@ -79,7 +86,11 @@ def _fingerprint(run):
 
 @contextlib.contextmanager
 def locked(run: Path):
-    """Keep a run's folder for this process; raises FileExistsError where another one has it."""
+    """Lock a run's folder for this process.
+
+    Raises:
+        FileExistsError: another process has locked it.
+    """
     run.mkdir(parents=True, exist_ok=True)
     handle = os.open(run, os.O_RDONLY)
     try:
@@ -91,14 +102,14 @@ def locked(run: Path):
         os.close(handle)
 
 
-def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool) -> None:
-    """Make the folder of checkpoints, empty unless a run goes on in it `again`."""
+def begin(run: Path, recipe: Recipe, dataset: Dataset, resumes: bool) -> None:
+    """Make the folder of checkpoints; empty it unless the run `resumes`."""
     checkpoints = run / "checkpoints"
-    if not again:
+    if not resumes:
         for folder in (checkpoints, run / "tensorboard"):
             shutil.rmtree(folder, ignore_errors=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    for partial in checkpoints.glob("*_temp"):  # what a process that was killed in writing left
+    for partial in checkpoints.glob("*_temp"):  # left by a process that was killed while it wrote
         shutil.rmtree(partial, ignore_errors=True)
     for partial in checkpoints.glob("checkpoint.tmp*"):
         partial.unlink()
@@ -110,7 +121,7 @@ def begin(run: Path, recipe: Recipe, dataset: Dataset, again: bool) -> None:
 
 
 def write_damaged_list(dataset: Dataset, file: Path, verbose: bool) -> None:
-    """List the damaged pictures that were left out in a file, one line each, and report them."""
+    """Write the damaged images that were left out to a file, one line each, and report them."""
     damaged = dataset.damaged
     file.unlink(missing_ok=True)
     if damaged:
@@ -123,16 +134,22 @@ def write_damaged_list(dataset: Dataset, file: Path, verbose: bool) -> None:
 def publish(
     folder: Path,
     model: keras.Model,
-    best: list,
+    best: list[np.ndarray],
     recipe: Recipe,
     dataset: Dataset,
     history: History,
-    measured: dict,
+    measured: dict[str, Any],
 ) -> None:
-    """Evaluate a trained model on the test images and write what the folder holds; the model last.
+    """Evaluate a trained model on the test images and write the run's files; model.keras last marks it as finished.
 
-    That it is there says that the run is done. `best` are the best epoch's weights; `history`'s epochs are what
-    metrics.csv lists, `measured` goes into summary.json with the accuracy.
+    Args:
+        folder: of the run.
+        model: with the trained weights.
+        best: weights of the best epoch, for best.keras.
+        recipe: for recipe.json.
+        dataset: test images and class names.
+        history: its epochs are written to metrics.csv.
+        measured: written to summary.json, beside the accuracy.
     """
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -144,7 +161,7 @@ def publish(
             model.save(partial / "best.keras")
             model.set_weights(last)
             _write(partial, model, recipe, dataset, history, measured)
-        # Not one step, as the folder may hold more than a run: between these, it holds no model.
+        # Files are replaced one by one, as the folder may hold more than a run; meanwhile it has no model.keras.
         (folder / "model.keras").unlink(missing_ok=True)
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "model.keras"):
             file.replace(folder / file.name)
@@ -167,7 +184,7 @@ def _write(folder, model, recipe, dataset, history, measured):
         "training_images": len(dataset.train),
         "damaged_images": len(dataset.damaged),
         "parameters": model.count_params(),
-        "epochs": recipe.epochs,
+        "epochs": recipe.optimization.epochs,
         **measured,
     }
     for name, content in (("recipe.json", dataclasses.asdict(recipe)), ("summary.json", summary)):

@@ -1,4 +1,4 @@
-"""A run folder, or another Keras model: what a trained model is taken from."""
+"""Loading of trained models: from a run folder, or from a .keras file."""
 
 import dataclasses
 from pathlib import Path
@@ -15,19 +15,36 @@ from ..recipe import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model with what its folder says about it; `recipe` and `class_names` are None where it doesn't."""
+    """A trained model, with the facts in its folder.
+
+    Example:
+        ```python
+        from keras_convmixer.training import load_run
+
+        run = load_run("run")
+        image = run.preprocessing.load("photo.png")  # uint8 [height, width, 3]
+        probabilities = run.model.predict(image[None].astype("float32"), verbose=0)[0]
+        print(run.class_names[probabilities.argmax()])
+        ```
+    """
 
     model: keras.Model
     recipe: Recipe | None
+    """None without recipe.json."""
     class_names: tuple[str, ...] | None
+    """In the order of the model's outputs; None without labels.txt."""
     crop_fraction: float | None = None
-    """Instead of the recipe's, which a model from elsewhere has none of."""
+    """Side of the center crop in evaluation, as a fraction of the shorter side; None: the recipe's, or 1."""
     accuracy: float | None = None
     """Accuracy on the test images, 0..1, from summary.json; None without that file."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How pictures become the model's images; raises ValueError where the model has no fixed image size."""
+        """Preprocessing of image files for this model.
+
+        Raises:
+            ValueError: the model has no fixed image size.
+        """
         shape = self.model.input_shape[1:]
         if len(self.model.inputs) != 1 or len(shape) != 3 or None in shape:
             raise ValueError(
@@ -36,14 +53,24 @@ class Run:
             )
         crop_fraction = self.crop_fraction
         if crop_fraction is None:
-            crop_fraction = self.recipe.crop_fraction if self.recipe else 1.0
+            crop_fraction = self.recipe.data.crop_fraction if self.recipe else 1.0
         return Preprocessing(*shape, crop_fraction=crop_fraction)
 
 
-def load_run(path: Path, crop_fraction: float | None = None) -> Run:
-    """Load a run folder, or a .keras file, with the recipe and labels that lie beside it.
+def load_run(path: Path | str, crop_fraction: float | None = None) -> Run:
+    """Load a run folder, or a .keras file, with the recipe and the labels beside it.
 
-    `crop_fraction` instead of the recipe's, or of 1 where there is none.
+    Example:
+        ```python
+        from keras_convmixer.training import load_run
+
+        run = load_run("run")
+        print(run.recipe.name, run.class_names, run.model.count_params())
+        ```
+
+    Args:
+        path: run folder of `convmixer train`, or a .keras file.
+        crop_fraction: see `Run.crop_fraction`.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -54,7 +81,7 @@ def load_run(path: Path, crop_fraction: float | None = None) -> Run:
         raise FileNotFoundError(f"{path}: there is no such run folder or .keras file")
     file = path / "model.keras" if path.is_dir() else path
     if file.is_file() and file.suffix not in (".keras", ".h5"):
-        raise ValueError(f"{path} is no .keras file: name a run folder of `convmixer train`, or a .keras file")
+        raise ValueError(f"{path} is not a .keras file: name a run folder of `convmixer train`, or a .keras file")
     if not file.is_file():
         raise ValueError(f"{path} holds no model.keras: name a run folder of `convmixer train`, or a .keras file")
     model = read_keras_model(file)
@@ -72,7 +99,7 @@ def _read_recipe(path):
         return None
     content = read_json(path, TRAIN_AGAIN)
     try:
-        return Recipe(**content)
+        return Recipe.from_dict(content)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a recipe of this version ({error}): {TRAIN_AGAIN}") from None
 

@@ -154,6 +154,11 @@ def test_kotlin_and_swift_name_a_file_of_the_bundle_and_say_that_they_were_not_r
     grey = (tmp_path / "README.md").read_text()
     assert "ImageClassifier" not in "".join(code(grey, "kotlin") + code(grey, "swift"))  # which takes color only
     assert "64 grey values 0..255" in code(grey, "kotlin")[0]
+    manifest["artifacts"] = [manifest["artifacts"][0], manifest["artifacts"][-1]]  # the SavedModel and int8
+    write_model_card(tmp_path, manifest, ("red", "green", "blue"))
+    grey = (tmp_path / "README.md").read_text()
+    assert code(grey, "kotlin") + code(grey, "swift") == []  # which would write floats
+    assert grey.count("Run `litert/int8.tflite` with") == 2
 
 
 def test_a_bundle_without_tflite_files(toy_bundle, tmp_path):

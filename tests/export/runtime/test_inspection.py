@@ -68,4 +68,4 @@ def test_what_is_no_tflite_file_is_named(tmp_path):
     (tmp_path / "text.tflite").write_text("not a model")
     process = convmixer("inspect", tmp_path / "text.tflite")
     assert process.returncode == 1
-    assert "text.tflite is no .tflite file that LiteRT can run" in process.stderr
+    assert "text.tflite is not a .tflite file that LiteRT can run" in process.stderr

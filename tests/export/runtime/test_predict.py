@@ -137,7 +137,7 @@ def test_what_is_wrong_with_a_bundle_is_named(broken, tmp_path):
     (broken / "labels.txt").unlink()
     assert "labels.txt is missing" in message()
     (tmp_path / "text.tflite").write_text("not a model")
-    assert "text.tflite is no .tflite file" in message(tmp_path / "text.tflite")
+    assert "text.tflite is not a .tflite file" in message(tmp_path / "text.tflite")
     assert "is one file and has no formats" in message(tmp_path / "text.tflite", format="int8")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from image_encodings import encode, encodings, photograph
 
-from keras_convmixer.export.runtime.benchmarking import _peak_memory
+from keras_convmixer.peak_memory import peak_memory
 from keras_convmixer.export.serving.signatures import write_serving_model
 from keras_convmixer.images.decoding import read_image
 from keras_convmixer.images.preprocessing import Preprocessing
@@ -53,7 +53,7 @@ def damaged(content, chance):
 
 
 found = {"read": 0, "refused": 0, "both": 0, "server_alone": 0, "largest": 0.0, "slowest": 0.0, "lost": 0}
-before, cases = _peak_memory(), []
+before, cases = peak_memory(), []
 for seed in range(COUNT):
     chance = random.Random(seed)
     file, started = damaged(list(every.values())[seed % len(every)].file, chance), time.monotonic()
@@ -79,7 +79,7 @@ for start in range(0, COUNT, 50):
         elif served:
             found["both"] += 1
             found["largest"] = max(found["largest"], float(np.abs(pixel - seen).max()))
-found["megabytes"] = (_peak_memory() - before) / 2**20
+found["megabytes"] = (peak_memory() - before) / 2**20
 print(json.dumps(found))
 """
 

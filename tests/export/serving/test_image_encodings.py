@@ -185,14 +185,14 @@ def test_25_million_pixels_take_little_memory(tmp_path):
 import sys
 import tensorflow as tf
 # getrusage begins with the peak of this test's process.
-from keras_convmixer.export.runtime.benchmarking import _peak_memory
+from keras_convmixer.peak_memory import peak_memory
 folder = sys.argv[1]
 encoded = tf.saved_model.load(folder + "/1").signatures["encoded"]
 files = [open(f"{folder}/{name}.png", "rb").read() for name in ("small", "large")]
 encoded(images=tf.constant(files[:1]))
-before = _peak_memory()
+before = peak_memory()
 print(*encoded(images=tf.constant(files[1:]))["probabilities"].numpy()[0])
-print(_peak_memory() - before)
+print(peak_memory() - before)
 """
     means, size = run_python(code, tmp_path).stdout.splitlines()
     np.testing.assert_allclose([float(mean) for mean in means.split()], [153, 0, 30.6], atol=1)

@@ -12,7 +12,7 @@ from keras_convmixer.export.runtime.inspection import inspect
 from keras_convmixer.export.tflite.batch import take_batches
 from keras_convmixer.export.tflite.conversion import Conversion
 from keras_convmixer.export.tflite.flatbuffer import read_model, write_model
-from keras_convmixer.export.tflite.operators import operator_name
+from keras_convmixer.export.tflite.operators import code_name
 
 CONVERTED = tuple(name for name, format in FORMATS.items() if format.convert)
 MODELS = {
@@ -92,7 +92,7 @@ def test_xnnpack_runs_what_it_ran(converted, tmp_path, monkeypatch):
 
 def test_a_model_that_mixes_images_stays_as_it_is(toy_bundle):
     model = read_model((toy_bundle / "litert/float32.tflite").read_bytes())
-    (softmax,) = (code for code in model.operatorCodes if operator_name(code) == "SOFTMAX")
+    (softmax,) = (code for code in model.operatorCodes if code_name(code) == "SOFTMAX")
     softmax.builtinCode, softmax.deprecatedBuiltinCode = schema.BuiltinOperator.CUMSUM, 127
     content = write_model(model)
     take_batches(model)

@@ -15,7 +15,7 @@ from pathlib import Path
 from keras_convmixer.console import silence_native_logs
 silence_native_logs()
 from keras_convmixer.export import Classifier, inspect
-from keras_convmixer.export.runtime.benchmarking import _peak_memory
+from keras_convmixer.peak_memory import peak_memory
 
 image, path, count, *sources = sys.argv[1:]
 found = {"answered": 0, "refused": 0, "slowest": 0.0, "sentences": []}
@@ -44,7 +44,7 @@ for seed in range(int(count)):
             found["refused"] += 1
             found["sentences"].append(str(error))
         found["slowest"] = max(found["slowest"], time.monotonic() - started)
-found["megabytes"] = _peak_memory() / 2**20
+found["megabytes"] = peak_memory() / 2**20
 print(json.dumps(found))
 """
 

@@ -4,7 +4,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_convmixer.export.tflite.flatbuffer import read_model, write_model
 from keras_convmixer.export.tflite.operator_versions import min_runtime_version, oldest_runtime, set_versions
-from keras_convmixer.export.tflite.operators import operator_name
+from keras_convmixer.export.tflite.operators import code_name, operator_name
 
 
 @pytest.fixture
@@ -13,13 +13,13 @@ def dynamic(toy_bundle):
 
 
 def versions(content):
-    return {operator_name(code): code.version for code in read_model(content).operatorCodes}
+    return {code_name(code): code.version for code in read_model(content).operatorCodes}
 
 
 def dense(model):
     (graph,) = model.subgraphs
     for operator in graph.operators:
-        if operator_name(model.operatorCodes[operator.opcodeIndex]) == "FULLY_CONNECTED":
+        if operator_name(model, operator) == "FULLY_CONNECTED":
             return model.operatorCodes[operator.opcodeIndex], graph.tensors[operator.inputs[1]]
     raise AssertionError("no dense layer")
 

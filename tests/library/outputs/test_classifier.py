@@ -62,7 +62,7 @@ class Subclassed(keras.Model):
         (model_with(outputs=1), "one output"),
         (model_with(keras.layers.Activation("softmax", dtype="float16")), "returns float16"),
         (keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Dense(3)]), r"returns \[\(None, 4, 4, 3\)\]"),
-        (Subclassed(), "no functional or Sequential model"),
+        (Subclassed(), "not a functional or Sequential model"),
     ],
 )
 def test_what_is_no_such_classifier_is_named(model, words):

@@ -153,7 +153,7 @@ def test_sigmoids_are_labels_by_themselves(model):
     found = as_classifier(model, images=IMAGES)
     assert (found.returns.kind, found.returns.added) == ("multi-label", None)
     np.testing.assert_allclose(predict(found, IMAGES), model(IMAGES.astype("float32")), atol=1e-6)
-    with pytest.raises(ValueError, match="pruning takes single-label classifiers, and the model is multi-label"):
+    with pytest.raises(ValueError, match="pruning takes single-label classifiers, but the model is multi-label"):
         require_single_label(found, "pruning")
 
 
@@ -193,11 +193,11 @@ def test_one_output_is_binary():
         (ending(units=1), None, 'may be a logit or any number: .* or say output_kind="binary"'),
         (ending(units=1, activation="tanh"), "binary", "one output and ends in tanh"),
         (compiled(ending(), "binary_crossentropy"), None, "binary_crossentropy, takes probabilities"),
-        (ending(activation="softmax"), "multi-label", "multi-label was stated, .* and the model is single-label"),
-        (ending(activation="sigmoid"), "single-label", "single-label was stated, .* and the model is multi-label"),
-        (ending(), "binary", "the model has 3 outputs: binary is one output"),
-        (ending(units=1), "multi-label", "the model has 1 outputs: binary is one output"),
-        (ending(), "several", "output_kind='several': there are 'single-label', 'multi-label', 'binary'"),
+        (ending(activation="softmax"), "multi-label", "multi-label was stated, .* but the model is single-label"),
+        (ending(activation="sigmoid"), "single-label", "single-label was stated, .* but the model is multi-label"),
+        (ending(), "binary", "the model has 3 outputs: a binary model has 1"),
+        (ending(units=1), "multi-label", "the model has 1 outputs: a binary model has 1"),
+        (ending(), "several", "output_kind='several': give one of 'single-label', 'multi-label', 'binary'"),
     ],
 )
 def test_what_is_neither_or_could_be_either_is_named(model, kind, words):

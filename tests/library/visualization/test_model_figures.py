@@ -1,3 +1,6 @@
+import re
+import textwrap
+
 import keras
 import numpy as np
 import pytest
@@ -293,6 +296,24 @@ def test_a_model_without_such_layers_is_named(draw, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         draw(model, tmp_path / "figure.png")
     assert list(tmp_path.iterdir()) == []
+
+
+EXPLAINED = (
+    *(figures.draw_all, figures.draw_patch_embedding, figures.draw_depthwise_kernels),
+    *(figures.draw_effective_receptive_field, figures.draw_grad_cam, effective_receptive_field, grad_cam),
+)
+
+
+@pytest.mark.parametrize("function", EXPLAINED, ids=lambda function: function.__name__)
+def test_the_example_in_the_docstring_runs(function, mixer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", function.__doc__, re.DOTALL)
+    names = {"model": mixer, "images": IMAGE[None], "np": np}
+    exec(textwrap.dedent(example), names)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    expected = {"patch_embedding.png", "depthwise_kernels.png", "receptive_field.png", "grad_cam.png"}
+    assert drawn == (expected if function is figures.draw_all else drawn & expected)
+    assert bool(drawn) == function.__name__.startswith("draw_")
 
 
 def test_a_figure_that_fails_leaves_the_former_file(tmp_path):

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,11 +5,11 @@ import tensorflow as tf
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.augmentation.augment import Augmentation
 
-PLAIN = dataclasses.replace(RECIPES["digits"], batch_size=64)
+PLAIN = RECIPES["digits"]
 
 
 def augmentation(classes=10, positions=range(64), **changes):
-    return Augmentation(dataclasses.replace(PLAIN, **changes), classes, tf.constant(list(positions)))
+    return Augmentation(PLAIN.replace(**changes).augmentation, classes, 64, PLAIN.seed, tf.constant(list(positions)))
 
 
 def images(count=64, size=16, seed=0):
@@ -53,7 +51,7 @@ def test_an_image_is_augmented_alike_in_any_share_of_the_batch():
 
 
 def test_half_are_mirrored():
-    found = augmentation(flip=True).colours(step(), tf.constant(images())).numpy()
+    found = augmentation(flip=True).flip_and_recolor(step(), tf.constant(images())).numpy()
     mirrored = [(one == other[:, ::-1]).all() for one, other in zip(found, images(), strict=True)]
     same = [(one == other).all() for one, other in zip(found, images(), strict=True)]
     assert 20 < sum(mirrored) < 44
@@ -129,7 +127,7 @@ def test_labels_are_smoothed():
 
 def test_jitter_varies_brightness_contrast_and_saturation():
     one = np.repeat(images(1), 64, axis=0)
-    found = augmentation(color_jitter=0.4).colours(step(), tf.constant(one)).numpy().astype(float)
+    found = augmentation(color_jitter=0.4).flip_and_recolor(step(), tf.constant(one)).numpy().astype(float)
     assert found.mean((1, 2, 3)).std() > 5
     assert found.std((1, 2, 3)).std() > 3
     assert (found.max(-1) - found.min(-1)).mean((1, 2)).std() > 5

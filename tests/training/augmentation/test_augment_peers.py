@@ -1,6 +1,5 @@
 """What is drawn for each image against what timm draws, over many draws."""
 
-import dataclasses
 import json
 from collections import Counter
 
@@ -32,8 +31,8 @@ def timm(tmp_path_factory):
 
 
 def ours(**changes):
-    recipe = dataclasses.replace(RECIPES["imagenet_1536_20"], batch_size=64, **changes)
-    return Augmentation(recipe, 10, tf.range(64))
+    recipe = RECIPES["imagenet_1536_20"].replace(**changes)
+    return Augmentation(recipe.augmentation, 10, 64, recipe.seed, tf.range(64))
 
 
 def each_step(function):
@@ -60,7 +59,7 @@ def test_operations_and_strengths(timm, monkeypatch):
 
     monkeypatch.setattr(rand_augment, "apply", record)
     empty = tf.zeros((64, 4, 4, 3), tf.uint8)
-    each_step(lambda step: ours(flip=False).colours(step, empty))
+    each_step(lambda step: ours(flip=False).flip_and_recolor(step, empty))
     theirs = {NAMES[name]: count for name, count in timm["operations"].items()}
     assert set(theirs) == set(NAMES.values()) == set(operations) - {"identity"}
     assert operations["identity"] == pytest.approx(COUNT, rel=0.05)  # half of two each

@@ -100,7 +100,7 @@ def test_a_models_labels_decide_the_numbers(folder):
     class_names, split, *_ = load_images(str(folder), NATIVE, class_names=("dog", "bird", "cat"))
     assert class_names == ("dog", "bird", "cat")
     np.testing.assert_array_equal(split.images[:, 4, 4, 0], np.where(split.labels == 2, 10, 200))
-    with pytest.raises(ValueError, match=r"no label of the model \(dog\)"):
+    with pytest.raises(ValueError, match=r"not labels of the model \(dog\)"):
         load_images(str(folder), NATIVE, class_names=("cat", "bird"))
 
 
@@ -122,10 +122,10 @@ def damage_an_image(folder):
     ("load", "change", "name", "words"),
     [
         (load_images, None, "nowhere", "no data set 'nowhere'"),
-        (load_images, make_a_label, ".", r"no pictures in eel: .*\.png"),
+        (load_images, make_a_label, ".", r"no images in eel: .*\.png"),
         (load_images, make_a_label, "eel", "has no subfolders"),
-        (load_dataset, None, "cat", "pictures of one label only"),
-        (load_dataset, lambda folder: make_a_label(folder, images=1), ".", "fewer than ten pictures of eel"),
+        (load_dataset, None, "cat", "images of one label only"),
+        (load_dataset, lambda folder: make_a_label(folder, images=1), ".", "fewer than ten images of eel"),
         (
             load_images,
             damage_an_image,
@@ -220,7 +220,7 @@ def test_a_data_set_of_one_split_is_divided_as_a_folder(tmp_path, split):
 
 def test_a_data_set_of_one_split_needs_ten_pictures_of_each_label(tmp_path):
     folder = prepare(tmp_path, {"train": 29}, "tfrecord")
-    with pytest.raises(ValueError, match="colours has fewer than ten pictures of blue: to split it"):
+    with pytest.raises(ValueError, match="colours has fewer than ten images of blue: to split it"):
         load_dataset("colours", NATIVE, data_dir=str(folder))
 
 
@@ -297,13 +297,13 @@ def remove_a_label(folder, *splits):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (add_a_label_to_test, r"test has subfolders that are no label of the model \(eel\)"),
+        (add_a_label_to_test, r"test has subfolders that are not labels of the model \(eel\)"),
         (
             lambda folder: (folder / "holdout").mkdir(),
             "has the subfolders holdout, test, train, validation: beside a train",
         ),
-        (lambda folder: remove_a_label(folder, "train"), r"no label of the model \(dog\)"),
-        (lambda folder: remove_a_label(folder, "train", "validation", "test"), "pictures of one label only"),
+        (lambda folder: remove_a_label(folder, "train"), r"not labels of the model \(dog\)"),
+        (lambda folder: remove_a_label(folder, "train", "validation", "test"), "images of one label only"),
     ],
 )
 def test_what_is_wrong_with_split_folders_is_named(three_split_folder, change, words):

@@ -1,6 +1,5 @@
 """Pictures that are decoded when they are needed against the same ones in memory."""
 
-import dataclasses
 import re
 
 import numpy as np
@@ -14,14 +13,13 @@ from keras_convmixer.training import RECIPES, Split, load_dataset, train
 from keras_convmixer.training import trainer as loop
 from keras_convmixer.training.data import dataset as data
 from keras_convmixer.training.data import lazy_images as pictures
-from keras_convmixer.training.data.batches import distributed_batches
+from keras_convmixer.training.data.batches import InputPipeline
 from keras_convmixer.training.evaluation import evaluate
 from keras_convmixer.training.strategy import Replicas
 
 NATIVE = Preprocessing(8, 8)
 ONE = Replicas(tf.distribute.get_strategy(), "one_device")
-RECIPE = dataclasses.replace(
-    RECIPES["digits"],
+RECIPE = RECIPES["digits"].replace(
     **{"name": "pictures", "image_size": 8, "dim": 8, "depth": 1, "epochs": 2, "batch_size": 16, "flip": True},
     **{"rand_augment": "timm", "rand_augment_num_ops": 1, "erasing_probability": 0.5, "mixup_alpha": 0.3},
 )
@@ -43,8 +41,9 @@ def beyond_memory(monkeypatch):
 
 
 def batches(split, start=0, **changes):
-    recipe = dataclasses.replace(RECIPE, **changes)
-    return [[tensor.numpy() for tensor in batch] for batch in distributed_batches(split, 2, recipe, ONE, start, 6)]
+    recipe = RECIPE.replace(**changes)
+    pipeline = InputPipeline(split, 2, recipe.augmentation, recipe.optimization.batch_size, recipe.seed)
+    return [[tensor.numpy() for tensor in batch] for batch in pipeline.batches(ONE, start, 6)]
 
 
 @pytest.mark.slow
@@ -137,7 +136,7 @@ def test_the_systems_errors_are_not_damage(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
     folder = save(tmp_path / "pictures")
-    recipe = dataclasses.replace(RECIPE, dataset=folder)
+    recipe = RECIPE.replace(dataset=folder)
 
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -147,7 +146,7 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "run", verbose=False)
     Image.new("RGB", (8, 8)).save(tmp_path / "pictures/cat/new.png")
-    with pytest.raises(FileExistsError, match=r"begun with other pictures than .* has now"):
+    with pytest.raises(FileExistsError, match=r"begun with other images than .* has now"):
         train(recipe, tmp_path / "run", verbose=False)
     assert train(recipe, tmp_path / "run", overwrite=True, verbose=False)["training_images"] == 56
 
@@ -170,7 +169,7 @@ def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, i
     before = np.concatenate([split.images for split in (whole.train, whole.validation, whole.test)]).reshape(150, -1)
     assert {tuple(row) for row in images} < {tuple(row) for row in before}
 
-    recipe = dataclasses.replace(RECIPE, dataset=folder, epochs=1)
+    recipe = RECIPE.replace(dataset=folder, epochs=1)
     summary = train(recipe, tmp_path / "run")
     assert summary["damaged_images"] == 1
     assert "007.png is damaged" in (tmp_path / "run/damaged.txt").read_text()
@@ -184,7 +183,7 @@ def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, i
 @pytest.mark.slow
 def test_a_streamed_run_ends_as_one_in_memory(tmp_path, monkeypatch):
     folder = save(tmp_path / "pictures")
-    recipe = dataclasses.replace(RECIPE, dataset=folder)
+    recipe = RECIPE.replace(dataset=folder)
     one = train(recipe, tmp_path / "memory", verbose=False)
     monkeypatch.setattr(data, "_fits", lambda *arguments: False)
     other = train(recipe, tmp_path / "stream", verbose=False)
@@ -213,14 +212,16 @@ def test_a_picture_that_vanishes_is_named_and_the_process_ends(tmp_path):
     folder = save(tmp_path / "pictures", 20, (16, 16))
     code = """
 import dataclasses, pathlib, random, sys, time
-from keras_convmixer.training import RECIPES, loop, pictures, train
-begun, cut = loop.distributed_batches, pictures.LazyImages.cut
+from keras_convmixer.training import RECIPES, train
+from keras_convmixer.training.data.batches import InputPipeline
+from keras_convmixer.training.data.lazy_images import LazyImages
+begun, cut = InputPipeline.batches, LazyImages.cut
 
 def slow(*arguments):  # so that TensorFlow is calling Python when the process exits
     time.sleep(random.uniform(0, 1))
     return cut(*arguments)
 
-pictures.LazyImages.cut = slow
+LazyImages.cut = slow
 
 def then_vanishing(*arguments):
     batches = begun(*arguments)
@@ -228,15 +229,15 @@ def then_vanishing(*arguments):
         path.rename(path.with_suffix(".gone"))
     return batches
 
-loop.distributed_batches = then_vanishing
+InputPipeline.batches = then_vanishing
 small = dict(image_size=8, dim=8, depth=1, patch_size=2, kernel_size=3, batch_size=4, weights="")
-train(dataclasses.replace(RECIPES["finetune"], dataset=sys.argv[1], **small), pathlib.Path(sys.argv[2]))
+train(RECIPES["finetune"].replace(dataset=sys.argv[1], **small), pathlib.Path(sys.argv[2]))
 """
     ended = run_python(code, folder, tmp_path / "run", check=False, timeout=100)
     assert ended.returncode == 1, ended.stderr
     last = ended.stderr.rstrip().splitlines()[-1]
     assert re.fullmatch(
         r"keras_convmixer.training.data.batches.Unreadable: \S+/\d+.png: there is no such file; it could be read when "
-        r"training began: put it back, and the same command goes on",
+        r"training began: put it back, and run the same command to resume",
         last,
     )

@@ -202,7 +202,7 @@ def test_a_folder_of_unread_files_only_is_said_to_be_one(tmp_path):
         for number in range(12):
             (tmp_path / "data" / label / f"{number}.heic").write_text("not read")
     for read in (load_images, load_dataset):
-        with pytest.raises(ValueError, match=r"no pictures in cat, dog that can be read \(cat has 12 \.heic, dog has"):
+        with pytest.raises(ValueError, match=r"no images in cat, dog that can be read \(cat has 12 \.heic, dog has"):
             read(str(tmp_path / "data"), SEEN)
     with pytest.raises(ValueError, match=r"no images that can be read \(24 \.heic\): save them as JPEG or PNG"):
         read_calibration(tmp_path / "data", SEEN, 10, seed=0)

@@ -1,5 +1,7 @@
+import matplotlib.colors
 import numpy as np
 import pytest
+from figure_layout import assert_texts_have_room
 
 from keras_convmixer.training.evaluation import Evaluation
 from keras_convmixer.training.runs import figures
@@ -34,11 +36,12 @@ def test_curves_show_training_and_validation(drawn):
 
 def test_confusion_counts_labels_by_row(drawn):
     figures.draw_confusion(EVALUATION, NAMES, None)
-    (axis,) = drawn[0].axes
+    axis, bar = drawn[0].axes
     counts = {text.get_position(): text.get_text() for text in axis.texts}
     assert counts == {(0, 0): "1", (0, 1): "1", (2, 2): "1"}  # (predicted, label): a dog was taken for a cat
     assert axis.get_ylabel() == "label"
-    assert "66.67% of 3 images right" in axis.get_title()
+    assert "66.67% of 3 images correct" in axis.get_title()
+    assert "% of the label's images" in bar.get_ylabel()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -56,7 +59,35 @@ def test_labels_are_drawn_without_control_characters(drawn):
     figures.draw_predictions(np.zeros((3, 8, 8, 3), np.uint8), EVALUATION, names, None)
     ticks = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
     assert ticks == ["cat", r"\udcff\n\u202edog", "x"]
-    assert drawn[1].axes[0].get_title() == "cat  80%\nis " + ticks[1]
+    assert drawn[1].axes[0].get_title().replace("\n", " ") == "cat  80% is " + ticks[1]
+
+
+LONG_NAMES = ("golden retriever (long-haired)", "W" * 50, "a_long_name_without_any_space_in_it", "Staphylococcus", "x")
+
+
+@pytest.mark.parametrize("count", [3, 10, 30])
+def test_long_names_of_any_number_of_classes_have_room(drawn, count):
+    names = tuple(f"{LONG_NAMES[index % 5]}{index}" for index in range(count))
+    labels = np.arange(40) % count
+    probabilities = np.eye(count, dtype="float32")[np.where(np.arange(40) < 9, labels[::-1], labels)]
+    evaluation = Evaluation(probabilities, labels)
+    figures.draw_confusion(evaluation, names, None)
+    figures.draw_predictions(np.zeros((40, 8, 8, 3), np.uint8), evaluation, names, None)
+    for figure in drawn:
+        assert_texts_have_room(figure)
+
+
+def test_counts_are_read_on_every_grey(drawn):
+    many = Evaluation(np.repeat([[1.0, 0.0]], 20_000, axis=0).astype("float32"), np.zeros(20_000, int))
+    figures.draw_confusion(many, ("a", "b"), None)
+    figure = drawn[0]
+    assert_texts_have_room(figure)
+    (cells,), (count,) = figure.axes[0].images, figure.axes[0].texts
+    darkest = cells.to_rgba(cells.get_array()).min(axis=(0, 1))[:3].min()
+    ink = max(matplotlib.colors.to_rgb(count.get_color()))
+    assert (darkest**2.2 + 0.05) / (ink**2.2 + 0.05) > 4.5  # WCAG's contrast of readable text
+    cell = figure.axes[0].get_window_extent().width / 2
+    assert count.get_window_extent().width < cell
 
 
 def test_what_is_written_is_a_picture_also_of_names_like_formulas(tmp_path):

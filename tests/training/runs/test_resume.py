@@ -22,8 +22,7 @@ from keras_convmixer.training.runs import folder as run_folder
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
-SHORT = dataclasses.replace(
-    RECIPES["digits"],
+SHORT = RECIPES["digits"].replace(
     **{"name": "short", "image_size": 8, "dim": 16, "depth": 1, "epochs": 2, "ema_decay": 0.9, "flip": True},
     **{
         "rand_augment": "timm",
@@ -115,7 +114,7 @@ def test_a_stop_between_an_epochs_last_step_and_its_evaluation(uninterrupted, tm
 
 @pytest.mark.slow
 def test_a_run_that_stops_before_its_first_checkpoint_begins_with_its_weights_again(uninterrupted, tmp_path):
-    recipe = dataclasses.replace(SHORT, weights=str(uninterrupted / "model.keras"), epochs=1)
+    recipe = SHORT.replace(weights=str(uninterrupted / "model.keras"), epochs=1)
     train(recipe, tmp_path / "quiet", verbose=False)
     interrupted_at(0, tmp_path / "run", recipe)
     assert (tmp_path / "run/checkpoints/recipe.json").exists()
@@ -133,7 +132,7 @@ def test_the_best_epochs_weights_are_kept_through_a_stop(tmp_path, monkeypatch):
         return SimpleNamespace(accuracy=(0.75, 0.5)[len(weights) - 1], loss=1.0)
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
-    recipe = dataclasses.replace(SHORT, rand_augment="none")
+    recipe = SHORT.replace(rand_augment="none")
     interrupted_at(30, tmp_path / "run", recipe)
     assert len(weights) == 1
     summary = train(recipe, tmp_path / "run", verbose=False)
@@ -227,9 +226,9 @@ def test_without_locks_a_run_is_trained_and_the_log_says_what_is_not_guarded(tmp
 def test_another_recipe_does_not_go_on(stopped_at, tmp_path):
     stopped_at(3, tmp_path / "run")
     with pytest.raises(FileExistsError, match=r"was begun with epochs=2: pass --overwrite to begin again"):
-        train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", verbose=False)
-    train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", overwrite=True, verbose=False)
-    assert json.loads((tmp_path / "run/recipe.json").read_text())["epochs"] == 1
+        train(SHORT.replace(epochs=1), tmp_path / "run", verbose=False)
+    train(SHORT.replace(epochs=1), tmp_path / "run", overwrite=True, verbose=False)
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["optimization"]["epochs"] == 1
 
 
 def start(folder):
@@ -261,7 +260,7 @@ def test_sigkill_then_sigterm_then_ctrl_c_then_to_the_end(uninterrupted, tmp_pat
         os.kill(asked.process.pid, number)
         stopped = asked.finished(seconds=60)
         assert stopped.returncode == code, stopped.stderr
-        assert "the same command goes on" in stopped.stderr
+        assert "run the same command to resume" in stopped.stderr
         assert ("Ctrl-C again stops at once" in stopped.stderr) == (number == signal.SIGINT)
 
     again = convmixer("train", *OPTIONS, "--runs", tmp_path)

@@ -14,8 +14,9 @@ from keras_convmixer import Preprocessing
 from keras_convmixer.outputs.classifier import NotFinite
 from keras_convmixer.training import RECIPES, Diverged, load_dataset, load_run, train
 from keras_convmixer.training import trainer as loop
+from keras_convmixer.training.data.batches import InputPipeline
 
-SHORT = dataclasses.replace(RECIPES["digits"], name="short", image_size=8, patch_size=2, dim=16, depth=1, epochs=3)
+SHORT = RECIPES["digits"].replace(name="short", image_size=8, patch_size=2, dim=16, depth=1, epochs=3)
 
 
 def files(folder):
@@ -92,7 +93,7 @@ def test_a_seed_gives_the_same_model_again(short, tmp_path):
     first, again = load_run(folder).model, load_run(tmp_path / "again").model
     for one, other in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
-    train(dataclasses.replace(SHORT, seed=1, epochs=1), tmp_path / "again", overwrite=True, verbose=False)
+    train(SHORT.replace(seed=1, epochs=1), tmp_path / "again", overwrite=True, verbose=False)
     assert np.abs(first.get_weights()[0] - load_run(tmp_path / "again").model.get_weights()[0]).max() > 0.01
 
 
@@ -108,7 +109,7 @@ def test_a_diverging_run_stops_and_leaves_what_was_there(short):
     folder, _ = short
     before = files(folder)
     with pytest.raises(FloatingPointError, match=r"loss became nan at step \d+, at a learning rate of .*: lower -"):
-        train(dataclasses.replace(SHORT, learning_rate=1e30), folder, overwrite=True, verbose=False)
+        train(SHORT.replace(learning_rate=1e30), folder, overwrite=True, verbose=False)
     assert files(folder) == before
 
 
@@ -129,12 +130,12 @@ def test_a_validation_loss_that_is_no_number_goes_back_too(tmp_path, monkeypatch
         train(SHORT, tmp_path / "stops", verbose=False)
     first.clear()
     assert train(SHORT, tmp_path / "goes_back", rollbacks=1)["rollbacks"] == 1
-    assert "going back to step 0, on at half the learning rate" in capfd.readouterr().err
+    assert "going back to step 0, continuing at half the learning rate" in capfd.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_run_whose_loss_grows_stops_each_time(tmp_path):
-    recipe = dataclasses.replace(SHORT, learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
+    recipe = SHORT.replace(learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
     for _ in range(2):  # the second time from the first one's checkpoint
         with pytest.raises(FloatingPointError, match=r"(the loss grew from|became nan)"):
             train(recipe, tmp_path / "run", checkpoint_minutes=0, verbose=False)
@@ -144,7 +145,7 @@ def test_a_run_whose_loss_grows_stops_each_time(tmp_path):
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 def test_a_diverging_run_rolls_back_if_asked(tmp_path, capfd):
-    recipe = dataclasses.replace(SHORT, learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
+    recipe = SHORT.replace(learning_rate=30.0, clip_norm=1e9, epsilon=1e-8, schedule="cosine")
     with pytest.raises(FloatingPointError):
         train(recipe, tmp_path / "run", rollbacks=1, verbose=False)
     summary = train(recipe, tmp_path / "run", rollbacks=20)  # goes on with what the first left
@@ -182,13 +183,13 @@ def test_a_recipe_is_followed(monkeypatch, tmp_path):
             super().__init__(*arguments)
             seen["step"] = self
 
-    def batches(split, classes, recipe, replicas, start, stop):
-        seen.update(split=split, classes=classes, batch_size=recipe.batch_size, steps=(start, stop))
+    def batches(pipeline, replicas, start, stop):
+        seen.update(vars(pipeline), steps=(start, stop))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "Step", RecordedStep)
-    monkeypatch.setattr(loop, "distributed_batches", batches)
-    recipe = dataclasses.replace(SHORT, activation="relu", crop_fraction=0.5, batch_size=100, learning_rate=0.03)
+    monkeypatch.setattr(InputPipeline, "batches", batches)
+    recipe = SHORT.replace(activation="relu", crop_fraction=0.5, batch_size=100, learning_rate=0.03)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "run", verbose=False)
     dataset = load_dataset("digits", Preprocessing(8, 8, crop_fraction=0.5))
@@ -200,7 +201,7 @@ def test_a_recipe_is_followed(monkeypatch, tmp_path):
     activations = [layer for layer in model.layers if isinstance(layer, keras.layers.Activation)]
     assert {layer.activation.__name__ for layer in activations} == {"relu"}
     assert isinstance(optimizer, keras.optimizers.AdamW)
-    assert (optimizer.epsilon, optimizer.weight_decay) == (1e-3, SHORT.weight_decay)
+    assert (optimizer.epsilon, optimizer.weight_decay) == (1e-3, SHORT.optimization.weight_decay)
     schedule = optimizer._learning_rate
     assert (schedule.schedule.peak, schedule.schedule.steps) == (0.03, 3 * 12)
     decayed = {v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)}
@@ -213,7 +214,7 @@ def test_a_saved_recipes_crop_is_used_again(short, tmp_path):
     folder, _ = short
     shutil.copytree(folder, tmp_path / "run")
     recipe = json.loads((folder / "recipe.json").read_text())
-    (tmp_path / "run/recipe.json").write_text(json.dumps({**recipe, "crop_fraction": 0.5}))
+    (tmp_path / "run/recipe.json").write_text(json.dumps({**recipe, "data": {**recipe["data"], "crop_fraction": 0.5}}))
     assert load_run(tmp_path / "run").preprocessing.crop_fraction == 0.5
 
 
@@ -225,10 +226,10 @@ def test_overwriting_leaves_what_is_not_of_the_run(short, tmp_path):
     (tmp_path / "run/bundle").mkdir()
     (tmp_path / "run/bundle/labels.txt").write_text("precious")
     before = (tmp_path / "run/model.keras").read_bytes()
-    train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run", overwrite=True, verbose=False)
+    train(SHORT.replace(epochs=1), tmp_path / "run", overwrite=True, verbose=False)
     assert (tmp_path / "run/bundle/labels.txt").read_text() == "precious"
     assert (tmp_path / "run/model.keras").read_bytes() != before
-    assert load_run(tmp_path / "run").recipe.epochs == 1
+    assert load_run(tmp_path / "run").recipe.optimization.epochs == 1
     assert not (tmp_path / "run/.partial").exists()
 
 
@@ -240,7 +241,7 @@ def test_a_full_disk_leaves_the_former_run(short, small_disk):
     (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - 40_000))
     before = files(disk / "run")
     with pytest.raises(OSError, match="no space is left on the device: free some"):
-        train(dataclasses.replace(SHORT, epochs=1), disk / "run", overwrite=True, verbose=False)
+        train(SHORT.replace(epochs=1), disk / "run", overwrite=True, verbose=False)
     assert files(disk / "run") == before
 
 
@@ -250,10 +251,10 @@ def test_a_folder_is_found_again_from_anywhere(tmp_path, monkeypatch):
         for index in range(10):
             Image.new("RGB", (12, 9), (value + index, value, value)).save(tmp_path / "data" / label / f"{index}.png")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="batch_size=64 is more than the 14 training images: give less"):
-        train(dataclasses.replace(SHORT, dataset="data", epochs=1), Path("run"), verbose=False)
-    train(dataclasses.replace(SHORT, dataset="data", epochs=1, batch_size=7), Path("run"), verbose=False)
-    assert load_run(tmp_path / "run").recipe.dataset == str(tmp_path / "data")
+    with pytest.raises(ValueError, match="batch_size=64 is more than the 14 training images: give a smaller one"):
+        train(SHORT.replace(dataset="data", epochs=1), Path("run"), verbose=False)
+    train(SHORT.replace(dataset="data", epochs=1, batch_size=7), Path("run"), verbose=False)
+    assert load_run(tmp_path / "run").recipe.data.dataset == str(tmp_path / "data")
     assert load_run(tmp_path / "run").class_names == ("[red] c", "a $x_$ b")
     assert (tmp_path / "run/confusion.png").exists()
 

@@ -1,6 +1,5 @@
 """What the examples in docstrings and documents find: a small model, its images, and files in the current folder."""
 
-import dataclasses
 import linecache
 import shutil
 
@@ -32,8 +31,7 @@ def example_files(toy, toy_bundle, once):
         shutil.copytree(toy_bundle, folder / "bundle")
         toy.model.save(folder / "model.keras")
         kc.save_weights_torch(toy.model, folder / "model.safetensors")
-        recipe = dataclasses.replace(
-            RECIPES["digits"],
+        recipe = RECIPES["digits"].replace(
             **{"name": "run", "dataset": str(folder / "photos"), "image_size": 8, "patch_size": 2},
             **{"dim": 8, "depth": 2, "kernel_size": 3, "batch_size": 8, "epochs": 2},
         )

@@ -56,6 +56,26 @@ def test_keras_fine_tunes(folder):
     assert keras.saving.load_model(folder / "finetuned.keras").output_shape == (None, 3)
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_frames_of_a_video_are_classified(folder, suffix):
+    colors = [Image.open(folder / f"photos/{color}/{number}.png") for color, number in (("red", 0), ("blue", 2))]
+    colors[0].save(folder / f"clip{suffix}", save_all=True, append_images=[*colors, colors[1]], duration=500)
+    printed = run_script("video_frames.py", "bundle", f"clip{suffix}", "--every", "1", cwd=folder).splitlines()
+    assert [line.split("(")[0].split() for line in printed[:-1]] == [["0.0", "s", "red"], ["1.0", "s", "blue"]]
+    assert printed[-1] == "red: 1 frames, blue: 1 frames"
+
+
+def test_frames_of_any_video_are_read_by_opencv(folder):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    size = (16, 16)
+    video = cv2.VideoWriter(str(folder / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 2, size)
+    for _ in range(4):
+        video.write(cv2.imread(str(folder / "photos/red/0.png")))
+    video.release()
+    printed = run_script("video_frames.py", "bundle", "clip.avi", cwd=folder).splitlines()
+    assert printed[-1] == "red: 2 frames"
+
+
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     notebook = nbformat.read(EXAMPLES / "tour.ipynb", as_version=4)

@@ -17,6 +17,8 @@ from keras_convmixer import export, training
 from keras_convmixer.__main__ import COMMANDS
 from keras_convmixer.commands.command_line import run_app
 from keras_convmixer.commands.training import with_recipe
+from keras_convmixer.export.formats import FORMATS
+from keras_convmixer.export.validate import REQUIREMENTS
 from keras_convmixer.training.recipes import RECIPES
 
 IMAGENET = "ImageNet is not here; the command is parsed"
@@ -28,6 +30,7 @@ NOT_RUN = {
     "python -c ": "downloads data, or looks for a GPU",
     "python3 ": "for a machine with a GPU; test_gpu_benchmark.py has a dry run",
     "cd ": "for the line after it",
+    "curl ": "needs the server; test_serving.py asks its signatures",
     "docker ": "needs containers; test_serving.py parses the files and asks a stand-in",
     "export TF_CONFIG=": "needs several hosts; test_strategy.py trains with TF_CONFIG on one",
     "for index in 0 1": "needs several hosts",
@@ -145,6 +148,13 @@ def test_every_link_leads_somewhere(page):
             assert anchor in anchors(target), f"{page_name(page)} links to {link}, and there is no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_file_of_the_repository_that_a_page_names_is_there(page):
+    folders = "keras_convmixer|training|export|commands|docs|tests|benchmarks|examples"
+    named = re.findall(rf"(?<![\w/])((?:{folders})/[\w./-]*\w)", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_page_is_in_the_sites_menu():
     def names(menu):
         for entry in menu:
@@ -165,6 +175,24 @@ def test_the_tweet_and_the_table_are_those_of_the_package():
         assert f" {variant.parameters / 1e6:.2f} " in line
         assert f" {variant.gmacs:.2f} " in line
         assert f" {variant.top1:.2f} " in line
+
+
+def test_the_table_of_requirements_is_that_of_the_package():
+    rows = {}
+    for line in (ROOT / "docs/how/validation.md").read_text().splitlines():
+        if found := re.fullmatch(r"\| ([a-z0-9_, ]+) \| (\d+) % \| ([\d.]+) points? \|", line):
+            rows |= dict.fromkeys(found[1].split(", "), (int(found[2]), float(found[3])))
+    points = {name: (100 * each.agreement, 100 * each.accuracy_loss) for name, each in REQUIREMENTS.items()}
+    assert rows == {name: (round(least), round(most, 3)) for name, (least, most) in points.items()}
+    formats = (ROOT / "docs/guides/quantize_and_prune.md").read_text()
+    assert [name for name in FORMATS if not re.search(rf"^\|.*\b{name}\b.*\|.*\|.*\|$", formats, re.MULTILINE)] == []
+
+
+def test_the_figures_of_litert_are_those_of_the_benchmark():
+    measured = (ROOT / "benchmarks/results/litert.md").read_text().splitlines()
+    rows = [line for line in (ROOT / "docs/results.md").read_text().splitlines() if " -> **" in line]
+    assert len(rows) == 12
+    assert [row for row in rows if row not in measured] == []
 
 
 def test_every_public_name_is_in_the_reference():

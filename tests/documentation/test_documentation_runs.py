@@ -186,7 +186,7 @@ def test_readme(reader):
 @pytest.mark.slow
 def test_my_own_photos(reader):
     run_page("docs/guides/own_photos.md")
-    for name in ("model.keras", "best.keras", "recipe.json", "labels.txt", "data.json", "metrics.csv", "curves.png"):
+    for name in ("model.keras", "best.keras", "recipe.json", "labels.txt", "metrics.csv", "curves.png"):
         assert (reader / "runs/pets" / name).is_file(), f"the guide says that a run keeps {name}"
     for name in ("confusion.png", "predictions.png", "summary.json"):
         assert (reader / "runs/pets" / name).is_file(), f"the guide says that a run keeps {name}"

@@ -1,4 +1,4 @@
-"""What a bundle shows to strangers: labels are never markup in it, and nothing of it says where it was made."""
+"""Text in a bundle: labels are never markup, and nothing says on which machine it was made."""
 
 import os
 import sys
@@ -18,11 +18,11 @@ import keras_convmixer
 from keras_convmixer.export import formats, inspect, read_manifest
 from keras_convmixer.export.report.html_report import write_report
 from keras_convmixer.export.report.model_card import write_model_card
-from keras_convmixer.export.report.text import markdown, without_places
+from keras_convmixer.export.report.text import escape_markdown, without_folders
 from keras_convmixer.export.tflite.metadata import add_metadata
 from keras_convmixer.files.printable import is_printable, printable
 
-COLOURS = ("red", "green", "blue")
+COLORS = ("red", "green", "blue")
 LABELS = ("*b* <script>x</script> | :smile: `$x$`", "\x1b]0;title\x07\u202e__b__", "[a](http://b.c) ![](d) &amp; # x")
 TOKEN = "qzx7w0place"
 
@@ -57,7 +57,7 @@ class Page(HTMLParser):
     ],
 )
 def test_text_that_markdown_would_read_is_code(text, shown):
-    assert markdown(text) == shown
+    assert escape_markdown(text) == shown
     page = Page(MarkdownIt("commonmark").enable("table").render(f"- {shown}"))
     assert page.text.strip() == printable(text)
     assert page.tags <= {"ul", "li", "code"}
@@ -75,8 +75,8 @@ def test_text_that_markdown_would_read_is_code(text, shown):
         ("layer model/block_0/conv has", "layer model/block_0/conv has"),
     ],
 )
-def test_a_path_is_its_last_part(sentence, shown):
-    assert without_places(sentence, "pictures/of mine/") == shown
+def test_paths_are_shortened_to_their_last_part(sentence, shown):
+    assert without_folders(sentence, "pictures/of mine/") == shown
 
 
 NAME = "m <b>\x1b[2J|*x*"
@@ -159,7 +159,7 @@ def test_an_export_keeps_labels_as_data_and_its_sentences_clean(toy, tmp_path):
 def test_no_file_of_a_bundle_says_where_it_was_made(toy, tmp_path):
     place = tmp_path / TOKEN
     for number, (image, label) in enumerate(zip(toy.train_images, np.arange(100) % 3, strict=True)):
-        path = place / f"pictures/{COLOURS[label]}/{number}.png"
+        path = place / f"pictures/{COLORS[label]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
         (place / "more").mkdir(exist_ok=True)
@@ -168,7 +168,7 @@ def test_no_file_of_a_bundle_says_where_it_was_made(toy, tmp_path):
     (place / "home").mkdir()
     (place / "temporary").mkdir()
     toy.model.save(place / "model.keras")
-    (place / "labels.txt").write_text("\n".join(COLOURS) + "\n")
+    (place / "labels.txt").write_text("\n".join(COLORS) + "\n")
     surroundings = {"HOME": str(place / "home"), "TMPDIR": str(place / "temporary")}
     options = ("--formats", "float32", "float16", "dynamic", "int8", "weight_int8", "qat_int8")
     (place / "qat_int8.tflite").write_bytes(b"no model")  # its rejection is a sentence of LiteRT's
