@@ -160,9 +160,7 @@ def test_what_cannot_be_converted_leaves_what_was_there(tmp_path, file, source, 
 
 
 def test_a_variant_without_published_weights_is_refused():
-    with pytest.raises(
-        ValueError, match=r"no weights were published for ConvMixer512_16: they exist for ConvMixer1536"
-    ):
+    with pytest.raises(ValueError, match="for ConvMixer512_16: they exist for ConvMixer1536"):
         source_file("ConvMixer512_16")
 
 
