@@ -26,6 +26,11 @@ def printable(text: str) -> str:
     return "".join(character if is_printable(character) else _escape(character) for character in text)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().split("\n")[0]
+
+
 def first_of(texts: Sequence[str], most: int = 10) -> str:
     """Join the first texts and count the others, for a sentence.
 

@@ -1,4 +1,4 @@
-"""Files of weights: which tensors of a ConvMixer one holds, under timm's names, read without running its code."""
+"""Open files of weights: the tensors of the ConvMixer in one, under timm's names, without running code in it."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401, teaches NumPy bfloat16, which safetensors files may hold
 import numpy as np
 
+from ..files.regular_files import open_file
 from .formats.keras_weights import open_keras_weights
 from .formats.kind import KERAS_WEIGHTS_SUFFIX, SAFETENSORS_SUFFIX, SUFFIXES, TORCH_SUFFIXES, local_path, unreadable
 from .formats.pytorch import Contents, open_torch
@@ -23,26 +24,26 @@ class Checkpoint:
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
-    """All but PyTorch's counters of normalized batches, which say nothing about the model."""
+    """Shape of each tensor by name, without PyTorch's counters of batches, which say nothing about the model."""
     read: Callable[[str], np.ndarray]
     activation: str | None = None
-    """Name in Keras, where the file says it; PyTorch's own files do not."""
+    """Name in Keras; None where the file does not say it, as PyTorch's own do not."""
     epsilon: Callable[[str], float | None] = lambda name: EPSILON
-    """Returns a BatchNormalization's epsilon by its name in timm, such as "stem.2"; None where the file has none."""
+    """Return a BatchNormalization's epsilon by its name in timm, such as "stem.2"; None where the file has none."""
     extra: dict[str, tuple[int, ...]] | None = None
-    """Tensors beside the ConvMixer's that are part of no ConvMixer."""
+    """Shapes of tensors beside the ConvMixer's that are not part of one."""
     others: tuple[str, ...] = ()
     """Keys of the file's other entries, such as "optimizer"."""
     average_instead_of: str | None = None
-    """Where the file has the weights themselves, if these tensors are their moving average; else None."""
+    """If these tensors are a moving average and the file has the weights themselves too: the place of the latter."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Open .safetensors, PyTorch's files (.pth, .pth.tar, .pt, .bin, .ckpt, .t7), or Keras's .weights.h5.
 
-    Names are timm's or the reference's, whose nn.Sequential numbers its layers; what stands before all of them, as
-    `module.`, and dictionaries around them, as `state_dict`, are found by which make the names fit. Of a PyTorch file
-    only tensors are read (`weights_only=True`), of the others at first only names and shapes.
+    Names may be timm's, or the reference's, whose nn.Sequential numbers its layers. A prefix of all names, such as
+    `module.`, and dictionaries around them, such as `state_dict`, are recognized: those are taken that make the most
+    names fit. Of a PyTorch file only tensors are read (`weights_only=True`); of the others, names and shapes first.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -52,12 +53,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         OSError: the file cannot be read.
     """
     path = local_path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file of weights")
-    if not path.is_file():
-        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no ordinary file'}: name a file of weights")
-    with path.open("rb"):
-        pass  # safetensors says of a file that may not be read that there is none
+    with open_file(path, "a file of weights"):
+        pass  # safetensors says of a file that may not be read that it does not exist
     if path.name.endswith(KERAS_WEIGHTS_SUFFIX):
         weights = open_keras_weights(path)
         checkpoint = Checkpoint(
@@ -68,7 +65,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     elif path.name.endswith(TORCH_SUFFIXES):
         checkpoint = _found(path, open_torch(path))
     else:
-        raise ValueError(f"{path} is no file of weights by its name: give one that ends in {', '.join(SUFFIXES)}")
+        raise ValueError(
+            f"{path} does not have the name of a file of weights: give one that ends in {', '.join(SUFFIXES)}"
+        )
     # A tensor may repeat one number of the file (PyTorch's `expand`), and many share the same numbers.
     count = sum(math.prod(shape) for shape in checkpoint.shapes.values())
     if count > 2 * path.stat().st_size:  # the smallest have four bits
@@ -77,11 +76,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "numbers of its own"
         )
     return checkpoint
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return str(error).strip().split("\n")[0]
 
 
 def _found(path, contents):

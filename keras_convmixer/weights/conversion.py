@@ -30,7 +30,7 @@ def source_file(source: str) -> Path:
 
     Raises:
         ValueError: it is none of these.
-        ConnectionError: the published weights are neither in the hub's cache nor to be had.
+        ConnectionError: the published weights are not in the hub's cache and cannot be downloaded.
     """
     variant = VARIANTS.get(source)
     if variant is not None and variant.weights:
@@ -39,7 +39,7 @@ def source_file(source: str) -> Path:
     if path.is_dir() and (path / "model.keras").is_file():
         return path / "model.keras"
     if variant is not None:
-        raise ValueError(f"no weights were published for {source}: there are for {published_names()}")
+        raise ValueError(f"no weights were published for {source}: they exist for {published_names()}")
     if not path.exists() and not path.name.endswith(SUFFIXES):
         raise ValueError(f"{source} is neither a file nor a variant with published weights, {published_names()}")
     return path
@@ -58,21 +58,36 @@ def require_target(out: Path) -> None:
 
 
 def convert(
-    source: Path,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     activation: str | None = None,
     image_size: int | None = None,
     include_preprocessing: bool = True,
 ) -> keras.Model:
-    """Write the ConvMixer in `source` to `out`, and return it.
+    """Write the ConvMixer in `source` to `out`, and return it as a model.
 
-    `source`: a file that `load_weights` takes. `out` ends in .keras, for plain Keras, or in .safetensors, for timm.
-    PyTorch's files do not name the activation: it is that of the paper's variant of these sizes; where there is none
-    GELU, and a warning says so. `image_size` in pixels is the variant's likewise,
-    else 224. What was at `out` before stays until the new file is whole.
+    What was at `out` before stays until the new file is whole.
 
-    Raises what `load_weights` raises; ValueError too where `source` holds no whole ConvMixer, or an argument would
-    have no effect; OSError where `out` cannot be written.
+    Args:
+        source: a file that `load_weights` takes.
+        out: a path that ends in .keras, for plain Keras, or in .safetensors, for timm.
+        activation: name in Keras. PyTorch's files do not say it; by default it is that of the paper's variant of these
+            sizes and, where there is no such variant, GELU, with a warning.
+        image_size: height and width in pixels of the images that the .keras model takes; by default the variant's, or
+            224.
+        include_preprocessing: put ImageNet's scaling into the .keras model, which then takes pixels 0..255.
+
+    Raises:
+        ValueError: `source` does not hold a whole ConvMixer, or an argument would have no effect.
+        OSError: `out` cannot be written.
+        Others that `load_weights` raises.
+
+    Example:
+        ```python
+        from keras_convmixer.weights.conversion import convert
+
+        convert("model.safetensors", "converted.keras", activation="gelu", image_size=8)
+        ```
     """
     source, out = local_path(source), local_path(out)
     require_target(out)
@@ -132,7 +147,7 @@ def _build(path, activation, image_size, include_preprocessing):
     sizes = architecture_of(checkpoint.shapes)
     if sizes is None:
         raise ValueError(
-            f"{path} holds no whole ConvMixer: name a file of one, as timm's model.safetensors, the reference's "
+            f"{path} does not hold a whole ConvMixer: name a file of one, as timm's model.safetensors, the reference's "
             ".pth.tar or a .keras file"
         )
     # Before a model of these sizes is built, which may be any that a file states.

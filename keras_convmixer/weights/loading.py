@@ -1,4 +1,4 @@
-"""Weights from files into a model, and from a model out to PyTorch: exactly, or not at all."""
+"""Load files of weights into a model, and save a model's weights for PyTorch: exactly, or not at all."""
 
 import logging
 import math
@@ -26,19 +26,23 @@ logger = logging.getLogger(__name__)
 def load_weights(model: keras.Model, path: str | Path) -> None:
     """Load a file of weights into a ConvMixer, normalization statistics included: all of it, or nothing.
 
-    Takes timm's .safetensors, PyTorch's files (.pth, .pth.tar, .pt, .bin, .ckpt, .t7; needs PyTorch, and no code in
-    them is run), and Keras's .keras and .weights.h5. All are read as float32. Prefixes as `module.`, and dictionaries
-    around the weights as `state_dict`, are found; of weights and their moving average it is the average. The model may
-    wrap the ConvMixer, or be built of layers with other names. Weights for RGB images become those for other numbers
-    of channels as in timm: their sum for one, else repeated and scaled.
+    Files are timm's .safetensors, PyTorch's (.pth, .pth.tar, .pt, .bin, .ckpt, .t7; they need PyTorch, and no code in
+    them is run), and Keras's .keras and .weights.h5. All are read as float32. Prefixes such as `module.`, and
+    dictionaries around the weights such as `state_dict`, are recognized; where a file has the weights and their moving
+    average, the average is loaded.
 
     A warning in the log says what was ignored or adapted. Where the model has no classifier, or one for another number
-    of classes, the file's classifier is left out, and the model's own stays as it is.
+    of classes, the file's classifier is left out, and the model's own stays as it is. Weights for RGB images are
+    adapted to other numbers of channels as in timm: summed for one channel, otherwise repeated and scaled.
+
+    Args:
+        model: a ConvMixer, also one inside another model, or one built of layers with other names.
+        path: the file; `~` is expanded.
 
     Example:
-
-        model = kc.ConvMixer1024_20(include_preprocessing=True)
-        kc.load_weights(model, "~/runs/checkpoint.pth.tar")
+        ```python
+        kc.load_weights(model, "model.safetensors")
+        ```
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -77,13 +81,19 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
 def save_weights_torch(model: keras.Model, path: str | Path) -> None:
     """Write a ConvMixer's weights as a .safetensors file that timm's ConvMixer of the same sizes loads strictly.
 
-    float32. With `include_preprocessing=True` the PyTorch model must be given what `preprocess_input` returns: the
-    scaling is no weight. The file's metadata hold the activation's name. What was at `path` before stays where
-    writing fails.
+    The tensors are float32, and the file's metadata name the activation. What was at `path` before stays where writing
+    fails. ImageNet's scaling, which `include_preprocessing=True` puts into the model, is not a weight: give the PyTorch
+    model what `preprocess_input` returns.
+
+    Args:
+        model: a ConvMixer, also one inside another model.
+        path: the file to write, which ends in .safetensors; `~` is expanded.
 
     Example:
-
+        ```python
         kc.save_weights_torch(model, "mine.safetensors")
+        kc.load_weights(model, "mine.safetensors")  # back again
+        ```
 
     Raises:
         ValueError: the model holds no ConvMixer, or has other layers with weights, which would be lost; or `path` does
@@ -119,7 +129,7 @@ def save_weights_torch(model: keras.Model, path: str | Path) -> None:
 def require_weights_file(weights: str | Path) -> Path:
     """Check, before a model is built for it, that `weights` names a file of a kind that `load_weights` takes.
 
-    Raises ValueError: it is no path, of another kind, or not there.
+    Raises ValueError: it is not a path, is of another kind, or does not exist.
     """
     path = local_path(weights) if isinstance(weights, (str, os.PathLike)) else None
     if path is None or not path.name.endswith(SUFFIXES):
@@ -222,7 +232,7 @@ def _say_what_was_done(checkpoint, target, left_out, channels):
         )
     if checkpoint.extra or checkpoint.others:
         ignored = described(checkpoint.extra or {}, checkpoint.others)
-        logger.warning("%s: ignored, as it is part of no ConvMixer: %s", name, ignored)
+        logger.warning("%s: ignored, as it is not part of a ConvMixer: %s", name, ignored)
     if channels:
         how = "summed over RGB" if channels == 1 else f"those for RGB, repeated and scaled by {RGB}/{channels}"
         logger.warning("%s: weights of the patch embedding for %d channels are %s, as in timm", name, channels, how)

@@ -1,13 +1,14 @@
-"""The published ImageNet weights: which architectures have them, and how they get here from the hub."""
+"""Download the published ImageNet weights, and say which architectures have them."""
 
 import errno
 import hashlib
 from pathlib import Path
 
 from ..files.atomic import explaining_full_disk
+from ..files.printable import first_line
 from ..imagenet import CLASSES
 from ..variants import VARIANTS, Variant, variant_of
-from .checkpoint import first_line, read_checkpoint
+from .checkpoint import read_checkpoint
 
 FILE = "model.safetensors"
 
@@ -35,7 +36,7 @@ def require_published(
     if variant is None or variant.weights is None:
         raise ValueError(
             f"weights='imagenet': none were published for dim={dim}, depth={depth}, kernel_size={kernel_size}, "
-            f"patch_size={patch_size}; there are for {published_names()}"
+            f"patch_size={patch_size}; published weights exist for {published_names()}"
         )
     if variant.activation != activation:
         raise ValueError(
@@ -57,7 +58,7 @@ def fetch(variant: Variant) -> Path:
     another, is fetched anew.
 
     Raises:
-        ConnectionError: the file is not in the cache, or is damaged there, and cannot be had.
+        ConnectionError: the file is not in the cache, or is damaged there, and cannot be downloaded.
         ValueError: the hub has another file than the one that was published.
         OSError: the disk is full, or the cache may not be written.
     """
@@ -107,6 +108,6 @@ def _download(variant, fault, **options):
             raise
         reason = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else f"{type(error).__name__}: {first_line(error)}"
         raise ConnectionError(
-            f"{FILE} of {variant.weights} {fault} {HF_HUB_CACHE}, and cannot be had from the hub ({reason}): go "
+            f"{FILE} of {variant.weights} {fault} {HF_HUB_CACHE}, and cannot be downloaded from the hub ({reason}): go "
             "online once, or get that file on another machine and give its path"
         ) from None

@@ -1,4 +1,4 @@
-"""Whether a file's tensors fit a model: by name and shape, with every misfit in one sentence."""
+"""Check that a file's tensors fit a model by name and shape, and name every misfit in one sentence."""
 
 from collections import Counter
 from pathlib import Path
@@ -50,7 +50,7 @@ def require_fit(path: Path, shapes: Shapes, wanted: Shapes, extra: Shapes | None
         holds = ", ".join(f"{name}={value}" for name, value in architecture.items())
         remedy = f"The file holds a ConvMixer with {holds}: build the model like that"
     else:
-        remedy = "The file holds no whole ConvMixer: name a file of one, as timm's model.safetensors"
+        remedy = "The file does not hold a whole ConvMixer: name a file of one, as timm's model.safetensors"
     raise ValueError(f"{path} does not fit the model. {remedy}. {faults}")
 
 

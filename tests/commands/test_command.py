@@ -98,7 +98,7 @@ def test_wrong_arguments_exit_with_2(arguments, words):
         ("train digits --dataset nowhere", "no data set 'nowhere'"),
         ("train digits --runs file", "file is a file: name a folder"),
         ("convert nowhere.safetensors b.keras", "nowhere.safetensors: there is no such file"),
-        ("convert file b.keras", "file is no file of weights by its name"),
+        ("convert file b.keras", "file does not have the name of a file of weights"),
         ("visualize nowhere", "nowhere: there is no such run folder"),
         ("visualize file --out file", "file is a file: name a folder"),
     ],

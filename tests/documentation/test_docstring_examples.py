@@ -11,10 +11,7 @@ import textwrap
 import pytest
 
 PACKAGES = ("keras_convmixer", "keras_convmixer.training", "keras_convmixer.export")
-TO_WRITE = {
-    "load_weights",
-    "save_weights_torch",
-}
+TO_WRITE = set()
 """Public names that have no example yet."""
 SLOW = {"Timing", "benchmark", "cluster", "prune", "quantization_aware"}
 """Names whose examples take more than about 3 seconds."""

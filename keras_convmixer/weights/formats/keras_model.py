@@ -1,4 +1,4 @@
-"""Reads .keras files without running code in them, and without believing the sizes that they state."""
+"""Read .keras files without running code in them, and without trusting the sizes that they state."""
 
 import functools
 import math
@@ -12,7 +12,8 @@ from typing import cast
 
 from ...backend import keras
 from ...files.archives import check_archive
-from ..checkpoint import first_line
+from ...files.printable import first_line
+from ...files.regular_files import open_file
 from .keras_weights import check_datasets
 from .kind import KERAS_SUFFIX, kind_of, local_path, unreadable
 
@@ -26,15 +27,14 @@ def read_keras_model(path: Path) -> keras.Model:
     """Load a .keras file, without its optimizer; code in it is not run.
 
     Raises:
-        ValueError: it is none, is damaged, holds code or classes that plain Keras does not know, or states sizes that
-            it has no weights for.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a .keras file, is damaged, holds code or classes that plain Keras does not know, or states
+            sizes that it has no weights for.
         OSError: the file cannot be read.
     """
     path = local_path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    with path.open("rb"):
-        pass  # Keras says of a file that may not be read, and of a damaged one, that there is none
+    with open_file(path, "a .keras file"):
+        pass  # Keras says of a file that may not be read, and of a damaged one, that it does not exist
     count = None
     if path.suffix == KERAS_SUFFIX:
         kind = kind_of(path)

@@ -83,7 +83,7 @@ def test_what_is_part_of_no_convmixer_is_ignored_and_listed(tmp_path, model, cap
     kc.load_weights(model, tmp_path / "a.safetensors")
     assert_loaded(model)
     (line,) = caplog.messages
-    assert "a.safetensors: ignored, as it is part of no ConvMixer:" in line
+    assert "a.safetensors: ignored, as it is not part of a ConvMixer:" in line
     for words in ("criterion.weight [11]", "step []", "total_ops of 16 modules", "total_params of 1 modules"):
         assert words in line
     assert "num_batches_tracked" not in line
@@ -121,7 +121,7 @@ def test_an_average_that_is_not_whole_is_passed_over(tmp_path, model, caplog):
     save_file({**frozen.tensors("odd_gelu"), **average}, tmp_path / "a.safetensors")
     kc.load_weights(model, tmp_path / "a.safetensors")
     assert_loaded(model)
-    assert "ignored, as it is part of no ConvMixer: ema.stem.0.weight" in caplog.text
+    assert "ignored, as it is not part of a ConvMixer: ema.stem.0.weight" in caplog.text
 
 
 def test_of_two_models_neither_is_chosen(tmp_path, model):
@@ -208,7 +208,7 @@ def test_the_average_is_taken_as_in_timm_and_said(tmp_path, model, caplog, avera
         kc.load_weights(model, path)
     assert_loaded(model, 0.5)
     assert f"a.pth: the moving average of the weights is loaded, not the weights themselves ({instead})" in caplog.text
-    assert f"ignored, as it is part of no ConvMixer: epoch, {instead}" in caplog.text
+    assert f"ignored, as it is not part of a ConvMixer: epoch, {instead}" in caplog.text
 
 
 @pytest.mark.peer

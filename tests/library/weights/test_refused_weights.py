@@ -71,7 +71,9 @@ def test_the_layer_of_activations_has_no_place(tmp_path, model):
 def test_a_missing_block_is_no_shallower_model(tmp_path, model):
     gap = {name: tensor for name, tensor in frozen.tensors("odd_gelu").items() if not name.startswith("blocks.1.")}
     save_file(gap, tmp_path / "gap.safetensors")
-    assert_refused(model, tmp_path / "gap.safetensors", "no whole ConvMixer", "missing: blocks.1.0.fn.0.bias [16]")
+    assert_refused(
+        model, tmp_path / "gap.safetensors", "does not hold a whole ConvMixer", "missing: blocks.1.0.fn.0.bias [16]"
+    )
 
 
 @pytest.mark.parametrize("change", [{"depth": 2}, {"dim": 8}])
@@ -153,9 +155,12 @@ STRANGE_NAMES = {"blocks.0.{x}": (1,), "blocks.0.{": (2,), "a\nb": (3,), f"block
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        (zeros({"layer1.0.conv1.weight": (4, 4)}), ("no whole ConvMixer", "extra: layer1.0.conv1.weight [4, 4]")),
+        (
+            zeros({"layer1.0.conv1.weight": (4, 4)}),
+            ("does not hold a whole ConvMixer", "extra: layer1.0.conv1.weight [4, 4]"),
+        ),
         (zeros(STRANGE_NAMES), ("blocks.0.{x} [1]", "blocks.0.{ [2]", r"'a\nb' [3]")),
-        (STEM, ("no whole ConvMixer", "missing: blocks.{0-2}.0.fn.0.bias [16]")),
+        (STEM, ("does not hold a whole ConvMixer", "missing: blocks.{0-2}.0.fn.0.bias [16]")),
     ],
     ids=["a ResNet's", "strange names", "a stem alone"],
 )
@@ -168,10 +173,14 @@ def test_tensors_of_other_models_are_refused(tmp_path, model, tensors, words):
     ("name", "make", "words"),
     [
         ("notes.txt", lambda path: path.write_text("notes"), ("notes.txt", ".safetensors", ".pth.tar", ".keras")),
-        ("model.h5", lambda path: path.write_bytes(b"anything"), ("model.h5 is no file of weights by its name",)),
+        (
+            "model.h5",
+            lambda path: path.write_bytes(b"anything"),
+            ("model.h5 does not have the name of a file of weights",),
+        ),
         ("broken.keras", lambda path: path.write_bytes(b"PK\3\4 broken"), ("broken.keras is damaged",)),
         ("folder.safetensors", lambda path: path.mkdir(), ("is a folder",)),
-        ("pipe.safetensors", os.mkfifo, ("is no ordinary file",)),
+        ("pipe.safetensors", os.mkfifo, ("is a pipe, not a file: name a file of weights",)),
     ],
 )
 def test_files_of_other_kinds_are_refused(tmp_path, model, name, make, words):
