@@ -126,7 +126,7 @@ def _words(pickle):
 
 def _import_torch(path):
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] - of the user, if at all
     except ImportError:
         raise ImportError(
             f"{path} is a PyTorch file, and reading it needs PyTorch: pip install torch, or use a .safetensors file"
@@ -154,7 +154,7 @@ def _shape(tensor):
 
 
 def _is_dense(tensor):
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     return (
         not tensor.is_nested
