@@ -147,7 +147,7 @@ def _calibration(given, dataset, data, run, preprocessing, count, data_dir, prog
     """Return what the calibration images are, and the images."""
     from keras_convmixer.export.calibration import ARRAYS, Calibration, read_calibration
     from keras_convmixer.training import load_dataset
-    from keras_convmixer.training.data.dataset import may_share_test_images
+    from keras_convmixer.training.data.label_folders import may_share_test_images
 
     if given is None:
         return f"training images of {_for_others(data)}", Calibration(dataset.train.sample(count, SEED).images[:])

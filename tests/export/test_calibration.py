@@ -10,7 +10,7 @@ from keras_convmixer.export import calibration, read_manifest
 from keras_convmixer.export.calibration import read_calibration
 from keras_convmixer.images import folders as picture_folders
 from keras_convmixer.images.preprocessing import Preprocessing
-from keras_convmixer.training.data.dataset import may_share_test_images
+from keras_convmixer.training.data.label_folders import may_share_test_images
 
 SEEN = Preprocessing(8, 8, 3)
 

@@ -184,7 +184,7 @@ def test_evaluate(toy, multi, binary):
     result = evaluate(binary[0], split)
     assert result.accuracy == 1.0
     assert [row["images"] for row in result.by_class(("other", "blue"))] == [40, 20]
-    with pytest.raises(ValueError, match=r"the model gives several labels, .* export it with validation_labels"):
+    with pytest.raises(ValueError, match=r"the model assigns several labels, .* export it with validation_labels"):
         evaluate(multi[0], split)
 
 

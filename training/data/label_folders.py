@@ -40,6 +40,17 @@ def split_folders(folder: Path) -> dict[str, Path] | None:
     return splits
 
 
+def may_share_test_images(folder: Path, data: Path) -> bool:
+    """Tell whether a folder of images may hold test images of the data set in folder `data`.
+
+    It may where one of the two is in the other, unless the folder is, or is in, the data's training split.
+    """
+    folder, data = folder.resolve(), data.resolve()
+    if folder.is_relative_to(data):
+        return folder == data or SPLIT_FOLDERS.get(folder.relative_to(data).parts[0].lower()) != "train"
+    return data.is_relative_to(folder)
+
+
 def label_folder(
     folder: Path, class_names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], list[Path], np.ndarray, Counter]:

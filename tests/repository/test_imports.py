@@ -1,4 +1,4 @@
-"""No file imports, at its top level, a file that imports it."""
+"""Imports between our own files: none goes in a circle, and every imported name exists."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -33,6 +33,13 @@ def imports_at_the_top(tree):
             yield from imports_at_the_top(node)
 
 
+def absolute(node, module, path):
+    """Return the full name of the module that a `from ... import` in a file names."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
 def imported_files(module, path, files):
     """Return the modules among `files` that a file imports."""
     found = set()
@@ -40,9 +47,7 @@ def imported_files(module, path, files):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
-            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
+            base = absolute(node, module, path)
             names = [name if (name := f"{base}.{alias.name}") in files else base for alias in node.names]
         found.update(name for name in names if name in files)
     return found - {module}
@@ -71,3 +76,47 @@ def test_the_rule_sees_a_circle(tmp_path):
     assert sorted(circle("keras_convmixer", tmp_path).split(" -> ")[1:]) == sorted(circular.split(" -> ")[1:])
     (tmp_path / "c.py").write_text("def f():\n    import keras_convmixer.a\n")
     assert circle("keras_convmixer", tmp_path) is None
+
+
+def defined_names(path):
+    """Return the names that a file's top level defines or imports; None of a package, whose names load on use."""
+    if path.name == "__init__.py":
+        return None
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
+    return names
+
+
+def missing_imports(files, importing):
+    """Yield each name that one of the files `importing` imports from one of `files`, which does not have it."""
+    names = {module: defined_names(path) for module, path in files.items()}
+    for module, path in importing.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                base = absolute(node, module, path)
+                for alias in node.names:
+                    if (
+                        base in names
+                        and f"{base}.{alias.name}" not in files
+                        and alias.name not in (names[base] or {alias.name})
+                    ):
+                        yield f"{path.name}: {alias.name} of {base}"
+
+
+def test_every_imported_name_exists(tmp_path):
+    """Inside functions too, where a missing one shows only when the function runs."""
+    files = {}
+    for package, folder in PACKAGES.items():
+        files |= files_by_module(package, folder)
+    folders = (ROOT / name for name in ("tests", "benchmarks", "examples", "docs"))
+    others = {path.as_posix(): path for folder in folders for path in folder.rglob("*.py")}
+    assert list(missing_imports(files, files | others)) == []
+    (tmp_path / "broken.py").write_text("def f():\n    from keras_convmixer.training.data.dataset import nothing\n")
+    broken = {"keras_convmixer.broken": tmp_path / "broken.py"}
+    assert list(missing_imports(files, broken)) == ["broken.py: nothing of keras_convmixer.training.data.dataset"]
