@@ -139,7 +139,7 @@ def _wrapped(text, end=""):
     """Wrap a name into two lines of a cell's width at most, shortened if it is longer; `end` follows it."""
     if _width(text + end) <= 1:
         return text + end
-    length = next(n for n in range(len(text), 0, -1) if n * _width(text) / len(text) <= 0.9)
+    length = max(1, min(len(text), math.floor(0.9 * len(text) / _width(text))))  # letters that fill 9/10 of a line
     lines = textwrap.wrap(_shortened(text, 2 * length - 2), length)
     lines = [lines[0], f"{lines[1][: length - 1]}…"] if len(lines) > 2 else lines
     if end and _width(lines[-1] + end) <= 1:
