@@ -53,6 +53,11 @@ class Split:
         images = self.images.take(indices) if isinstance(self.images, LazyImages) else self.images[indices]
         return Split(images, self.labels[indices])
 
+    def sample(self, count: int, seed: int) -> Split:
+        """Return up to `count` images chosen at random, in their order: a split may be sorted by label."""
+        chosen = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.take(np.sort(chosen))
+
 
 class LabeledImages(NamedTuple):
     """All images of a folder, and what was left out."""
