@@ -115,7 +115,7 @@ def export_bundle(
             "litert_int8", which is faster for kernels of more than 25 taps, with files two to three times as large.
             The other formats are always deployed for "litert".
         qat_int8: the file that `quantization_aware` returned for this model; format qat_int8 needs it.
-        crop_fraction: share of an image's shorter side that the model sees, 0.25..1.
+        crop_fraction: fraction of an image's shorter side that the model sees, 0.25..1.
         max_pixels: height times width of the largest image that the SavedModel and `Classifier` read; they refuse
             larger ones unread. An image takes 3 bytes a pixel while it is prepared.
         output_kind: kind of a model that ends in logits, which look alike. None takes the kind from the end of the
@@ -145,7 +145,7 @@ def export_bundle(
     if "qat_int8" in formats and qat_int8 is None:
         raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
     with waiting("running the Keras model on the validation images", verbose):
-        reference = _load(
+        reference = _run_reference(
             model,
             name or model.name,
             class_names,
@@ -163,7 +163,7 @@ def export_bundle(
 
     with (
         progress_bar(verbose) as progress,
-        atomic_folder(out, alone=True) as folder,  # takes the place of `out` if the block ends without an error
+        atomic_folder(out, alone=True) as folder,  # takes `out`'s place at the end; alone: one export at a time
         Conversions(reference.model) as conversions,
     ):
         task = progress.add_task("exporting saved_model", total=1 + len(formats), detail="")
@@ -195,7 +195,7 @@ def export_bundle(
         return read_manifest(folder)
 
 
-def _load(
+def _run_reference(
     model,
     name,
     class_names,
@@ -218,7 +218,7 @@ def _load(
         classes = model.output_shape[-1]
         validation_labels = checked_labels(decision.kind, validation_labels, len(validation_images), classes)
     if expected_accuracy is not None and not 0 <= expected_accuracy <= 1:
-        raise ValueError(f"expected_accuracy={expected_accuracy}: give a share, 0..1")
+        raise ValueError(f"expected_accuracy={expected_accuracy}: give a fraction, 0..1")
     preprocessing = Preprocessing(*model.input_shape[1:], crop_fraction=crop_fraction, max_pixels=max_pixels)
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32, too coarse to compare with
         probabilities = predict(model, validation_images)

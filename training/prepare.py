@@ -23,7 +23,7 @@ from .strategy import Replicas, StrategyName, choose_strategy
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a run trains, without effect on what it trains; see `train`."""
+    """Options of a run that are not part of its recipe; see `train`."""
 
     checkpoint_minutes: float = 10.0
     steps_per_call: int | None = None
@@ -33,14 +33,14 @@ class TrainingOptions:
     def __post_init__(self):
         for name, least in (("steps_per_call", 1), ("rollbacks", 0), ("checkpoint_minutes", 0)):
             value = getattr(self, name)
-            if value is not None and not value >= least:  # nor NaN
+            if value is not None and not value >= least:  # `not >=` rejects NaN too
                 raise ValueError(f"{name}={value}: give {least} or more")
 
 
 def prepare(
     recipe: Recipe, run: Path, overwrite: bool, strategy: StrategyName, verbose: bool
 ) -> tuple[Recipe, Dataset, Replicas]:
-    """Check what can be checked, choose the devices and load the data; the recipe returns with absolute paths."""
+    """Check what can be checked, choose the devices and load the data; return the recipe with absolute paths."""
     require_tensorflow("training")
     require_folder_name(run)
     recipe = _with_absolute_paths(recipe)
@@ -64,7 +64,7 @@ def prepare(
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with files that are found from any current folder."""
+    """Return the recipe with absolute paths of data and weights."""
     dataset, weights = Path(recipe.data.dataset), Path(recipe.model.weights).expanduser()
     if recipe.data.dataset != "digits" and dataset.is_dir():
         recipe = recipe.replace(dataset=str(dataset.resolve()))
@@ -103,7 +103,7 @@ def resume_or_begin(
 
 
 def build_initial_model(recipe: Recipe, classes: int, replicas: Replicas, resumes: bool) -> keras.Model:
-    """Return the recipe's model with its initial weights, on every worker the chief's."""
+    """Build the recipe's model; every worker gets the chief's initial weights."""
     keras.utils.set_random_seed(recipe.seed)
     # A checkpoint's weights replace the initial ones, so that a resumed run needs no file, and no download, of them.
     load_weights = recipe.model.weights and replicas.is_chief and not resumes

@@ -24,7 +24,7 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "any other": ("more than 0", lambda value: value > 0),
 }
 """Allowed range of each numeric field: in words, and as a predicate."""
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 """Field types in words."""
 ABSTRACT_TYPES = {int: Integral, float: Real}
 """Also accepts NumPy's numbers."""
@@ -57,7 +57,7 @@ class ModelConfig(_CheckedFields):
     depth: int
     """Number of layers."""
     kernel_size: int
-    """Side of the depthwise kernels, in patches."""
+    """Height and width of the depthwise kernels, in patches."""
     patch_size: int
     """Side of a patch, in pixels."""
     activation: str = "gelu"
@@ -245,7 +245,7 @@ def _check_type(name: str, kind: Any, value: object) -> None:
     if choices:
         allowed, is_allowed = f"one of {', '.join(choices)}", value in choices
     else:
-        allowed = KINDS[kind]
+        allowed = TYPE_NAMES[kind]
         is_allowed = isinstance(value, ABSTRACT_TYPES.get(kind, kind)) and (kind is bool or not isinstance(value, bool))
     if not is_allowed:
         raise ValueError(f"{name}={value!r}: give {allowed}")

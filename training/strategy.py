@@ -111,13 +111,13 @@ class Replicas:
         return all_reduce
 
     def describe(self, batch_size: int) -> str:
-        """Return a line about the devices: "mirrored: 8 GPUs, 80 of 640 images each a step"."""
+        """Return a line about the devices: "mirrored: 8 GPUs, batches of 640 images, 80 on each"."""
         devices = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         devices = "TPU core" if self.name == "tpu" else devices
         places = f"{self.workers} workers, " if self.workers > 1 else ""
         plural = "s" * (self.num_replicas > 1)
-        share = batch_size // self.num_replicas
-        return f"{self.name}: {places}{self.num_replicas} {devices}{plural}, {share} of {batch_size} images each a step"
+        share = f", {batch_size // self.num_replicas} on each" if self.num_replicas > 1 else ""
+        return f"{self.name}: {places}{self.num_replicas} {devices}{plural}, batches of {batch_size} images{share}"
 
 
 def choose_strategy(name: StrategyName = "auto") -> Replicas:

@@ -32,7 +32,7 @@ from .runs.progress import TrainingProgress
 from .step import Step, StepResult
 from .strategy import Replicas, StrategyName
 
-DIVERGED = 4.0
+DIVERGENCE_FACTOR = 4.0
 """The run has diverged when an epoch's mean loss exceeds this multiple of its starting loss."""
 
 
@@ -51,7 +51,8 @@ def train(
 
     The folder then holds recipe.json, labels.txt, model.keras (takes pixels 0..255, loads with plain Keras), best.keras
     (the same after the epoch of the highest validation accuracy), metrics.csv, curves.png, confusion.png,
-    predictions.png, summary.json, checkpoints/ and tensorboard/. Test images are used once, at the end, by model.keras.
+    predictions.png, summary.json, checkpoints/ and tensorboard/. model.keras is evaluated on the test images once, at
+    the end.
 
     If the folder has checkpoints of the same recipe and the run did not end, training resumes from the last one; on
     CPUs to the same weights bit by bit. With several workers all call this function, and worker 0 writes.
@@ -137,10 +138,10 @@ class Trainer:
         options: TrainingOptions,
         meter: Meter,
     ):
-        """Build what trains.
+        """Build the training step, the checkpoints and the progress display.
 
         Args:
-            folder: of the run; checkpoints/ and tensorboard/ in it are written.
+            folder: the run folder; checkpoints/ and tensorboard/ are written in it.
             model: the model with its initial weights, which is evaluated; at the end it has the trained weights.
             optimization: how to train it.
             pipeline: training batches.
@@ -213,7 +214,7 @@ class Trainer:
             self.checkpoints.save()
 
     def _train_epoch(self, batches: Iterator) -> None:
-        """Train the steps that the current epoch lacks."""
+        """Train the remaining steps of the current epoch."""
         end = (len(self.history.epochs) + 1) * self._steps_per_epoch
         while (step := self.step.number) < end:
             count = min(self._steps_per_call, end - step)
@@ -233,7 +234,7 @@ class Trainer:
         self._usage.lap()
 
     def _run_steps(self, batches: Iterator, count: int) -> tuple[StepResult, float]:
-        """Train `count` steps; return the result, and the seconds of waiting for images, 0 for several steps."""
+        """Train `count` steps; return the result, and seconds of waiting for images (0 of several: compiled code waits)."""
         waited = 0.0
         if count > 1:
             result = self.step.run_several(batches, tf.constant(count))
@@ -248,7 +249,7 @@ class Trainer:
         """Save a checkpoint and raise Stopped."""
         self._usage.lap()
         self.checkpoints.save()
-        self._replicas.all_reduce_sum([0.0])  # wait: when one worker ends, the others are killed
+        self._replicas.all_reduce_sum([0.0])  # a barrier: when one worker ends, the launcher kills the others
         raise Stopped(
             f"stopped at step {self.step.number:,} of {self._steps:,}: run the same command to resume",
             self.step.interrupted,
@@ -261,7 +262,7 @@ class Trainer:
         loss, accuracy = (total / self._steps_per_epoch for total in self.history.sums)
         # Initial weights may be better than guessing, whose cross-entropy is log(classes).
         starting_loss = max(self.history.first_loss, math.log(self._pipeline.classes))
-        if loss > DIVERGED * starting_loss:
+        if loss > DIVERGENCE_FACTOR * starting_loss:
             raise self._diverged(f"the loss grew from {starting_loss:.3g} to {loss:.3g}", step)
         val_accuracy, val_loss = self._evaluate(self._validation)
         self._usage.lap("evaluation_seconds")
@@ -292,7 +293,7 @@ class Trainer:
             try:
                 result = evaluate(self._classifier, share)
                 sums = [result.accuracy * len(share), result.loss * len(share)]
-            except NotFinite:  # not raised here: all workers have to learn of it
+            except NotFinite:  # sent to all workers as NaN, so that all of them raise
                 sums = [0.0, math.nan]
         accuracy, loss = (value / len(split) for value in self._replicas.all_reduce_sum(sums))
         return accuracy, loss

@@ -79,7 +79,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
 
 def _described(artifact):
     """Return an artifact with what the card's tables say about it."""
-    purpose = PURPOSES.get(artifact["name"], "")
+    purpose = PURPOSES[artifact["name"]]
     quantization = artifact["quantization"] or {}
     return {
         **artifact,

@@ -73,7 +73,8 @@ def cover(rows: Side, columns: Side) -> tuple[Piece, ...]:
     Piece(top=3, bottom=7, left=0, right=1) 4
 
     The cost of a piece goes by the microkernel it runs in: 25 taps cost what 10 do, so a cover fills its
-    microkernels (24.1 + 24.1 + 4.1) rather than take four corners of 4x4 (4 x 24.1). Further costs:
+    microkernels (24.1 + 24.1 + 4.1) rather than take four corners of 4x4, 4x3, 3x4 and 3x3 (3 x 24.1 + 8.4). Further
+    costs:
 
     - Rows: 3x8 is 15 % cheaper than 8x3, as fewer rows of the image have to stay in the cache.
     - Crops: a piece beside the kernel's center needs a negative number of zeros on one side. That is a copy, which is

@@ -30,7 +30,7 @@ NOT_RUN = {
     "python -c ": "downloads data, or looks for a GPU",
     "python3 ": "for a machine with a GPU; test_gpu_benchmark.py has a dry run",
     "cd ": "for the line after it",
-    "curl ": "needs the server; test_serving.py asks its signatures",
+    "printf ": "needs the server, as curl sends it there; test_serving.py asks its signatures",
     "docker ": "needs containers; test_serving.py parses the files and asks a stand-in",
     "export TF_CONFIG=": "needs several hosts; test_strategy.py trains with TF_CONFIG on one",
     "for index in 0 1": "needs several hosts",

@@ -213,7 +213,7 @@ def _lone(bundle, folder):
         ({"class_names": ("a", "b", "c")}, "one output and there are 3 labels: give the negative and the positive one"),
         ({"validation_labels": np.full(60, 2)}, r"validation_labels has 2..2: give 0 or 1"),
         ({"threshold": 1.5}, "threshold=1.5: give more than 0 and less than 1"),
-        ({"expected_accuracy": 99}, "expected_accuracy=99: give a share"),
+        ({"expected_accuracy": 99}, "expected_accuracy=99: give a fraction"),
         ({"output_kind": "multi-label"}, "the model has 1 outputs: a binary model has 1"),
     ],
 )

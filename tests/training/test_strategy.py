@@ -20,7 +20,7 @@ def test_one_machine_without_gpus_is_one_device(monkeypatch):
         1,
         True,
     )
-    assert replicas.describe(64) == "one_device: 1 CPU, 64 of 64 images each a step"
+    assert replicas.describe(64) == "one_device: 1 CPU, batches of 64 images"
 
 
 def test_a_cluster_of_one_is_one_device(monkeypatch):

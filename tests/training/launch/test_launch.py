@@ -191,7 +191,7 @@ def test_two_workers_of_which_one_is_killed_end_with_the_weights_of_two_that_liv
     quiet = launched(tmp_path / "quiet", "--epochs", "2")
     _, errors = quiet.communicate(timeout=300)
     assert quiet.returncode == 0, errors
-    assert "multi_worker: 2 workers, 2 CPUs, 32 of 64 images each a step" in errors
+    assert "multi_worker: 2 workers, 2 CPUs, batches of 64 images, 32 on each" in errors
 
     process = launched(tmp_path / "killed", "--epochs", "2")
     until = time.monotonic() + 120
