@@ -234,7 +234,7 @@ class Trainer:
         self._usage.lap()
 
     def _run_steps(self, batches: Iterator, count: int) -> tuple[StepResult, float]:
-        """Train `count` steps; return the result, and seconds of waiting for images (0 of several: compiled code waits)."""
+        """Train `count` steps; return the result and the wait for images in seconds (0 if count > 1: not measured)."""
         waited = 0.0
         if count > 1:
             result = self.step.run_several(batches, tf.constant(count))
