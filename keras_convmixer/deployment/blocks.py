@@ -36,9 +36,9 @@ LANES = 16
 """Outputs of a matrix product that XNNPACK's 8-bit microkernels compute at once, on x86 and, mostly, on Arm."""
 WIDEST_ROW = 32
 """Widest image of which a whole row is one block: a row's multiplications grow with the square of its width."""
-SPEED = 6
-"""How many multiplications of an 8-bit matrix product take as long as one of a depthwise microkernel, at least:
-11 on an x86 with VNNI (216 against 20 a nanosecond)."""
+MATRIX_SPEEDUP = 6
+"""Assumed speed of an 8-bit matrix product's multiplications, relative to those of a depthwise microkernel. Measured
+on an x86 with VNNI: 216 against 20 a nanosecond, 11 times."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def best_block(taps: tuple[int, int], size: tuple[int, int], outputs: tuple[int,
     """Return the block of least cost for a kernel and an image; None where pieces of the kernel are faster.
 
     9x9 taps on 16x16 pixels: 16 blocks of a whole row, each a product of 9 x 16 pixels with 16 outputs, together 36,864
-    multiplications. Tap by tap there are 81 * 256 = 20,736, each SPEED times as slow.
+    multiplications. Tap by tap there are 81 * 256 = 20,736, each MATRIX_SPEEDUP times as slow.
 
     >>> best_block(taps=(9, 9), size=(16, 16), outputs=(16, 16))
     Block(rows=1, columns=16, input_rows=9, input_columns=16, count=16, whole_row=True)
@@ -77,12 +77,12 @@ def best_block(taps: tuple[int, int], size: tuple[int, int], outputs: tuple[int,
         candidates.append(Block(1, outputs[1], taps[0], size[1], outputs[0], whole_row=True))
     for rows in (1, 2, 4, 8, 16):
         block = rows, LANES // rows
-        # n outputs see n + taps - 1 pixels
+        # n outputs see n + taps - 1 pixels, rounded up: the input is cut into blocks of the outputs' size.
         pixels = [round_up(side + reach - 1, side) for side, reach in zip(block, taps, strict=True)]
         count = np.prod([ceil_div(length, side) for length, side in zip(outputs, block, strict=True)])
         candidates.append(Block(*block, *pixels, int(count)))
     best = min(candidates, key=lambda block: block.cost)
-    return best if best.cost < SPEED * np.prod(taps) * np.prod(outputs) else None
+    return best if best.cost < MATRIX_SPEEDUP * np.prod(taps) * np.prod(outputs) else None
 
 
 def banded(kernel: np.ndarray, outputs: tuple[int, int], pixels: tuple[int, int], before: int) -> np.ndarray:
@@ -121,12 +121,15 @@ class BlockPlan:
     def __init__(self, builder: Builder, layer: keras.layers.DepthwiseConv2D, source, block: Block, window: Window):
         self._builder, self._layer, self._source, self._block, self._window = builder, layer, source, block, window
         self._outputs = _outputs(window, source.shape[1:3])
-        # What a position of the convolution's input holds of each channel.
+        # (rows, columns) of pixels that one position of the convolution's input holds for each channel.
         self._pixels = (1, source.shape[2]) if block.whole_row else (block.rows, block.columns)
 
     @classmethod
     def fitting(cls, builder: Builder, layer: keras.layers.DepthwiseConv2D, pending: PendingTensor) -> BlockPlan | None:
-        """Return the plan for a layer on a tensor; None where blocks are slower, or do not fit."""
+        """Return the plan for a layer on a tensor; None where blocks are slower, or do not fit.
+
+        Their pixels are needed as they are: what is pending on the tensor is built first.
+        """
         size = pending.materialize()[0].shape[1:3]
         if None in size or {*layer.strides, *layer.dilation_rate} != {1}:
             return None
@@ -138,7 +141,9 @@ class BlockPlan:
             return None  # some pixels would have to be cropped
         taps = rows.taps, columns.taps
         block = None if microkernel(np.prod(taps)) else best_block(taps, size, _outputs(window, size))
-        return block and cls(builder, layer, builder.groups(pending, 1)[0], block, window)
+        if block is None:
+            return None
+        return cls(builder, layer, builder.groups(pending, 1)[0], block, window)
 
     def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
         """Build it with a kernel `[height, width, channels]` and a bias `[channels]`; return its tensor in a list."""
@@ -161,7 +166,7 @@ class BlockPlan:
         """Return the convolution's kernel `[rows of blocks, columns of blocks, pixels, channels * outputs]`."""
         block, (rows, columns) = self._block, self._pixels
         inputs, outputs = (block.input_rows, block.input_columns), (block.rows, block.columns)
-        before = self._window.columns.before if block.whole_row else 0  # others are padded
+        before = self._window.columns.before if block.whole_row else 0  # in others `_padded` has added the zeros
         matrix = banded(self._window.crop(kernel), outputs, inputs, before)
         high, wide, channels = inputs[0] // rows, inputs[1] // columns, kernel.shape[-1]
         matrix = matrix.reshape(high, rows, wide, columns, *outputs, channels)
@@ -173,6 +178,7 @@ class BlockPlan:
         block, (height, width) = self._block, self._source.shape[1:3]
 
         def zeros(size, side, outputs, step, pixels):
+            """Return the zeros before and after a side of `size` pixels."""
             needed = (ceil_div(outputs, step) - 1) * step + pixels  # from the first block's first to the last's last
             return side.before, needed - size - side.before
 
