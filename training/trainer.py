@@ -112,9 +112,9 @@ def train(
             meter=Meter(look_up_country),
         )
         if verbose and replicas.is_chief:
+            report(replicas.describe(recipe.optimization.batch_size))
             if advice := missing_gpu_advice():
                 report(advice)
-            report(replicas.describe(recipe.optimization.batch_size))
             report(dataset.describe())
         measured = trainer.train()
         if not replicas.is_chief:
