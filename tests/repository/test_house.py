@@ -1,4 +1,4 @@
-"""The tree's own rules: who imports whom, what an import costs, what the wheel owns."""
+"""The tree's own rules: what an import costs, what may print, what the wheel owns."""
 
 import ast
 import json
@@ -18,55 +18,6 @@ LIBRARY, TRAINING, EXPORT = "keras_convmixer", "keras_convmixer.training", "kera
 COMMANDS = "keras_convmixer.commands"
 FLOORS = {LIBRARY: ROOT / "keras_convmixer", TRAINING: ROOT / "training", EXPORT: ROOT / "export"}
 ALL = {**FLOORS, COMMANDS: ROOT / "commands"}
-
-
-def floor_of(module):
-    return next(
-        (floor for floor in (COMMANDS, TRAINING, EXPORT, LIBRARY) if (module + ".").startswith(floor + ".")), None
-    )
-
-
-def imported_modules(path, package):
-    """Absolute names of all that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def imports_between_floors(tree):
-    for floor, folder in tree.items():
-        for path in sorted(folder.rglob("*.py")):
-            if floor == LIBRARY and path.name == "__main__.py":
-                continue
-            package = ".".join([floor, *path.relative_to(folder).parent.parts])
-            for module in imported_modules(path, package):
-                if floor_of(module) not in (None, floor, LIBRARY):
-                    yield path.name, module
-
-
-def test_data_flows_one_way():
-    assert list(imports_between_floors(FLOORS)) == []
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *(
-            "from keras_convmixer.export import export_bundle",
-            "import keras_convmixer.export",
-            "from ..export import x",
-        ),
-        "from keras_convmixer.commands import tables",
-    ],
-)
-def test_the_rule_sees_a_breach(tmp_path, line):
-    (tmp_path / "broken.py").write_text(f"def f():\n    {line}\n")
-    assert list(imports_between_floors({TRAINING: tmp_path}))
 
 
 def places_that_print(folder):

@@ -1,4 +1,4 @@
-"""Imports between our own files: none goes in a circle, and every imported name exists."""
+"""Imports between our own files: data flows one way, none goes in a circle, and every imported name exists."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {
-    "keras_convmixer": ROOT / "keras_convmixer",
-    "keras_convmixer.training": ROOT / "training",
-    "keras_convmixer.export": ROOT / "export",
-    "keras_convmixer.commands": ROOT / "commands",
-}
+LIBRARY, TRAINING, EXPORT = "keras_convmixer", "keras_convmixer.training", "keras_convmixer.export"
+COMMANDS = "keras_convmixer.commands"
+FLOORS = {LIBRARY: ROOT / "keras_convmixer", TRAINING: ROOT / "training", EXPORT: ROOT / "export"}
+PACKAGES = {**FLOORS, COMMANDS: ROOT / "commands"}
 
 
 def files_by_module(package, folder):
@@ -38,6 +36,53 @@ def absolute(node, module, path):
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
     return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def floor_of(module):
+    return next(
+        (floor for floor in (COMMANDS, TRAINING, EXPORT, LIBRARY) if (module + ".").startswith(floor + ".")), None
+    )
+
+
+def imported_modules(module, path):
+    """Yield the full names of all that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module, path)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imports_between_floors(tree):
+    for floor, folder in tree.items():
+        for module, path in sorted(files_by_module(floor, folder).items()):
+            if floor == LIBRARY and path.name == "__main__.py":
+                continue
+            for imported in imported_modules(module, path):
+                if floor_of(imported) not in (None, floor, LIBRARY):
+                    yield path.name, imported
+
+
+def test_data_flows_one_way():
+    assert list(imports_between_floors(FLOORS)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "from keras_convmixer.export import export_bundle",
+            "import keras_convmixer.export",
+            "from ..export import x",
+        ),
+        "from keras_convmixer.commands import tables",
+    ],
+)
+def test_the_rule_sees_a_breach(tmp_path, line):
+    (tmp_path / "broken.py").write_text(f"def f():\n    {line}\n")
+    assert list(imports_between_floors({TRAINING: tmp_path}))
 
 
 def imported_files(module, path, files):
