@@ -1,4 +1,4 @@
-"""What every command shares: how it is called, TensorFlow's start, and how it ends where it fails."""
+"""What the commands share: starting them, starting TensorFlow, and answering errors."""
 
 import dataclasses
 import difflib

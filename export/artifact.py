@@ -28,7 +28,7 @@ class Reference:
     images: np.ndarray
     """Validation images, uint8 `[count, height, width, channels]`."""
     labels: np.ndarray | None
-    """As `checked_labels` returns them."""
+    """The validation images' true labels, in the form that `checked_labels` returns."""
     probabilities: np.ndarray
     """The model's for `images`, float32 `[count, classes]`."""
     warnings: list[str]
@@ -51,7 +51,7 @@ class Artifact:
     deployed: keras.Model | None = None
     """The deployed model that a .tflite file was converted from."""
     layers: list[dict] | None = None
-    """What `layer_errors` returned, if they were measured."""
+    """The result of `layer_errors`, where it was measured."""
 
     def validate(self, reference: Reference, probabilities: np.ndarray) -> None:
         """Compare the artifact's probabilities with the reference's; raises ValidationError."""

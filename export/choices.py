@@ -1,4 +1,4 @@
-"""What can be chosen when a model is exported, and the defaults. The command line reads it too: no TensorFlow here."""
+"""The choices of an export and their defaults. The command line reads them too, so this file imports no TensorFlow."""
 
 from typing import Literal
 

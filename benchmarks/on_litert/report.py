@@ -18,7 +18,7 @@ from keras_convmixer.visualization.style import STYLE, save_png
 FORMS = ("float32", "dynamic int8", "static int8")
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "torch", "timm", "onnxruntime", "openvino")
 COLORS = {"plain": "0.75", "deployed": "#1f4e8c", "litert_int8": "#5b9bd5"}
-"""Of a conversion's bars; light, dark and middle grey in a grey print."""
+"""Colors of a conversion's bars: light, dark and middle grey when printed in grey."""
 COSTS = 8
 """Rows in the tables of operators: the most expensive ones."""
 
