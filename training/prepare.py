@@ -38,17 +38,27 @@ class TrainingOptions:
 
 
 def prepare(
-    recipe: Recipe, run: Path, overwrite: bool, strategy: StrategyName, verbose: bool
+    recipe: Recipe, run: Path, overwrite: bool, strategy: StrategyName, options: TrainingOptions
 ) -> tuple[Recipe, Dataset, Replicas]:
-    """Check what can be checked, choose the devices and load the data; return the recipe with absolute paths."""
+    """Check what can be checked, choose the devices and load the data; return the recipe with absolute paths.
+
+    Raises:
+        ValueError: the workers have different recipes.
+    """
     require_tensorflow("training")
     require_folder_name(run)
     recipe = _with_absolute_paths(recipe)
     replicas = choose_strategy(strategy)
+    with replicas.explaining_lost_workers():
+        # Before the run folder is looked at: it may hold what a faster worker has begun there.
+        replicas.require_same(
+            (recipe, options.steps_per_call, options.rollbacks),
+            "the workers were started with different recipes: give all the same options",
+        )
     can_resume(run, recipe, overwrite)  # raises before data is read
     recipe.require_divisible(replicas.num_replicas)
     image_size, batch_size = recipe.model.image_size, recipe.optimization.batch_size
-    with progress_bar(verbose) as progress:
+    with progress_bar(options.verbose) as progress:
         dataset = load_dataset(
             recipe.data.dataset,
             Preprocessing(image_size, image_size, crop_fraction=recipe.data.crop_fraction),
@@ -84,16 +94,12 @@ def resume_or_begin(
     """Prepare the run folder; tell whether it has a checkpoint from which training resumes.
 
     Raises:
-        ValueError: the workers have different recipes or images.
+        ValueError: the workers have different images.
     """
     resumes = can_resume(run, recipe, overwrite, dataset)
     if replicas.is_chief:
         begin(run, recipe, dataset, resumes)
         write_damaged_list(dataset, run / "damaged.txt", options.verbose)
-    replicas.require_same(
-        (recipe, options.steps_per_call, options.rollbacks),
-        "the workers were started with different recipes: give all the same options",
-    )
     replicas.require_same(
         dataset.fingerprint,
         f"the workers do not see the same images of {recipe.data.dataset}, or not the same damaged ones "

@@ -97,7 +97,7 @@ def train(
     """
     run = Path(run)
     options = TrainingOptions(checkpoint_minutes, steps_per_call, rollbacks, verbose)
-    recipe, dataset, replicas = prepare(recipe, run, overwrite, strategy, verbose)
+    recipe, dataset, replicas = prepare(recipe, run, overwrite, strategy, options)
     with lock_of_chief(run, replicas), replicas.explaining_lost_workers():
         resumes = resume_or_begin(run, recipe, dataset, replicas, options, overwrite)
         model = build_initial_model(recipe, len(dataset.class_names), replicas, resumes)

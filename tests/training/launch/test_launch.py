@@ -221,9 +221,9 @@ def test_workers_with_different_recipes_all_say_so(tmp_path):
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     different = "convmixer train: the workers were started with different recipes: give all the same options"
-    # A slow worker 1 finds first what worker 0 began in the folder.
-    assert different in errors[1] or "was begun with epochs=2" in errors[1]
-    assert different in errors[0] or "another worker ended" in errors[0]
+    assert different in errors[1]
+    assert different in errors[0] or "another worker ended" in errors[0]  # a worker may end before 0 has its answer
+    assert not (tmp_path / "short").exists()
 
 
 def test_the_files_for_clusters_close_the_workers_ports():
