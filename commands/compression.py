@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.console import print_facts, print_line
+from keras_convmixer.environment.console import print_facts, print_line
 from keras_convmixer.export.qat.arguments import check_numbers
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 from rich.progress import Progress
 
-from keras_convmixer.console import progress_bar, waiting
+from keras_convmixer.environment.console import progress_bar, waiting
 
 from .command_line import UsageError
 
