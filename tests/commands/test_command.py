@@ -63,13 +63,14 @@ def test_a_recipes_fields_are_options():
         ("train qqq", "there are digits, cifar10"),
         ("launch digitz", "there is no recipe digitz: did you mean digits?"),
         ("train digits --epoch 3", "there is no option --epoch: did you mean --epochs?"),
-        ("train digits --epochs many", "--epochs"),
+        ("train digits --epochs many", "convmixer train: --epochs 'many' is not a whole number"),
         ("train digits --epochs 0", "convmixer train: --epochs 0: give more than 0"),
         ("train digits --patch-size 17", "--patch-size 17 is larger than the 16x16 image: at most 16"),
         ("export runs/x", "--out"),
         ("predict bundle", "name at least one picture"),
         ("predict bundle a.png --top 0", "--top 0"),
-        ("export runs/x --out b --formats int9", "int8"),
+        ("export runs/x --out b --formats int9", "--formats 'int9' is not one of"),
+        ("launch digits --epochs many", "convmixer launch: --epochs 'many' is not a whole number"),
         ("export runs/x --out b --validation-images 0", "--validation-images 0"),
         ("qat", "MODEL"),
         ("qat nowhere --learning-rate 2", "--learning-rate 2.0: give more than 0 and less than 1"),
@@ -86,7 +87,7 @@ def test_wrong_arguments_exit_with_2(arguments, words):
     assert process.returncode == 2
     assert words in process.stderr
     assert process.stdout == ""
-    assert "Traceback" not in process.stderr
+    assert len(process.stderr.splitlines()) == 1 or not arguments
 
 
 @pytest.mark.parametrize(
