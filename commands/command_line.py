@@ -23,7 +23,7 @@ from PIL import Image
 from keras_convmixer import __version__
 from keras_convmixer.console import escape_warnings, print_line, report, report_traceback, silence_native_logs, waiting
 from keras_convmixer.install import install_command
-from keras_convmixer.training.recipe import TYPE_NAMES, Recipe
+from keras_convmixer.training.recipe import TYPE_NAMES, flat_fields
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
 try:
@@ -127,24 +127,19 @@ def _noting_interrupts() -> threading.Event:
 
 def read(words: list[str], commands: dict[str, Callable]) -> Callable[[], None]:
     """Return the call that a command line means; show help, or raise UsageError for words that mean none."""
-    if words[0] not in commands and not words[0].startswith("-"):
+    if words[0] not in commands and not words[0].startswith("--tyro-"):
         raise UsageError(f"there is no command {words[0]}{nearest(words[0], commands)}")
     app, shown = tyro.extras.SubcommandApp(), io.StringIO()
     for command in commands.values():
         app.command(_postponed(command))
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs)
+    if words[0] not in commands:  # --tyro-write-completion
+        return app.cli(args=words, prog="convmixer", config=markers)
     try:
         with on_parse_error(lambda event: _refuse(event, commands[words[0]], words)), contextlib.redirect_stdout(shown):
-            return app.cli(
-                args=words,
-                prog="convmixer",
-                config=(
-                    tyro.conf.OmitArgPrefixes,
-                    tyro.conf.OmitSubcommandPrefixes,
-                    tyro.conf.CascadeSubcommandArgs,
-                ),
-            )
+            return app.cli(args=words, prog="convmixer", config=markers)
     finally:
-        for line in _folded(shown.getvalue(), words):
+        for line in _folded(shown.getvalue(), words) if shown.getvalue() else ():
             print_line(line)
 
 
@@ -157,8 +152,8 @@ def _postponed(command: Callable) -> Callable:
 
     postponed.__signature__ = inspect.signature(command)
     del postponed.__wrapped__  # else tyro reads the docstring there
-    # With each argument's text in one line, as tyro keeps line ends.
-    postponed.__doc__ = re.sub(r"\n {8,}", " ", inspect.cleandoc(command.__doc__ or ""))
+    # With each argument's text in one line, as tyro keeps line ends there, and before a word in `quotes`.
+    postponed.__doc__ = re.sub(r"\n {8,}|(?<!\n)\n(?=`)", " ", inspect.cleandoc(command.__doc__ or ""))
     return postponed
 
 
@@ -168,10 +163,12 @@ def _folded(text: str, words: list[str]) -> Iterator[str]:
         text = text.replace(first_line(DESCRIPTIONS[recipe]), re.sub(r"\n {2,}", " ", DESCRIPTIONS[recipe].strip()), 1)
     text = re.sub(r"\{digits,[^}]*\}", "RECIPE", re.sub(r"\n{3,}", "\n\n", text))
     text = text.replace("\n positional arguments", "\n arguments").replace("\n subcommands", "\n recipes")
-    for line in text.splitlines():
+    width = shutil.get_terminal_size().columns
+    usage, *lines = text.splitlines()
+    yield usage if len(usage) <= width else re.sub(r" \[--.*", " [OPTIONS]", usage)
+    for line in lines:
         paragraph = line[:1].isalpha() or line.startswith(("-", "`"))
         indent = "  " if line.startswith("- ") else ""
-        width = shutil.get_terminal_size().columns
         yield from textwrap.wrap(line, width, subsequent_indent=indent) if paragraph else [line.rstrip()]
 
 
@@ -191,53 +188,49 @@ def _refuse(event, command: Callable, words: list[str]) -> None:
 
     Where an event is not what it is in tyro 1.0.14 to 1.0.17, return: tyro then shows a box of its own.
     """
-    with contextlib.suppress(AttributeError):
+    with contextlib.suppress(AttributeError, StopIteration):
         if message := _in_a_sentence(event, command, words):
             raise UsageError(in_options(message, option_names(command)))
 
 
 def _in_a_sentence(event, command: Callable, words: list[str]) -> str | None:
     """Return what tyro found wrong, by the kind of its event."""
+    kind = type(event).__name__
     example = "as in: " + "".join(re.findall(r"For example: (.*)", command.__doc__ or "")[:1])
-    match type(event).__name__:
-        case "UnrecognizedArgs":
-            return _unknown_word(event.tokens[0], command, words)
-        case "MissingArgs" if event.unrecognized_tokens:
-            return _unknown_word(event.unrecognized_tokens[0], command, words)
-        case "MissingArgs":
-            missing = [_shown(each.arg, " ", each.arg.lowered.metavar) for each in event.missing_arguments]
-            return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, {example}"
-        case "MissingSubcommand":
-            return f"RECIPE is missing: name one of {', '.join(RECIPES)}, {example}"
-        case "BadValue" if event.argument.is_positional():  # an unknown option stands in its place
-            return _unknown_word(next(word for word in words if word.startswith("-")), command, words)
-        case "BadValue":
-            return (
-                f"{_shown(event.argument)} needs a value: {_shown(event.argument, ' ', event.argument.lowered.metavar)}"
-            )
-        case "InvalidChoice":
-            choices = [choice for choice in event.choices if choice != "None"]
-            return f"{_shown(event.argument, ' ', repr(event.value))} is not one of {', '.join(choices)}" + nearest(
-                event.value, choices, listed=False
-            )
-        case "InstantiationFailure" if event.argument is None:
-            return event.message
-        case "InstantiationFailure":
-            kinds = (event.argument.field.type_stripped, *get_args(event.argument.field.type_stripped))
-            kind = next(kind for kind in kinds if kind in TYPE_NAMES)
-            for _, value in re.findall(r"(['\"])(.*?)\1", event.message):
-                try:
-                    kind(value)
-                except ValueError:
-                    return f"{_shown(event.argument, ' ', repr(value))} is not {TYPE_NAMES[kind]}"
+    unknown = getattr(event, "tokens", None) or getattr(event, "unrecognized_tokens", None)
+    if unknown:
+        return _unknown_word(unknown[0], command, words)
+    if kind == "MissingArgs":
+        missing = [_spelled(each.arg, each.arg.lowered.metavar) for each in event.missing_arguments]
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, {example}"
+    if kind == "MissingSubcommand":
+        return f"RECIPE is missing: name one of {', '.join(RECIPES)}, {example}"
+    argument = getattr(event, "argument", None)
+    if kind == "InstantiationFailure" and argument is None:  # a recipe's own check
+        return event.message
+    if kind == "BadValue" and argument.is_positional():  # an unknown option stands in its place
+        return _unknown_word(next(word for word in words if word.startswith("-")), command, words)
+    if kind == "BadValue":
+        return f"{_spelled(argument)} needs a value: {_spelled(argument, argument.lowered.metavar)}"
+    if kind == "InvalidChoice":
+        choices = [choice for choice in event.choices if choice != "None"]
+        near = nearest(event.value, choices, listed=False)
+        return f"{_spelled(argument, repr(event.value))} is not one of {', '.join(choices)}{near}"
+    if kind == "InstantiationFailure":
+        kinds = (argument.field.type_stripped, *get_args(argument.field.type_stripped))
+        number = next(kind for kind in kinds if kind in TYPE_NAMES)
+        for _, value in re.findall(r"(['\"])(.*?)\1", event.message):
+            try:
+                number(value)
+            except ValueError:
+                return f"{_spelled(argument, repr(value))} is not {TYPE_NAMES[number]}"
     return None
 
 
-def _shown(argument, *value: str) -> str:
+def _spelled(argument, value: str = "") -> str:
     """Return an argument as a person types it: an option and its value, or the value alone."""
-    return (
-        argument.lowered.metavar if argument.is_positional() else "".join([argument.lowered.name_or_flags[-1], *value])
-    )
+    name = "" if argument.is_positional() else argument.lowered.name_or_flags[-1]
+    return f"{name} {value}".strip()
 
 
 def _unknown_word(word: str, command: Callable, words: list[str]) -> str:
@@ -265,22 +258,10 @@ def report_failure(command: str, text: str) -> None:
 
 def option_names(command: Callable) -> set[str]:
     """Return the names of a command's options as Python spells them; a recipe's fields are among them."""
-    names = {"help", "h"}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name == "recipe":
-            names |= set(_field_names(Recipe))
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            names.add(name)
-    return names
-
-
-def _field_names(kind: type) -> Iterator[str]:
-    """Yield the names of a dataclass's fields, and of those of its parts in place of the part."""
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.type):
-            yield from _field_names(field.type)
-        else:
-            yield field.name
+    parameters = inspect.signature(command).parameters
+    fields = flat_fields(dataclasses.asdict(RECIPES["digits"])) if "recipe" in parameters else {}
+    own = {name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    return {"help", "h", *own, *fields}
 
 
 def nearest(word: str, words: Iterable[str], listed: bool = True) -> str:

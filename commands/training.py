@@ -12,10 +12,9 @@ import tyro
 from keras_convmixer.console import print_json, waiting
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
-from . import tables
+from . import options, tables
 from .command_line import UsageError, first_line, option_names, read, starting_tensorflow
 from .options import Flag, argument
-
 
 RecipeArgument = Annotated[
     tyro.extras.subcommand_type_from_defaults(
@@ -35,7 +34,7 @@ def train(
     steps_per_call: argument(int | None, "INT", "20 on GPUs and TPUs, 1 on CPUs") = None,
     rollbacks: int = 0,
     look_up_country: Flag = False,
-    verbose: Flag = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Train a model by a recipe; the same command resumes a stopped run.
 
@@ -55,22 +54,13 @@ def train(
         rollbacks: times that a run whose loss explodes returns to its last checkpoint, at half the learning rate.
         look_up_country: ask geojs.io or ipinfo.io for the country whose electricity decides CO2, instead of the
             environment variable CODECARBON_COUNTRY_ISO_CODE, such as FRA, or the world's average.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.training import train
 
     run = runs / recipe.name
-    summary = train(
-        recipe,
-        run,
-        overwrite,
-        strategy,
-        checkpoint_minutes,
-        steps_per_call,
-        rollbacks,
-        look_up_country=look_up_country,
-    )
+    calls = (checkpoint_minutes, steps_per_call, rollbacks)
+    summary = train(recipe, run, overwrite, strategy, *calls, look_up_country=look_up_country)
     if summary:  # the chief's
         tables.print_training(run, summary)
 
@@ -120,7 +110,7 @@ def plan(
     images: argument(int | None, "INT", "the data set's own") = None,
     classes: argument(int | None, "INT", "the data set's own") = None,
     json: Flag = False,
-    verbose: Flag = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Estimate what a recipe costs: memory, time and energy.
 
@@ -136,7 +126,6 @@ def plan(
         images: number of training images, for a data set whose size is not known here.
         classes: number of labels, likewise.
         json: print one JSON object instead of a table.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     from keras_convmixer.training.plan import DEVICES, data_size, plan
 
