@@ -21,8 +21,15 @@ import tyro
 from PIL import Image
 
 from keras_convmixer import __version__
-from keras_convmixer.console import escape_warnings, print_line, report, report_traceback, silence_native_logs, waiting
-from keras_convmixer.install import install_command
+from keras_convmixer.environment.console import (
+    escape_warnings,
+    print_line,
+    report,
+    report_traceback,
+    silence_native_logs,
+    waiting,
+)
+from keras_convmixer.environment.install import install_command
 from keras_convmixer.training.recipe import TYPE_NAMES, flat_fields
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 

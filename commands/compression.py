@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_facts, print_line
+from keras_convmixer.environment.console import print_facts, print_line
 from keras_convmixer.export.qat.arguments import check_numbers, qat_file
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 

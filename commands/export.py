@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from keras_convmixer.console import print_json, progress_bar, silence_native_logs, waiting
+from keras_convmixer.environment.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.export.qat.arguments import read_qat_file
 from keras_convmixer.images.decoding import LARGEST

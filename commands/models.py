@@ -5,7 +5,7 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_facts, print_json, waiting
+from keras_convmixer.environment.console import print_facts, print_json, waiting
 from keras_convmixer.files.atomic import require_folder_name
 
 from . import options, tables
@@ -82,7 +82,7 @@ def visualize(
         out: folder for the PNG files.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer import imagenet
+        from keras_convmixer.model import imagenet
         from keras_convmixer.visualization import figures
 
     require_folder_name(out)
@@ -105,7 +105,7 @@ def variants(*, json: Flag = False) -> None:
     Args:
         json: print one JSON object, with the source of each accuracy, instead of a table.
     """
-    from keras_convmixer.variants import VARIANTS
+    from keras_convmixer.model.variants import VARIANTS
 
     if json:
         computed = {name: {"parameters": v.parameters, "gmacs": v.gmacs} for name, v in VARIANTS.items()}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from keras_convmixer.console import duration, print_facts, print_line, print_table
+from keras_convmixer.environment.console import duration, print_facts, print_line, print_table
 from keras_convmixer.files.printable import first_of
-from keras_convmixer.variants import Variant
+from keras_convmixer.model.variants import Variant
 
 
 def print_variants(variants: dict[str, Variant]) -> None:

@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 
-from keras_convmixer import console
 from keras_convmixer.commands import tables
 from keras_convmixer.commands.training import recipes
+from keras_convmixer.environment import console
 from keras_convmixer.export.choices import FormatName
-from keras_convmixer.variants import VARIANTS
+from keras_convmixer.model.variants import VARIANTS
 
 
 def rows_of(table):
