@@ -253,7 +253,7 @@ def measured_rates(model: ModelConfig, share: int, seconds: float = 1.0) -> Rate
     import keras
     import tensorflow as tf
 
-    from .layers import CPUDepthwiseConv2D, FusedBatchNormalization
+    from .step.layers import CPUDepthwiseConv2D, FusedBatchNormalization
 
     side = model.image_size // model.patch_size
     shape = (share, side, side, model.dim)
@@ -291,10 +291,9 @@ def measured_step(recipe: Recipe, classes: int, share: int, seconds: float = 3.0
     """Return the seconds of this machine's training step of `share` images, the median over some seconds."""
     import tensorflow as tf
 
-    from .layers import build_training_model
-    from .model import build_model
-    from .step import Step
-    from .strategy import choose_strategy
+    from .devices.strategy import choose_strategy
+    from .step.model import build_model, build_training_model
+    from .step.step import Step
 
     recipe = recipe.replace(batch_size=share, gradient_accumulation_steps=1)
     model = build_training_model(build_model(recipe.model, classes), num_replicas=1)

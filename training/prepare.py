@@ -15,10 +15,11 @@ from keras_convmixer.images.preprocessing import Preprocessing
 
 from .data.batches import InputPipeline
 from .data.dataset import Dataset, load_dataset
-from .model import build_model
+from .devices.replicas import Replicas
+from .devices.strategy import StrategyName, choose_strategy
 from .recipe import Recipe
 from .runs.folder import begin, can_resume, locked, write_damaged_list
-from .strategy import Replicas, StrategyName, choose_strategy
+from .step.model import build_model
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,22 @@ import tensorflow as tf
 from keras_convmixer.console import report
 from keras_convmixer.outputs.classifier import NotFinite, as_classifier
 
-from .accelerators import fastest_precision, has_accelerator, missing_gpu_advice, peak_memory_by_device
 from .data.batches import InputPipeline, closing_reader_on_error
 from .data.dataset import Split
-from .errors import Diverged, Stopped
+from .devices.accelerators import fastest_precision, has_accelerator, missing_gpu_advice, peak_memory_by_device
+from .devices.replicas import Replicas
+from .devices.strategy import StrategyName
 from .evaluation import evaluate
 from .launch import touch_heartbeat
-from .layers import build_training_model
 from .prepare import TrainingOptions, build_initial_model, input_pipeline, lock_of_chief, prepare, resume_or_begin
 from .recipe import OptimizationConfig, Recipe
 from .runs.checkpoints import Checkpoints, History
 from .runs.energy import Meter, UsageClock
 from .runs.folder import publish
 from .runs.progress import TrainingProgress
-from .step import Step, StepResult
-from .strategy import Replicas, StrategyName
+from .step.model import build_training_model
+from .step.step import Step, StepResult
+from .stopping import Diverged, Stopped
 
 DIVERGENCE_FACTOR = 4.0
 """The run has diverged when an epoch's mean loss exceeds this multiple of its starting loss."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ..augmentation.augment import Augmentation
+from ..devices.replicas import Replicas
 from ..recipe import AugmentationConfig
-from ..strategy import Replicas
 from .dataset import Split
 from .lazy_images import LazyImages
 

@@ -19,16 +19,11 @@ from typing import ClassVar, NamedTuple
 from keras_convmixer.console import report
 
 from ..recipes import RECIPES
-from ..stop_signals import handling
+from ..stopping import INTERRUPTED, STOPPED, handling
 from .loopback import Loopback, NoNetwork, loopback
 
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """Environment variable that names the file which a worker touches at each step."""
-STOPPED = 75
-"""Exit code of a worker that saved a checkpoint and stopped on SIGTERM: EX_TEMPFAIL of sysexits.h, try again."""
-INTERRUPTED = 130
-"""Exit code of a worker that saved a checkpoint and stopped on Ctrl-C: 128 + SIGINT, as in shells."""
-
 FORGIVEN = 3600
 """Seconds of training after which earlier restarts do not count."""
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_convmixer.files.atomic import explaining_full_disk
 
-from ..step import Step
+from ..step.step import Step
 
 log = logging.getLogger(__name__)
 KEPT = 3

@@ -13,7 +13,7 @@ from codecarbon.input import DataSource
 from codecarbon.output import BaseOutput, EmissionsData
 
 if TYPE_CHECKING:  # the meter alone needs no TensorFlow
-    from ..strategy import Replicas
+    from ..devices.replicas import Replicas
     from .checkpoints import History
 
 METERS = ("intel_rapl", "intel_power_gadget", "powermetrics")

@@ -14,8 +14,8 @@ from keras_convmixer.training import trainer as loop
 from keras_convmixer.training.data import dataset as data
 from keras_convmixer.training.data import lazy_images as pictures
 from keras_convmixer.training.data.batches import InputPipeline
+from keras_convmixer.training.devices.replicas import Replicas
 from keras_convmixer.training.evaluation import evaluate
-from keras_convmixer.training.strategy import Replicas
 
 NATIVE = Preprocessing(8, 8)
 ONE = Replicas(tf.distribute.get_strategy(), "one_device")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_convmixer.install import install_command
 from keras_convmixer.peak_memory import peak_memory
 
-from .strategy import Replicas
+from .replicas import Replicas
 
 DRIVER = Path("/proc/driver/nvidia/version")
 """What Linux shows where NVIDIA's driver is loaded."""

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .recipe import OptimizationConfig
+from ..devices.replicas import Replicas
+from ..recipe import OptimizationConfig
+from ..stopping import handling
 from .schedule import SCHEDULES, ScaledSchedule
-from .stop_signals import handling
-from .strategy import Replicas
 
 INTERRUPTED = b"\nstopping after this step, to save a checkpoint; Ctrl-C again stops at once\n"
 
