@@ -82,8 +82,8 @@ def main(rounds: int = 30, threads: int = 2) -> None:
     """Time both, and print images a second and their ratio.
 
     Args:
-        rounds: steps of each.
-        threads: of each.
+        rounds: number of steps of each.
+        threads: number of threads of each.
     """
     processes, times = {}, {name: [] for name in STEPS}
     for name in STEPS:

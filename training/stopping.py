@@ -13,6 +13,10 @@ INTERRUPTED = 130
 class Diverged(FloatingPointError):
     """The loss became NaN or infinite, or grew far beyond its starting value."""
 
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem}: {remedy}")
+        self.problem = problem
+
 
 class Stopped(RuntimeError):
     """Training was asked to stop, saved a checkpoint and can be resumed."""

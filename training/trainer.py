@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ DIVERGENCE_FACTOR = 4.0
 
 def train(
     recipe: Recipe,
-    run: Path | str,
+    run: str | os.PathLike[str],
     overwrite: bool = False,
     strategy: StrategyName = "auto",
     checkpoint_minutes: float = 10.0,
@@ -70,9 +71,9 @@ def train(
 
     Args:
         recipe: what to train.
-        run: folder to write.
+        run: folder to write the run's files to.
         overwrite: train again although the folder holds a trained model, or was begun with another recipe.
-        strategy: devices to train on, see `strategy.choose_strategy`.
+        strategy: devices to train on, see `devices.strategy.choose_strategy`.
         checkpoint_minutes: time between checkpoints; each epoch's end is one too.
         steps_per_call: steps that TensorFlow runs before it returns to Python; by default 20 on GPUs and TPUs, 1 on
             CPUs.
@@ -80,7 +81,7 @@ def train(
             rate, instead of stopping.
         verbose: report progress on stderr.
         look_up_country: ask the network in which country this machine is, for its electricity's CO2; see
-            `energy.Meter`.
+            `runs.energy.Meter`.
 
     Returns:
         The content of summary.json: accuracies and losses, times in seconds, energy in kWh, CO2 in kg, memory in
@@ -148,7 +149,7 @@ class Trainer:
             pipeline: training batches.
             validation: images for the evaluation after each epoch.
             replicas: devices.
-            options: how often checkpoints are saved, and the like.
+            options: options of `train` that are not in the recipe.
             meter: measures energy.
         """
         self.model = model
@@ -196,7 +197,7 @@ class Trainer:
         """Restore the last checkpoint, if there is one; return its step."""
         start = self.checkpoints.restore()
         self._replicas.require_same(
-            start, "the workers do not see the same checkpoints: give --runs a folder that all of them share"
+            start, "the workers do not see the same checkpoints: train in a folder that all of them share"
         )
         if start and self._reports:
             report(f"resuming at step {start:,} of {self._steps:,}")
@@ -309,10 +310,10 @@ class Trainer:
     def _diverged(self, problem: str, step: int) -> Diverged:
         checkpoints = self._folder / "checkpoints"
         saved = f"the last checkpoint is in {checkpoints}" if self.checkpoints.any else "no checkpoint was saved"
-        advice = "" if self._options.rollbacks else ", or let --rollbacks halve it"
+        advice = "" if self._options.rollbacks else ", or let rollbacks=3 halve it"
         return Diverged(
-            f"{problem} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}: lower --learning-rate "
-            f"and begin again with --overwrite{advice}; {saved}"
+            f"{problem} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}",
+            f"lower learning_rate and begin again with overwrite=True{advice}; {saved}",
         )
 
     def _roll_back(self, diverged: Diverged) -> int:
@@ -331,8 +332,7 @@ class Trainer:
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()
         if self._reports:
-            report(str(diverged))
-            report(f"going back to step {start:,}, continuing at half the learning rate")
+            report(f"{diverged.problem}: going back to step {start:,}, continuing at half the learning rate")
         return start
 
     def _measured(self) -> dict[str, Any]:

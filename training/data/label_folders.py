@@ -1,4 +1,4 @@
-"""Folders with one subfolder of image files for each label, and folders of such folders, one for each split."""
+"""Folders with one subfolder of image files for each label, and folders with such a folder for each split."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ SPLIT_FOLDERS = {
 
 
 def split_folders(folder: Path) -> dict[str, Path] | None:
-    """Return a folder's subfolders by split; None if they are labels.
+    """Return a folder's subfolders by split: train, validation, test; None if they are labels.
 
     They are splits if one is called train and has subfolders itself. A label may be called train, too.
+
+    Raises:
+        ValueError: beside the splits there are other subfolders, or one without labels in it.
     """
     entries = subfolders(folder)
     named = [(SPLIT_FOLDERS.get(entry.name.lower()), entry) for entry in entries]
@@ -54,7 +57,11 @@ def may_share_test_images(folder: Path, data: Path) -> bool:
 def label_folder(
     folder: Path, class_names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], list[Path], np.ndarray, Counter]:
-    """Return the class names, the image files, their labels int64 `[count]`, and a count of other files by ending."""
+    """Return the class names, the image files, their labels int64 `[count]`, and a count of other files by ending.
+
+    Raises:
+        ValueError: there are no subfolders, one has no images, or one is not among `class_names`.
+    """
     files = {entry.name: image_files(entry) for entry in subfolders(folder)}
     paths_of = {label: entry.paths for label, entry in files.items()}
     empty = [label for label, paths in paths_of.items() if not paths]

@@ -1,4 +1,4 @@
-"""The replicas that train together, and what their workers tell each other: sums, the chief's values, agreement."""
+"""Replicas that train together, and what their workers exchange: sums, the chief's values, agreement."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Replicas:
     @cached_property
     def local_workers(self) -> int:
         """Number of workers on this host; they share one energy counter. All workers call this."""
+        # Each worker adds 1 to its host's bucket: the sums count the workers of each host.
         place = zlib.crc32(socket.gethostname().encode()) % HOSTS
         hosts = [0.0] * HOSTS
         hosts[place] = 1.0
@@ -53,6 +54,7 @@ class Replicas:
         """Return the sums over all workers, element by element, in float64. All workers call this."""
         if self.workers == 1:
             return values
+        # Every local replica adds the same values, hence the division.
         return [float(value) for value in self._all_reduce(tf.constant(values, tf.float64) / self.local_replicas)]
 
     def require_same(self, value: object, message: str) -> None:
@@ -85,7 +87,7 @@ class Replicas:
 
     @cached_property
     def _all_reduce(self):
-        """A function that sums a float64 tensor over all replicas."""
+        """Function that sums a float64 tensor over all replicas; compiled once, used for all sums."""
 
         @tf.function(reduce_retracing=True)
         def all_reduce(numbers):
@@ -98,7 +100,7 @@ class Replicas:
         return all_reduce
 
     def describe(self, batch_size: int) -> str:
-        """Return a line about the devices: "mirrored: 8 GPUs, batches of 640 images, 80 on each"."""
+        """Return a line about the devices, such as "mirrored: 8 GPUs, batches of 640 images, 80 on each"."""
         devices = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         devices = "TPU core" if self.name == "tpu" else devices
         places = f"{self.workers} workers, " if self.workers > 1 else ""

@@ -17,6 +17,7 @@ from .replicas import Replicas
 
 StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 SLURM = "SLURM_STEP_NUM_TASKS"
+"""Environment variable with the number of tasks that srun started together."""
 COLLECTIVE_TIMEOUT = 600
 """Seconds after which a worker gives up on another one that does not answer; by default TensorFlow waits forever."""
 
@@ -41,8 +42,8 @@ def choose_strategy(name: StrategyName = "auto") -> Replicas:
     if name == "multi_worker":
         if cluster is None:
             raise ValueError(
-                "--strategy multi_worker: set TF_CONFIG, or start with `convmixer launch`, srun or a JobSet; "
-                "--strategy auto trains on this machine alone"
+                "multi_worker finds no other workers: set TF_CONFIG, or start with `convmixer launch`, srun or a "
+                'JobSet; strategy="auto" trains on this machine alone'
             )
         resolver, workers, worker = cluster
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_TIMEOUT)
@@ -101,7 +102,7 @@ def _from_tf_config(text):
         raise ValueError(f"TF_CONFIG cannot be read ({error}): {remedy}") from None
     if not chiefs and len(workers) < 2:
         return None
-    addresses = [*chiefs, *workers]
+    addresses = [*chiefs, *workers]  # TensorFlow numbers the chief before the workers
     place = index + (len(chiefs) if kind == "worker" else 0)
     if kind not in ("chief", "worker") or not 0 <= place < len(addresses):
         raise ValueError(f"TF_CONFIG has no {kind} {index} among {', '.join(addresses)}: {remedy}")

@@ -17,7 +17,9 @@ from ..step.step import Step
 
 log = logging.getLogger(__name__)
 KEPT = 3
+"""Number of checkpoints that are kept."""
 KEPT_FACTS = ("epochs", "sums", "first_loss", "used", "rollbacks")
+"""Attributes of `History` that a checkpoint contains."""
 
 
 class History(tf.train.experimental.PythonState):
@@ -31,9 +33,9 @@ class History(tf.train.experimental.PythonState):
         self.first_loss: float | None = None
         """Loss of the run's first step."""
         self.used = dict.fromkeys(("seconds", "evaluation_seconds", "kilowatt_hours", "kilograms_co2"), 0.0)
-        """Over all processes of the run, resumed ones included; `seconds` count training alone, energy everything."""
+        """Sums over all processes of the run, resumed ones included; `seconds` are of training alone, energy of all."""
         self.rollbacks = 0
-        """How often the run diverged and was rolled back."""
+        """Number of times that the run diverged and was rolled back."""
 
     @property
     def best(self) -> dict:

@@ -1,6 +1,7 @@
 """Loading of trained models: from a run folder, or from a .keras file."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ from ..recipe import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model, with the facts in its folder.
+    """A trained model with its recipe, class names and accuracy.
 
     Example:
         ```python
@@ -57,7 +58,7 @@ class Run:
         return Preprocessing(*shape, crop_fraction=crop_fraction)
 
 
-def load_run(path: Path | str, crop_fraction: float | None = None) -> Run:
+def load_run(path: str | os.PathLike[str], crop_fraction: float | None = None) -> Run:
     """Load a run folder, or a .keras file, with the recipe and the labels beside it.
 
     Example:

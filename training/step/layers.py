@@ -33,7 +33,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 class CPUDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """A depthwise convolution of stride 1 with padding "same" whose kernel gradient is fast on CPUs."""
+    """Depthwise convolution of stride 1 with padding "same" whose kernel gradient is fast on CPUs."""
 
     def call(self, inputs):
         """Convolve images `[batch, height, width, channels]`, as DepthwiseConv2D does."""
@@ -66,13 +66,16 @@ def _filter_gradient(images, upstream, shape):
     """
     batch, height, width, channels = images.shape
     rows, columns = shape[:2]
-    top, left = (rows - 1) // 2, (columns - 1) // 2
+    top, left = (rows - 1) // 2, (columns - 1) // 2  # zeros that padding "same" adds before an image
+    # The largest divisor of the batch up to IMAGES_AT_ONCE.
     joined = next(number for number in range(min(IMAGES_AT_ONCE, batch), 0, -1) if batch % number == 0)
     tall = joined * (height + rows - 1)
     padded = tf.pad(images, ((0, 0), (top, rows - 1 - top), (left, columns - 1 - left), (0, 0)))
     padded = tf.reshape(padded, (-1, tall, width + columns - 1, channels))  # [batch / joined, tall, ...]
     kernels = tf.pad(upstream, ((0, 0), (0, rows - 1), (0, 0), (0, 0)))
-    kernels = tf.reshape(kernels, (-1, tall, width, channels))[:, : tall - rows + 1, :, :, None]
+    kernels = tf.reshape(kernels, (-1, tall, width, channels))  # rows - 1 rows of zeros after each image
+    # One kernel of shape [tall - rows + 1, width, channels, 1] for each tall image: "valid" then leaves `rows` rows.
+    kernels = kernels[:, : tall - rows + 1, :, :, None]
     pairs = zip(tf.split(padded, batch // joined), tf.unstack(kernels), strict=True)
     sums = [tf.nn.depthwise_conv2d(part, kernel, (1, 1, 1, 1), "VALID")[0] for part, kernel in pairs]
     return tf.add_n(sums)[..., None]  # [rows, columns, channels, 1]

@@ -16,6 +16,7 @@ def build_model(config: ModelConfig, classes: int, weights: str | None = None) -
 
     `weights` is what `ConvMixer` takes; None: random.
     """
+    # The user's global policy may be a 16-bit one; the model that is saved is float32 all the same.
     global_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -56,6 +57,7 @@ def build_training_model(model: keras.Model, num_replicas: int, precision: str =
 
     def clone(layer):
         config = layer.get_config()
+        # Probabilities are computed from float32 logits, and a mean over many positions loses digits in 16 bits.
         if not isinstance(layer, (keras.layers.InputLayer, keras.layers.GlobalAveragePooling2D, keras.layers.Dense)):
             config["dtype"] = precision
         if layer is classifier:
