@@ -202,6 +202,7 @@ class Recipe(_CheckedFields):
         """
         for name in PARTS:
             part = getattr(self, name)
+            # Changes of this part's fields become a new part; what is left at the end is the recipe's own, or an error.
             own = {field: changes.pop(field) for field in vars(part) if field in changes}
             changes.setdefault(name, dataclasses.replace(part, **own))
         return dataclasses.replace(self, **changes)

@@ -201,7 +201,7 @@ class Trainer:
         )
         if start and self._reports:
             report(f"resuming at step {start:,} of {self._steps:,}")
-        if self._options.rollbacks and not self.checkpoints.any:
+        if self._options.rollbacks and not self.checkpoints.any:  # something to go back to in the first epoch
             self.checkpoints.save()
         return start
 
@@ -227,7 +227,7 @@ class Trainer:
             self._require_finite(result, step + count)
             self.history.add(count, result.loss, result.accuracy)
             self._progress.advance(count, waited, result.loss, result.accuracy, self.step.learning_rate)
-            if result.stop > 0:
+            if result.stop > 0:  # the step's all-reduce has told all workers, so that all stop here
                 self._stop()
             if result.save > 0:
                 self._usage.lap()
@@ -291,7 +291,7 @@ class Trainer:
         self.model.set_weights(self.step.weights())
         share = split.take(np.arange(self._replicas.worker, len(split), self._replicas.workers))
         sums = [0.0, 0.0]
-        if len(share):
+        if len(share):  # not of a worker beyond the number of images
             try:
                 result = evaluate(self._classifier, share)
                 sums = [result.accuracy * len(share), result.loss * len(share)]

@@ -26,7 +26,7 @@ def split_folders(folder: Path) -> dict[str, Path] | None:
     train = [entry for split, entry in named if split == "train"]
     if not train or not subfolders(train[0]):
         return None
-    splits = {split: entry for split, entry in named if split}
+    splits = {split: entry for split, entry in named if split}  # fewer than entries if two mean the same split
     flat = [entry.name for entry in entries if not subfolders(entry)]
     if len(splits) < len(entries) or len(splits) < 2 or flat:
         raise ValueError(
@@ -65,6 +65,7 @@ def label_folder(
             f"{folder} has subfolders that are not labels of the model ({first_of(unknown)}): "
             f"name them as its labels ({first_of(class_names)})"
         )
+    # An image's label is the position of its folder's name among the class names, which may hold more than the folder.
     labels = np.repeat([class_names.index(label) for label in paths_of], [len(paths) for paths in paths_of.values()])
     others = sum((entry.others for entry in files.values()), Counter())
     return class_names, [path for paths in paths_of.values() for path in paths], labels.astype(np.int64), others

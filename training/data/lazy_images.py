@@ -99,6 +99,7 @@ class LazyImages:
         Source: torchvision's `resized_crop` on Pillow images, as timm's RandomResizedCropAndInterpolation calls it.
         """
         top, left, high, wide = (int(value) for value in box)
+        # Converted before it is resized: a palette's indices cannot be interpolated.
         image = self._read(index).convert("RGB" if self._preprocessing.channels == 3 else "L")
         image = image.crop((left, top, left + wide, top + high))
         filter = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR

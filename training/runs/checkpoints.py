@@ -42,6 +42,7 @@ class History(tf.train.experimental.PythonState):
         """The epoch with the highest validation accuracy; among equal ones, with the lowest validation loss."""
         return max(self.epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
 
+    # TensorFlow stores a PythonState as a string in the checkpoint, and calls these two methods for it.
     def serialize(self) -> str:
         """Return the history as JSON."""
         return json.dumps({name: getattr(self, name) for name in KEPT_FACTS})
@@ -96,7 +97,7 @@ class Checkpoints:
             average=step.average,
             best=self._best,
             step=step.counter,
-            learning_rate_scale=step.learning_rate_scale,
+            learning_rate_scale=step.learning_rate_scale,  # halved by each rollback
             history=history,
         )
         self._folder = folder
@@ -126,7 +127,7 @@ class Checkpoints:
         named in the log, and the one before it is taken.
         """
         paths = self._paths()
-        if before is not None:
+        if before is not None:  # a rollback: later checkpoints already led to divergence
             paths = [path for path in paths if int(path.rsplit("-", 1)[1]) <= before] or paths[-1:]
         for path in paths:
             try:

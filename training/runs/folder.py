@@ -66,6 +66,7 @@ def _require_same_recipe(run, begun, recipe):
     content = read_json(begun, BEGIN_AGAIN)
     if not isinstance(content.get("data"), dict):
         raise ValueError(f"{begun} is damaged (it is not a recipe): {BEGIN_AGAIN}")
+    # Compared without the division into parts, so that the message names a field as options do.
     before, now = flat_fields(content), flat_fields(dataclasses.asdict(recipe))
     changed = [f"{name}={before.get(name)!r}" for name, value in now.items() if before.get(name) != value]
     if changed:
@@ -93,7 +94,7 @@ def locked(run: Path):
         FileExistsError: another process has locked it.
     """
     run.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run, os.O_RDONLY)
+    handle = os.open(run, os.O_RDONLY)  # the system removes the lock when the process ends, however it ends
     try:
         unguarded = f"make sure that no other process trains in {run}"
         if lock_folder(handle, seconds=0, unguarded=unguarded) is Lock.HELD:
@@ -157,7 +158,7 @@ def publish(
     partial.mkdir()
     try:
         with explaining_full_disk(folder):
-            last = model.get_weights()
+            last = model.get_weights()  # the model holds one set of weights at a time
             model.set_weights(best)
             model.save(partial / "best.keras")
             model.set_weights(last)
@@ -166,7 +167,7 @@ def publish(
         (folder / "model.keras").unlink(missing_ok=True)
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "model.keras"):
             file.replace(folder / file.name)
-        (folder / "checkpoints/ended").touch()
+        (folder / "checkpoints/ended").touch()  # from now on `can_resume` finds nothing to resume
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -130,6 +130,6 @@ def _read_accuracy(path):
     if not path.is_file():
         return None
     accuracy = read_json(path, TRAIN_AGAIN).get("test_accuracy")
-    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float):
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float):  # a bool is an int in Python
         raise ValueError(f"{path} is damaged (it has no test_accuracy): {TRAIN_AGAIN}")
     return float(accuracy) if 0 <= accuracy <= 1 else None
