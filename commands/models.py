@@ -5,7 +5,7 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_facts, print_json, waiting
+from keras_convmixer.environment.console import print_facts, print_json, waiting
 from keras_convmixer.files.atomic import require_folder_name
 
 from . import options, tables
@@ -33,7 +33,7 @@ def evaluate(
         out: folder for two figures: a confusion matrix and a sheet of predictions.
         json: print one JSON object instead of tables.
     """
-    with starting_tensorflow(verbose):
+    with starting_tensorflow(verbose, model):
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import evaluate
         from keras_convmixer.training.runs.evaluation_images import load_evaluation_images
@@ -81,8 +81,8 @@ def visualize(
         image: image for the receptive field and Grad-CAM.
         out: folder for the PNG files.
     """
-    with starting_tensorflow(verbose):
-        from keras_convmixer import imagenet
+    with starting_tensorflow(verbose, model):
+        from keras_convmixer.model import imagenet
         from keras_convmixer.visualization import figures
 
     require_folder_name(out)
@@ -105,7 +105,7 @@ def variants(*, json: Flag = False) -> None:
     Args:
         json: print one JSON object, with the source of each accuracy, instead of a table.
     """
-    from keras_convmixer.variants import VARIANTS
+    from keras_convmixer.model.variants import VARIANTS
 
     if json:
         computed = {name: {"parameters": v.parameters, "gmacs": v.gmacs} for name, v in VARIANTS.items()}

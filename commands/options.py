@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 from rich.progress import Progress
 
-from keras_convmixer.console import progress_bar, waiting
+from keras_convmixer.environment.console import progress_bar, waiting
 
 
 def argument(kind: Any, metavar: str, default: str | None = None, help: str | None = None) -> Any:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from keras_convmixer.console import announce
+from keras_convmixer.environment.console import announce
 from keras_convmixer.training.recipes import RECIPES
 
 from . import options, tables

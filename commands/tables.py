@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from keras_convmixer.console import duration, print_facts, print_line, print_table
+from keras_convmixer.environment.console import duration, print_facts, print_line, print_table
 from keras_convmixer.files.printable import first_of
-from keras_convmixer.variants import Variant
+from keras_convmixer.model.variants import Variant
 
 
 def print_variants(variants: dict[str, Variant]) -> None:
@@ -176,16 +176,16 @@ def print_files(bundle: Path, found: dict) -> None:
     """Print what each .tflite file of a bundle holds, by its path."""
     rows = [
         (
-            Path(path).name,
+            Path(path).stem,
             f"{file.size / 1000:,.1f}",
             f"{file.inputs[0]['dtype']} {'x'.join(map(str, file.inputs[0]['shape'][1:]))}",
+            file.outputs[0]["dtype"],
             str(sum(file.operators.values())),
             str(sum(file.delegated.values())),
-            f"{sum(file.multiplications.values()) / 1e6:,.2f}",
         )
         for path, file in found.items()
     ]
-    print_table(str(bundle), ("file", "kB", "input", "operators", "in XNNPACK", "million multiplications"), rows)
+    print_table(str(bundle), ("file", "kB", "input", "output", "operators", "in XNNPACK"), rows)
     print_line(f"of one file: convmixer inspect {next(iter(found), bundle)}")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from keras_convmixer.console import print_json, waiting
+from keras_convmixer.environment.console import print_json, waiting
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
 from . import options, tables

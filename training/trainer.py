@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.console import report
+from keras_convmixer.environment.console import report
 from keras_convmixer.outputs.classifier import NotFinite, as_classifier
 
 from .data.batches import InputPipeline, closing_reader_on_error

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_convmixer.peak_memory import peak_memory
+from keras_convmixer.environment.peak_memory import peak_memory
 
 from ..manifest import read_manifest, read_verified
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..console import report
+from ..environment.console import report
 from .decoding import SUFFIXES
 
 DAMAGED = 0.01

@@ -10,7 +10,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from keras_convmixer.console import report
+from keras_convmixer.environment.console import report
 
 from ..stopping import handling
 from .replicas import Replicas

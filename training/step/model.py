@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from keras_convmixer.convmixer import ConvMixer
+from keras_convmixer.model.convmixer import ConvMixer
 
 from ..recipe import ModelConfig
 from .layers import CPUDepthwiseConv2D, FusedBatchNormalization

@@ -34,7 +34,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .files.printable import is_printable, printable
+from ..files.printable import is_printable, printable
 
 SHORT = 16
 """Characters of a table's text cell that are never folded; longer ones fold where the terminal is narrow."""
