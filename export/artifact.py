@@ -12,7 +12,7 @@ from keras_convmixer.images.preprocessing import Preprocessing
 
 from .report.text import without_folders
 from .runtime.decision import Decision
-from .validate import Validation, ValidationError, validate
+from .validation.validate import Validation, ValidationError, validate
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,9 @@ from keras_convmixer.images.decoding import MAX_PIXELS
 from keras_convmixer.images.preprocessing import Preprocessing
 from keras_convmixer.outputs.classifier import predict
 
-from .arguments import check_choices, check_description, check_images, check_out, exportable_classifier
 from .artifact import Artifact, Reference, for_others
 from .choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from .manifest import NAME, read_manifest, write_manifest
-from .reference import check_reference
 from .report.html_report import NAME as REPORT
 from .report.html_report import write_report
 from .report.model_card import NAME as CARD
@@ -35,7 +33,9 @@ from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
 from .runtime.decision import SINGLE, Decision, checked_labels, stated_kind
 from .serving.artifact import CHANGING, export_saved_model
 from .tflite.artifact import Conversions, export_litert, worst_layers
-from .validate import accuracy
+from .validation.arguments import check_choices, check_description, check_images, check_out, exportable_classifier
+from .validation.reference import check_reference
+from .validation.validate import accuracy
 
 
 def export_bundle(
@@ -77,7 +77,7 @@ def export_bundle(
     and the manifest records its decision under "outputs". After a softmax an image gets the most probable label
     ("single-label"), after sigmoids every label whose probability reaches the threshold ("multi-label"), and a single
     sigmoid decides between two labels ("binary"). The export stops if the Keras model itself fails on the validation
-    images, see `reference.check_reference`.
+    images, see `validation.reference.check_reference`.
 
     Example:
         ```python

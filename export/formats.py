@@ -1,7 +1,7 @@
 """The formats of .tflite files, and how each is made.
 
 To add a format: name it in `choices.FormatName`, write its converter in tflite/, describe it in `FORMATS` here, and
-state in `validate.REQUIREMENTS` what a file must meet. Tests of every format take it from `FORMATS`.
+state in `validation.requirements.REQUIREMENTS` what a file must meet. Tests of every format take it from `FORMATS`.
 """
 
 from __future__ import annotations

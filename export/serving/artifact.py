@@ -13,7 +13,7 @@ from keras_convmixer.deployment import deploy
 
 from ..artifact import Artifact, Reference
 from ..manifest import sha256
-from ..validate import ValidationError, check_dtypes
+from ..validation.validate import ValidationError, check_dtypes
 from .saved_model import SavedModel
 from .server_files import served_name, write_serving_files
 from .signatures import with_features, write_serving_model

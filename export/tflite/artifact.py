@@ -17,12 +17,13 @@ from ..manifest import sha256
 from ..runtime.decision import BINARY
 from ..runtime.interpreter import LiteRTModel
 from ..serving.saved_model import INPUT, OUTPUT
-from ..validate import REQUIREMENTS, check_litert
+from ..validation.requirements import REQUIREMENTS
+from ..validation.validate import check_litert
 from .conversion import Conversion
 from .layer_errors import IMAGES, layer_errors
-from .metadata import add_metadata
-from .operator_versions import oldest_runtime
 from .operators import read_operators
+from .rewrites.metadata import add_metadata
+from .rewrites.operator_versions import oldest_runtime
 
 
 class Conversions(contextlib.ExitStack):

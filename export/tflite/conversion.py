@@ -14,9 +14,9 @@ from tensorflow.lite.python.convert import ConverterError
 from keras_convmixer.files.atomic import explaining_full_disk
 
 from ..serving.saved_model import write_saved_model
-from .batch import take_batches
 from .flatbuffer import read_model, write_model
-from .operator_versions import set_versions
+from .rewrites.batch import take_batches
+from .rewrites.operator_versions import set_versions
 
 
 class Conversion:

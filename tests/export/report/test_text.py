@@ -19,7 +19,7 @@ from keras_convmixer.export import formats, inspect, read_manifest
 from keras_convmixer.export.report.html_report import write_report
 from keras_convmixer.export.report.model_card import write_model_card
 from keras_convmixer.export.report.text import escape_markdown, without_folders
-from keras_convmixer.export.tflite.metadata import add_metadata
+from keras_convmixer.export.tflite.rewrites.metadata import add_metadata
 from keras_convmixer.files.printable import is_printable, printable
 
 COLORS = ("red", "green", "blue")

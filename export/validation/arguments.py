@@ -13,10 +13,10 @@ from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.files.labels import is_label
 from keras_convmixer.outputs.classifier import as_classifier
 
-from .choices import Target
-from .formats import FORMATS
-from .manifest import unlisted_files
-from .runtime.decision import BINARY
+from ..choices import Target
+from ..formats import FORMATS
+from ..manifest import unlisted_files
+from ..runtime.decision import BINARY
 
 TARGETS = get_args(Target)
 

@@ -7,8 +7,8 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .flatbuffer import append_constant
-from .operators import code_name, operator_name
+from ..flatbuffer import append_constant
+from ..operators import code_name, operator_name
 
 BATCH_LEADS = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "AVERAGE_POOL_2D", "MAX_POOL_2D",

@@ -18,7 +18,7 @@ from keras_convmixer.files.labels import NAME as LABELS
 from keras_convmixer.files.labels import labels_text
 from keras_convmixer.files.printable import printable
 
-from .flatbuffer import append_metadata, check_size, read_model, write_model
+from ..flatbuffer import append_metadata, check_size, read_model, write_model
 
 # Slots of the tables that are written. Source: metadata_schema.fbs of MediaPipe (mediapipe/tasks/metadata). Fields are
 # numbered in the order of their declaration; a union takes two numbers, its type and its value.

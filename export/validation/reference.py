@@ -15,7 +15,7 @@ from keras_convmixer.imagenet import DEVIATION, MEAN
 from keras_convmixer.outputs.classifier import NotFinite, predict
 from keras_convmixer.outputs.kind import spread
 
-from .runtime.decision import Decision
+from ..runtime.decision import Decision
 from .validate import ValidationError
 
 IMAGES = 64
