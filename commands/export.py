@@ -95,7 +95,7 @@ def export(
     max_pixels = max(round(max_megapixels * 1e6), 4)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import export_bundle
-        from keras_convmixer.export.report.text import without_folders
+        from keras_convmixer.export.report.text import without_local_paths
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import load_dataset
 
@@ -122,7 +122,7 @@ def export(
         validation_labels=test.labels,
         calibration_source=source,
         calibration_seed=SEED,
-        calibration_skipped=tuple(without_folders(sentence, calibration or data) for sentence in chosen.skipped),
+        calibration_skipped=tuple(without_local_paths(sentence, calibration or data) for sentence in chosen.skipped),
         formats=formats,
         target=target,
         qat_int8=trained,

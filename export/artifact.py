@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field
 import keras
 import numpy as np
 
-from keras_convmixer.files.printable import printable
 from keras_convmixer.images.preprocessing import Preprocessing
 
-from .report.text import without_folders
+from .report.text import without_local_paths
 from .runtime.decision import Decision
 from .validation.validate import Validation, ValidationError, validate
 
@@ -53,6 +52,11 @@ class Artifact:
     layers: list[dict] | None = None
     """The result of `layer_errors`, where it was measured."""
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the bundle holds the artifact."""
+        return self.error is None
+
     def validate(self, reference: Reference, probabilities: np.ndarray) -> None:
         """Compare the artifact's probabilities with the reference's; raises ValidationError."""
         self.validation = validate(
@@ -65,13 +69,13 @@ class Artifact:
 
     def entry(self, preprocessing: Preprocessing) -> dict:
         """Return the manifest's entry of an artifact, or of a rejected one."""
-        if self.error is None:
+        if self.is_published:
             facts = {"name": self.name, **self.facts, "preprocessing": preprocessing.facts()}
             return {**facts, "validation": asdict(self.validation)}
         return {
             "name": self.name,
             "error": type(self.error).__name__,
-            "reason": for_others(self._reason()),
+            "reason": without_local_paths(self._reason()),
             "validation": self.validation and asdict(self.validation),
         }
 
@@ -84,8 +88,3 @@ class Artifact:
         is_sentence = type(self.error) is ValueError and sentence
         cause = sentence if is_sentence else f"{kind}: {sentence}".removesuffix(": ")
         return f"{self.name} was not made: {cause}"
-
-
-def for_others(sentence: str) -> str:
-    """Return a sentence for the manifest: without this machine's paths and without control characters."""
-    return printable(without_folders(sentence))

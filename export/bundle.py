@@ -22,13 +22,14 @@ from keras_convmixer.images.decoding import MAX_PIXELS
 from keras_convmixer.images.preprocessing import Preprocessing
 from keras_convmixer.outputs.classifier import predict
 
-from .artifact import Artifact, Reference, for_others
+from .artifact import Artifact, Reference
 from .choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from .manifest import NAME, read_manifest, write_manifest
 from .report.html_report import NAME as REPORT
 from .report.html_report import write_report
 from .report.model_card import NAME as CARD
 from .report.model_card import write_model_card
+from .report.text import without_local_paths
 from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
 from .runtime.decision import SINGLE, Decision, checked_labels, stated_kind
 from .serving.artifact import CHANGING, export_saved_model
@@ -140,10 +141,9 @@ def export_bundle(
     require_tensorflow("export")
     out = Path(out)
     check_out(out)
-    check_choices(class_names, formats, target)
+    check_choices(class_names, formats, target, qat_int8)
     check_description(name, license, training_data)
-    if "qat_int8" in formats and qat_int8 is None:
-        raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
+
     with waiting("running the Keras model on the validation images", verbose):
         reference = _run_reference(
             model,
@@ -175,18 +175,20 @@ def export_bundle(
                 export_litert(format, reference, conversions, folder, target, calibration_images, qat_int8)
             )
             progress.advance(task)
+
         progress.update(task, description="measuring layers")
         layers = worst_layers(artifacts, validation_images)
         progress.update(task, description="timing")
         latency = _latency(artifacts)
 
+        progress.update(task, description="writing the report")
         write_labels(folder, class_names)
-        description = {"license": license, "training_data": training_data and for_others(training_data)}
+        description = {"license": license, "training_data": training_data and without_local_paths(training_data)}
         calibration = {
             "images": len(calibration_images),
-            "source": calibration_source and for_others(calibration_source),
+            "source": calibration_source and without_local_paths(calibration_source),
             "seed": calibration_seed,
-            "skipped": [for_others(sentence) for sentence in calibration_skipped],
+            "skipped": [without_local_paths(sentence) for sentence in calibration_skipped],
         }
         content = _manifest(reference, artifacts, description, calibration, layers, latency)
         write_model_card(folder, content, class_names)
@@ -237,24 +239,23 @@ def _run_reference(
 
 
 def _latency(artifacts: list[Artifact]) -> dict:
-    published = {a.name: a.content for a in artifacts if a.content is not None and a.error is None}
-    return {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(published)}
+    files = {a.name: a.content for a in artifacts if a.is_published and a.content is not None}  # not the SavedModel
+    return {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(files)}
 
 
 def _manifest(reference, artifacts, description, calibration, layers, latency) -> dict:
     """Return the manifest's content without what `write_manifest` adds."""
     model, decision = reference.model, reference.decision
-    published, rejected = (
-        [a.entry(reference.preprocessing) for a in artifacts if (a.error is None) == is_published]
-        for is_published in (True, False)
-    )
+    published = [a.entry(reference.preprocessing) for a in artifacts if a.is_published]
+    rejected = [a.entry(reference.preprocessing) for a in artifacts if not a.is_published]
+    saved_model = next(entry for entry in published if entry["name"] == "saved_model")
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "model": {"name": reference.name, "parameters": model.count_params(), **description},
         "labels": LABELS,
         "outputs": {**decision.facts(), "added": model.returns.added, "reason": model.returns.reason},
-        "warnings": [for_others(doubt) for doubt in reference.warnings],
+        "warnings": [without_local_paths(doubt) for doubt in reference.warnings],
         "calibration": calibration,
         "reference_accuracy": accuracy(reference.probabilities, reference.labels, decision),
         "artifacts": published,
@@ -262,7 +263,7 @@ def _manifest(reference, artifacts, description, calibration, layers, latency) -
         "layer_errors": layers,
         "latency": latency,
         # Card and report state the SavedModel's size.
-        "changing": [NAME, CARD, REPORT, *(f"{published[0]['path']}/{part}" for part in CHANGING)],
+        "changing": [NAME, CARD, REPORT, *(f"{saved_model['path']}/{part}" for part in CHANGING)],
     }
 
 

@@ -81,7 +81,7 @@ def worst_layers(artifacts: list[Artifact], images: np.ndarray) -> dict | None:
     if not measured:
         return None
     # Of equals the last, published ones before rejected ones.
-    measured = sorted(measured, key=lambda artifact: artifact.error is not None)
+    measured = sorted(measured, key=lambda artifact: not artifact.is_published)
     worst = min(reversed(measured), key=lambda artifact: artifact.validation.agreement)
     layers = worst.layers or layer_errors(worst.deployed, worst.content, images)
     return {"format": worst.name, "images": min(IMAGES, len(images)), "layers": layers}
