@@ -9,9 +9,13 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import jsonschema
-
 from keras_convmixer.files.regular_files import open_file, read_file
+from keras_convmixer.install import install_command
+
+try:
+    import jsonschema
+except ImportError:
+    raise ImportError(f"reading a bundle needs jsonschema: {install_command('predict')}") from None
 
 SCHEMA = 1
 NAME = "manifest.json"
@@ -41,7 +45,7 @@ def _digest(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(bundle: Path | str) -> dict[str, Any]:
+def read_manifest(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest of a bundle, see export/manifest.schema.json.
 
     Its checksum and schema are checked, and that every path in it is inside the bundle. The bundle's other files are
@@ -143,7 +147,7 @@ def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
     return content
 
 
-def verify_bundle(bundle: Path | str) -> dict[str, Any]:
+def verify_bundle(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """Check the size and checksum of every file of a bundle against its manifest; return the manifest.
 
     Example:

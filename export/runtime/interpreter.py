@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from keras_convmixer.install import install_command
+
 try:
     from ai_edge_litert.interpreter import Interpreter
 except ImportError:
-    raise ImportError("running a .tflite file needs ai-edge-litert: pip install ai-edge-litert") from None
+    raise ImportError(f"running a .tflite file needs ai-edge-litert: {install_command('predict')}") from None
 
 
 def open_interpreter(content: bytes, name: str, threads: int) -> Interpreter:
