@@ -55,14 +55,15 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
         "class_names": class_names,
         "shown": SHOWN,
         "artifacts": [_described(artifact) for artifact in artifacts],
-        "agreement_heading": agreement_heading(manifest),
+        "choice": _choice(paths, shown_format, phone_format),
+        "agreement_on": agreement_on(manifest),
         "validation_images": artifacts[0]["validation"]["images"],
         **{side: preprocessing[side] for side in ("height", "width", "channels")},
         "crop_fraction": crop_fraction,
         # As Preprocessing computes them.
         "resized_height": int(preprocessing["height"] / crop_fraction),
         "resized_width": int(preprocessing["width"] / crop_fraction),
-        "install": install_command("export"),
+        "install": install_command("predict"),
         "format_name": shown_format,
         "has_int8": "int8" in names,
         "file_name": paths.get(shown_format),
@@ -75,6 +76,16 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     }
     card = fill_template("model_card.md.jinja", **(manifest | values))
     (bundle / NAME).write_text(card, encoding="utf-8")
+
+
+def _choice(paths, shown_format, phone_format):
+    """Return the sentence for readers who do not know which file to take."""
+    server = f"TF Serving takes `{paths['saved_model']}`"
+    if shown_format is None:
+        return f"{server}."
+    if phone_format == shown_format:
+        return f"If you are unsure, take `{paths[shown_format]}`; {server}."
+    return f"If you are unsure, take `{paths[phone_format]}` in an app and `{paths[shown_format]}` elsewhere; {server}."
 
 
 def _described(artifact):
@@ -123,8 +134,6 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
     return f"It returns one number, the probability of {positive}, which is given at {threshold:g} or more{other}."
 
 
-def agreement_heading(manifest: dict) -> str:
-    """Return the heading of the column with the share of images that get the Keras model's answer."""
-    if manifest["outputs"]["kind"] == "single-label":
-        return "the Keras model's class"
-    return "exactly the Keras model's labels"
+def agreement_on(manifest: dict) -> str:
+    """Return what a file and the Keras model agree on, as "the class that"."""
+    return "the class that" if manifest["outputs"]["kind"] == "single-label" else "exactly the labels that"
