@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -41,7 +42,7 @@ from .validation.validate import accuracy
 
 def export_bundle(
     model: keras.Model,
-    out: Path | str,
+    out: str | os.PathLike[str],
     *,
     class_names: tuple[str, ...],
     calibration_images: np.ndarray,

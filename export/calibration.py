@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,11 @@ class Calibration:
 
 
 def read_calibration(
-    source: Path, preprocessing: Preprocessing, count: int, seed: int, progress: Progress | None = None
+    source: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    count: int,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Calibration:
     """Sample up to `count` images, the same for the same seed, and prepare them for the model.
 

@@ -44,7 +44,7 @@ def escape_markdown(text: str) -> str:
     return f"{ticks}{space}{text}{space}{ticks}"
 
 
-def without_local_paths(text: str, *folders: Path | str) -> str:
+def without_local_paths(text: str, *folders: str | os.PathLike[str]) -> str:
     """Return text in one line, each absolute path and each path in `folders` shortened to its last part.
 
     Bundles are given to others, who need not know the folders and user names of this machine. Control characters are

@@ -7,6 +7,7 @@ in a process: `python -m keras_convmixer.export.runtime.benchmarking FILE THREAD
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -62,7 +63,7 @@ class Timing:
 
 
 def benchmark(
-    bundle: Path | str,
+    bundle: str | os.PathLike[str],
     threads: tuple[int, ...] = (1, 2),
     seconds: float = 3.0,
     done: Callable[[str], None] = lambda _: None,

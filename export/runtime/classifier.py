@@ -1,5 +1,6 @@
 """Classify images with an exported model; TensorFlow is not needed."""
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Classifier:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path, format: str | None = None, threads: int | None = None) -> "Classifier":
+    def load(cls, path: str | os.PathLike[str], format: str | None = None, threads: int | None = None) -> "Classifier":
         """Load a bundle's artifact of one format, or a .tflite file.
 
         A file that lies in a bundle takes labels and preprocessing from there. Another one sees the center of the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Inspection:
     """The labels in the file's metadata; empty if it has none."""
 
 
-def inspect(path: Path | str) -> Inspection:
+def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Read what a .tflite file holds.
 
     Example:
