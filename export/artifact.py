@@ -19,7 +19,7 @@ class Reference:
     """The checked Keras model, and its probabilities for the validation images, which artifacts have to reproduce."""
 
     model: keras.Model
-    """A view of `as_classifier`: pixels 0..255 in, probabilities out."""
+    """The model as `as_classifier` returns it: pixels 0..255 in, probabilities out."""
     name: str
     class_names: tuple[str, ...]
     decision: Decision
@@ -29,7 +29,7 @@ class Reference:
     labels: np.ndarray | None
     """The validation images' true labels, in the form that `checked_labels` returns."""
     probabilities: np.ndarray
-    """The model's for `images`, float32 `[count, classes]`."""
+    """The model's probabilities for `images`, float32 `[count, classes]`."""
     warnings: list[str]
     """Doubts about the model, one sentence each."""
 
@@ -84,7 +84,7 @@ class Artifact:
         kind, (sentence, *_) = type(self.error).__name__, str(self.error).strip().split("\n")
         if isinstance(self.error, ValidationError):
             return sentence
-        # The package's own ValueErrors are sentences; of any other error, a report of the problem needs the type.
+        # The package's own ValueErrors are whole sentences. Other errors are shown with their type.
         is_sentence = type(self.error) is ValueError and sentence
         cause = sentence if is_sentence else f"{kind}: {sentence}".removesuffix(": ")
         return f"{self.name} was not made: {cause}"

@@ -141,10 +141,12 @@ def export_bundle(
     """
     require_tensorflow("export")
     out = Path(out)
+    # Mistakes in the arguments are found before anything is computed.
     check_out(out)
     check_choices(class_names, formats, target, qat_int8)
     check_description(name, license, training_data)
 
+    # What every artifact has to reproduce.
     with waiting("running the Keras model on the validation images", verbose):
         reference = _run_reference(
             model,
@@ -167,6 +169,7 @@ def export_bundle(
         atomic_folder(out, alone=True) as folder,  # takes `out`'s place at the end; alone: one export at a time
         Conversions(reference.model) as conversions,
     ):
+        # A fault of the SavedModel ends the export; a .tflite file that fails is only rejected.
         task = progress.add_task("exporting saved_model", total=1 + len(formats), detail="")
         artifacts = [export_saved_model(reference, out, folder)]
         progress.advance(task)
@@ -194,7 +197,7 @@ def export_bundle(
         content = _manifest(reference, artifacts, description, calibration, layers, latency)
         write_model_card(folder, content, class_names)
         write_report(folder, content)
-        write_manifest(folder, content)
+        write_manifest(folder, content)  # last, as it holds the other files' checksums
         return read_manifest(folder)
 
 

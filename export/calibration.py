@@ -27,11 +27,12 @@ ARRAYS = (".npz", ".npy")
 IMAGES = "images"
 """Name of the array that is read from an .npz file of several."""
 SMALL, PACKED = 2**28, 100
-"""An array of more than SMALL bytes that was packed to less than 1 / PACKED is refused: photographs never are."""
+"""An array of more than SMALL bytes is refused if it was compressed to less than 1 / PACKED of its size. Photographs
+never are; such a file may be made to fill the memory."""
 MEMORY = 4_000_000_000
-"""Most bytes that the sampled images may take."""
+"""Largest size of the sampled images together, in bytes."""
 CHUNK = 2**20
-"""Bytes that are unpacked at once of images that are skipped."""
+"""Bytes of skipped images that are unpacked at once."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .tflite.quantize import convert_dynamic, convert_weight_int4, convert_weigh
 
 @dataclass(frozen=True)
 class Format:
-    """How a .tflite file is made."""
+    """A format of .tflite files, and the function that makes them."""
 
     scheme: str
     """Dtypes of weights and computation, as manifest and card describe them."""

@@ -47,6 +47,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     crop_fraction = preprocessing["crop_fraction"]
     names = [artifact["name"] for artifact in artifacts if artifact["format"] == "litert"]
     paths = {artifact["name"]: artifact["path"] for artifact in artifacts}
+    # Plain Python takes the file that computes as Keras does, and `convmixer predict` takes too; apps take a small one.
     shown_format = "float32" if "float32" in names else next(iter(names), None)
     phone_format = next((name for name in PREFERRED_ON_PHONES if name in names), shown_format)
     values = {
@@ -107,6 +108,7 @@ def _tensor(tensor, quantization):
     shape = ", ".join("any" if length is None else str(length) for length in tensor["shape"])
     low, high = tensor["range"]
     words = f"`{tensor['dtype']} [{shape}]`: {low:g}..{high:g}"
+    # With scale 1 and zero point 0, as of an int8 file's input, values are what they stand for.
     if not quantization or (quantization["scale"], quantization["zero_point"]) == (1, 0):
         return words
     value = f"(value - {quantization['zero_point']})" if quantization["zero_point"] else "value"

@@ -57,6 +57,7 @@ def without_local_paths(text: str, *folders: str | os.PathLike[str]) -> str:
         assert without_local_paths("/home/jo/cats/x.jpg is damaged") == "x.jpg is damaged"
         ```
     """
+    # Known folders first, as their names may have spaces, at which `_PATH` ends.
     for folder in (*map(Path, folders), *_own_folders()):
         text = re.sub(rf"(?<![\w.-]){re.escape(str(folder))}{_SLASH}{_FOLDERS}", "", text)
     for folder in _own_folders():

@@ -55,6 +55,7 @@ class LiteRTModel:
             raise ValueError(
                 f"{name} does not take and return float32 or uint8: convert it with uint8 input and output"
             )
+        # Images [1, height, width, channels] in, probabilities [1, classes] out.
         if (
             len(inputs) != 1
             or len(outputs) != 1
@@ -78,7 +79,7 @@ class LiteRTModel:
         return probabilities
 
     def _dequantize(self, values):
-        scale, zero_point = self.output["quantization"]
+        scale, zero_point = self.output["quantization"]  # a float32 tensor has scale 0
         return values if scale == 0 else (values.astype(np.float32) - zero_point) * scale
 
 

@@ -129,6 +129,7 @@ def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverte
     try:
         model = read_model(converter.convert())
     except ConverterError as error:
+        # The message has hundreds of lines; one of them names the operators.
         missing = re.search(r"(?:Custom|Flex) ops: (.+)", str(error))
         reason = f"LiteRT lacks {missing[1].strip()}" if missing else str(error).strip().split("\n")[0]
         raise ValueError(

@@ -65,7 +65,7 @@ def check_description(name: str | None, license: str | None, training_data: str 
 def exportable_classifier(
     model: keras.Model, class_names: tuple[str, ...], kind: str | None = None, images: np.ndarray | None = None
 ) -> keras.Model:
-    """Return a view of a model with probabilities as output; raises ValueError if it cannot be exported.
+    """Return the model with probabilities as output; raises ValueError if it cannot be exported.
 
     `kind` and `images` are those of `as_classifier`; images of another shape than the model's are ignored.
     """

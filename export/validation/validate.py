@@ -59,7 +59,7 @@ def validate(
     if not np.isfinite(probabilities).all():
         raise ValidationError(f"{name} returns NaN or infinity where the Keras model does not")
     decision = decision or Decision()
-    difference = np.abs(probabilities - reference)
+    difference = np.abs(probabilities - reference)  # [images, classes]
     measured = Validation(
         images=len(reference),
         agreement=float(np.mean(decision.same(probabilities, reference))),
@@ -82,6 +82,7 @@ def validate(
 
 
 def _check_calibration(name, layers, measured):
+    # Float layers have no range that could cut off values.
     integers = [layer for layer in layers if layer["clipped"] is not None]
     worst = max(integers, key=lambda layer: layer["clipped"], default=None)
     if worst and worst["clipped"] > CLIPPED:
@@ -147,6 +148,7 @@ def check_litert(name: str, model: LiteRTModel, operators: Operators) -> None:
     foreign = operators.dtypes - requirement.tensor_dtypes
     if foreign:
         raise ValidationError(f"{name} has {', '.join(sorted(foreign))} tensors, and must have none")
+    # Apps feed bytes 0..255 as they are. A scale of 1.02 moves a pixel by 5 of 255 levels at most; float32 has scale 0.
     scale, zero_point = model.input["quantization"]
     if scale and (zero_point != 0 or abs(scale - 1) > 0.02):
         raise ValidationError(

@@ -19,7 +19,6 @@ BATCH_LEADS = {
 }  # fmt: skip
 """Operators that treat each image by itself. PAD, PADV2 and those from RESHAPE on do so only if they leave the first
 axis, which counts the images, alone; `_Editor.keeps_images_apart` looks at their arguments."""
-ONE = 1
 
 
 def take_batches(model: schema.ModelT) -> None:
@@ -52,7 +51,7 @@ def take_batches(model: schema.ModelT) -> None:
 
 
 def _is_one_image(tensor):
-    return tensor.shape is not None and len(tensor.shape) == 4 and tensor.shape[0] == ONE and min(tensor.shape) > 0
+    return tensor.shape is not None and len(tensor.shape) == 4 and tensor.shape[0] == 1 and min(tensor.shape) > 0
 
 
 class _Editor:

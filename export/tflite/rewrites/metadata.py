@@ -36,8 +36,10 @@ File = SimpleNamespace(NAME=0, DESCRIPTION=1, TYPE=2)  # AssociatedFile
 
 @dataclass(frozen=True)
 class _Scalar:
+    """A number in a table; tables, lists and texts are stored behind a table, which refers to them."""
+
     kind: str
-    """As flatbuffers.Builder's methods name it."""
+    """The number's type, as flatbuffers.Builder's methods name it."""
     value: int
 
 
