@@ -70,7 +70,7 @@ def binary(toy, train_labels, tmp_path_factory):
 
 @pytest.fixture
 def pictures(toy, tmp_path):
-    """A red, a green and a blue picture."""
+    """A red, a green and a blue image."""
     paths = [tmp_path / f"{name}.png" for name in ("red", "green", "blue")]
     for path, image in zip(paths, toy.test_images, strict=False):
         Image.fromarray(image).save(path)
