@@ -47,7 +47,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     crop_fraction = preprocessing["crop_fraction"]
     names = [artifact["name"] for artifact in artifacts if artifact["format"] == "litert"]
     paths = {artifact["name"]: artifact["path"] for artifact in artifacts}
-    # Plain Python takes the file that computes as Keras does, and `convmixer predict` takes too; apps take a small one.
+    # The Python code takes float32, as `convmixer predict` does; the apps' code takes a small file with float input.
     shown_format = "float32" if "float32" in names else next(iter(names), None)
     phone_format = next((name for name in PREFERRED_ON_PHONES if name in names), shown_format)
     values = {
