@@ -96,7 +96,7 @@ def test_what_is_not_known_or_not_there(strange, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<h1>&lt;b&gt;net &amp; co&lt;/b&gt;</h1>" in page
     assert "int8 is &lt;i&gt;wrong&lt;/i&gt;" in page
-    assert "<td>not known</td>" in page
+    assert '<td data-name="accuracy">not known</td>' in page
     assert "<svg" not in page
     assert 'id="layers"' not in page
 
