@@ -9,8 +9,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from keras_convmixer.environment.install import install_command
 from keras_convmixer.files.regular_files import open_file, read_file
-from keras_convmixer.install import install_command
 
 try:
     import jsonschema
@@ -73,6 +73,11 @@ def read_manifest(bundle: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} does not fit its schema ({place}: {fault.message:.200}): export the model again")
     _check_paths(path, content)
     return content
+
+
+def litert_files(bundle: Path) -> list[Path]:
+    """Return the .tflite files of a bundle; raises what `read_manifest` raises."""
+    return [bundle / entry["path"] for entry in read_manifest(bundle)["artifacts"] if entry["format"] == "litert"]
 
 
 def _read_signed(path):

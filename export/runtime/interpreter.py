@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_convmixer.install import install_command
+from keras_convmixer.environment.install import install_command
 
 try:
     from ai_edge_litert.interpreter import Interpreter

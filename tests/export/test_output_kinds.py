@@ -16,8 +16,8 @@ from PIL import Image
 from processes import convmixer, run_forked
 
 from keras_convmixer import ConvMixer
+from keras_convmixer.environment.keras_internals import all_layers
 from keras_convmixer.export import Classifier, export_bundle, read_manifest
-from keras_convmixer.keras_internals import all_layers
 from keras_convmixer.training import evaluate
 from keras_convmixer.training.data.dataset import Split
 
