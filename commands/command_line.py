@@ -15,6 +15,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn, get_args
 
 import tyro
@@ -64,8 +65,15 @@ class UsageError(Exception):
 
 
 @contextlib.contextmanager
-def starting_tensorflow(verbose: bool) -> Iterator[None]:
-    """Show that TensorFlow is being imported in this context, and keep its log off the screen unless `verbose`."""
+def starting_tensorflow(verbose: bool, model: Path | None = None) -> Iterator[None]:
+    """Show that TensorFlow is being imported in this context, and keep its log off the screen unless `verbose`.
+
+    A `model` that is not there is answered at once, before the seconds that this takes.
+    """
+    if model and not model.exists():
+        beside = map(str, model.parent.iterdir()) if model.parent.is_dir() else ()
+        near = nearest(str(model), list(beside), listed=False)
+        raise FileNotFoundError(f"{model}: there is no such run folder or .keras file{near}")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's other work runs on another one
     # TensorFlow itself uses oneDNN only on processors with AVX-512 VNNI or AMX. Measured on one with AVX2, a training
     # step of 128/8 on 512 CIFAR-10 images: 16 s without, 5.8 s with it. What is computed differs in rounding.

@@ -208,6 +208,15 @@ def test_ctrl_c_is_one_even_where_a_library_made_another_error_of_it(monkeypatch
     assert capsys.readouterr().err == "convmixer train: interrupted\n"
 
 
+@pytest.mark.parametrize("words", ["evaluate", "visualize", "export --out b", "qat", "compress --out b"])
+def test_a_model_that_is_not_there_is_answered_before_tensorflow_starts(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    monkeypatch.setattr(command_line, "waiting", lambda _: pytest.fail("TensorFlow starts"))
+    with pytest.raises(FileNotFoundError, match=r"^digitz: there is no such run folder .*: did you mean digits\?$"):
+        read([*words.split(), "digitz"], BY_NAME)()
+
+
 COMPLETE = """
 source "$1"
 complete_words() {
