@@ -290,8 +290,11 @@ def nearest(word: str, words: Iterable[str], listed: bool = True) -> str:
 def in_options(message: str, options: set[str]) -> str:
     """Return an error's message with the library's arguments as the options that a person typed.
 
+    Text in double quotes, such as a line of Python to run, stays as it is.
+
     Example:
         in_options("patch_size=17 is larger than the image", {"patch_size"})  # "--patch-size 17 is larger than …"
+        in_options("pass overwrite=True to begin again", {"overwrite"})  # "pass --overwrite to begin again"
     """
 
     def spelled(found):
@@ -299,9 +302,10 @@ def in_options(message: str, options: set[str]) -> str:
         # A name without underscore is a word of English too, unless a value follows.
         if name not in options or not (found["is"] or "_" in found["name"]):
             return found[0]
-        return f"--{name.replace('_', '-')}" + {"=None": " is missing", "=": " ", None: ""}[found["is"]]
+        return f"--{name.replace('_', '-')}" + {"=None": " is missing", "=": " ", "=True": "", None: ""}[found["is"]]
 
-    return re.sub(r"(?<![\w/.'=-])(?P<name>[a-z]\w*)((?P<is>=None\b|=)|(?![\w/'=-]|\.\w))", spelled, message)
+    argument = r"(?<![\w/.'=-])(?P<name>[a-z]\w*)((?P<is>=None\b|=True\b|=)|(?![\w/'=-]|\.\w))"
+    return re.sub(rf'"[^"]*"|{argument}', lambda found: spelled(found) if found["name"] else found[0], message)
 
 
 def is_about_option(error: ValueError, options: set[str]) -> bool:

@@ -160,6 +160,9 @@ def test_help_of_train_has_one_line_for_each_recipe_and_that_of_a_recipe_all_of_
         ("runs/batch_size/x.png: 'batch_size' is not there", "runs/batch_size/x.png: 'batch_size' is not there"),
         ("threshold=2: give less", "threshold=2: give less"),  # not an option of train
         ("lower --learning-rate, x_batch_size", "lower --learning-rate, x_batch_size"),
+        ("pass overwrite=True to begin again", "pass --overwrite to begin again"),
+        ('strategy="auto" trains on this machine alone', '--strategy "auto" trains on this machine alone'),
+        ("`python -c \"f(data_dir='x')\"`, or data_dir", "`python -c \"f(data_dir='x')\"`, or --data-dir"),
     ],
 )
 def test_an_error_names_the_option_that_was_typed(message, shown):
