@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from processes import run_python
 from type_checker import reported
 
@@ -106,7 +107,7 @@ def test_the_wheel_owns_one_import_name_and_holds_every_module(wheel):
 
 
 @pytest.mark.slow
-def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
+def test_the_wheel_works_in_a_clean_environment(wheel, toy_bundle, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     bin = tmp_path / "venv" / "bin"
     subprocess.run([bin / "python", "-m", "pip", "install", "--quiet", wheel], check=True, cwd=tmp_path)
@@ -121,3 +122,8 @@ def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
     assert "ConvMixer1536_20" in run(bin / "convmixer", "variants")
     calls = shutil.copy(Path(__file__).with_name("public_calls.py"), tmp_path)
     assert reported(calls, folder=tmp_path, python=bin / "python") == []
+    subprocess.run([bin / "python", "-m", "pip", "install", "--quiet", f"{wheel}[predict]"], check=True, cwd=tmp_path)
+    Image.new("RGB", (20, 30), (60, 200, 60)).save(tmp_path / "photo.png")
+    answer = json.loads(run(bin / "convmixer", "predict", toy_bundle, "photo.png", "--json"))
+    assert answer["predictions"][0]["label"] == "green"
+    assert "tensorflow" not in run(bin / "python", "-m", "pip", "list")
