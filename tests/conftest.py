@@ -4,6 +4,7 @@ A session's fixtures are made once by each of pytest-xdist's workers; those that
 """
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -22,6 +23,12 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
 from processes import convmixer  # it remembers the environment
 
 COLOURS = ("red", "green", "blue")
+
+
+def pytest_collection_finish():
+    """Take what was imported out of the garbage collector's sight: to look through it takes a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ import json
 import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from environments import create_environment
 from processes import run_python
 from type_checker import reported
 
@@ -107,9 +107,9 @@ def test_the_wheel_owns_one_import_name_and_holds_every_module(wheel):
 
 @pytest.mark.slow
 def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
-    venv.create(tmp_path / "venv", with_pip=True)
+    installed = create_environment(tmp_path / "venv", wheel)
+    assert installed.returncode == 0, installed.stderr
     bin = tmp_path / "venv" / "bin"
-    subprocess.run([bin / "python", "-m", "pip", "install", "--quiet", wheel], check=True, cwd=tmp_path)
 
     def run(*command):
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
