@@ -13,9 +13,9 @@ from on_litert import artifacts
 from on_litert.operators_alone import time_alone
 
 import keras_convmixer as kc
-from keras_convmixer.console import print_table, silence_native_logs
 from keras_convmixer.deployment import depthwise
-from keras_convmixer.deployment.cover import Piece
+from keras_convmixer.deployment.depthwise.cover import Piece
+from keras_convmixer.environment.console import print_table, silence_native_logs
 
 L = keras.layers
 LENGTH = 16

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tyro
 
 from keras_convmixer import Preprocessing
-from keras_convmixer.console import print_table
+from keras_convmixer.environment.console import print_table
 from keras_convmixer.images.decoding import SUFFIXES
 from keras_convmixer.training import RECIPES, Split
 from keras_convmixer.training.data.batches import InputPipeline

@@ -159,7 +159,7 @@ def main(
     """
     from on_litert import report
 
-    from keras_convmixer.console import progress_bar, silence_native_logs
+    from keras_convmixer.environment.console import progress_bar, silence_native_logs
 
     silence_native_logs()
 

@@ -15,10 +15,10 @@ from engines.run_engine import litert
 from on_litert import artifacts
 
 import keras_convmixer as kc
-from keras_convmixer.console import print_table, silence_native_logs
 from keras_convmixer.deployment import depthwise
-from keras_convmixer.deployment.cover import Piece
-from keras_convmixer.deployment.cover import cover as cheapest_cover
+from keras_convmixer.deployment.depthwise.cover import Piece
+from keras_convmixer.deployment.depthwise.cover import cover as cheapest_cover
+from keras_convmixer.environment.console import print_table, silence_native_logs
 from keras_convmixer.export.tflite.conversion import Conversion
 from keras_convmixer.export.tflite.quantize import convert_dynamic
 

@@ -3,7 +3,7 @@
 `python benchmarks/plan.py`, on a machine that does nothing else.
 """
 
-from keras_convmixer.console import print_table
+from keras_convmixer.environment.console import print_table
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.plan import measured_step, plan
 

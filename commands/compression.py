@@ -4,38 +4,36 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from keras_convmixer.console import print_facts, print_line
-from keras_convmixer.export.qat.arguments import check_numbers
+import tyro
+
+from keras_convmixer.environment.console import print_facts, print_line
+from keras_convmixer.export.qat.arguments import check_numbers, qat_file
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
 
-from . import tables
+from . import options, tables
 from .command_line import UsageError, starting_tensorflow
-from .options import (
-    DataFolderOption,
-    DataOption,
-    Flag,
-    ModelArgument,
-    argument,
-    counting,
-    data_dir_of,
-    folder_of,
-    loaded_run,
-    own_data,
-    qat_file,
-    reading,
-)
+from .options import argument
+
+# What both commands take.
+Run = tyro.conf.Positional[
+    argument(Path, "RUN", help="run folder of `convmixer train`; its recipe's data and augmentation are used.")
+]
+Epochs = argument(int, "INT", help="passes over the training images.")
+Steps = argument(int | None, "INT", "those of all epochs", "number of batches to train on, instead of epochs.")
+BatchSize = argument(int | None, "INT", "the recipe's", "images in one step.")
+RATE = "size of a first step, as a share of each layer's weights, more than 0 and less than 1; it falls to 0."
 
 
 def qat(
-    model: ModelArgument,
+    model: Run,
     *,
-    epochs: int = 3,
-    steps: argument(int | None, "INT", "those of all epochs") = None,
-    learning_rate: float = 1e-3,
-    batch_size: argument(int | None, "INT", "the recipe's") = None,
-    data: DataOption = None,
-    data_dir: DataFolderOption = "",
-    verbose: Flag = False,
+    epochs: Epochs = 3,
+    steps: Steps = None,
+    learning_rate: argument(float, "FLOAT", help=RATE) = 1e-3,
+    batch_size: BatchSize = None,
+    data: options.Data = None,
+    data_dir: options.DataDir = "",
+    verbose: options.Verbose = False,
 ) -> None:
     """Train a model further so that it stays accurate in int8.
 
@@ -43,25 +41,13 @@ def qat(
     qat_int8 checks it and puts it into a bundle.
 
     For example: convmixer qat runs/digits
-
-    Args:
-        model: run folder of `convmixer train`; its recipe's data and augmentation are used.
-        epochs: passes over the training images.
-        steps: number of batches to train on, instead of epochs.
-        learning_rate: size of a first step, as a share of each layer's weights, more than 0 and less than 1; it falls
-            to 0.
-        batch_size: images in one step.
-        data: "digits" (they come with scikit-learn); a folder with one subfolder of images for each label; or the name
-            of a data set of tensorflow-datasets.
-        data_dir: folder in which tensorflow-datasets keeps its data.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     check_numbers(steps=steps, learning_rate=learning_rate)
     with starting_tensorflow(verbose):
         from keras_convmixer.export import quantization_aware
 
-    run = loaded_run(model)
-    training = _load_training(run, model, data, data_dir, epochs=epochs, steps=steps, batch_size=batch_size)
+    run = options.load_model(model)
+    training = _load_training(run, data, data_dir, epochs=epochs, steps=steps, batch_size=batch_size)
     steps, batches = training.steps, training.batches()
     content = quantization_aware(run.model, batches, steps, learning_rate)
     with atomic_file(qat_file(model)) as file:
@@ -76,19 +62,19 @@ def qat(
 
 
 def compress(
-    model: ModelArgument,
+    model: Run,
     *,
     out: argument(Path, "FOLDER"),
     method: Literal["prune", "cluster"] = "prune",
     sparsity: argument(float | None, "FLOAT", "0.8") = None,
     clusters: argument(int | None, "INT", "16") = None,
-    epochs: int = 5,
-    steps: argument(int | None, "INT", "those of all epochs") = None,
-    learning_rate: argument(float | None, "FLOAT", "0.02 to prune, 0.001 to cluster") = None,
-    batch_size: argument(int | None, "INT", "the recipe's") = None,
-    data: DataOption = None,
-    data_dir: DataFolderOption = "",
-    verbose: Flag = False,
+    epochs: Epochs = 5,
+    steps: Steps = None,
+    learning_rate: argument(float | None, "FLOAT", "0.02 to prune, 0.001 to cluster", RATE) = None,
+    batch_size: BatchSize = None,
+    data: options.Data = None,
+    data_dir: options.DataDir = "",
+    verbose: options.Verbose = False,
 ) -> None:
     """Train a model further for a smaller download under gzip.
 
@@ -98,20 +84,10 @@ def compress(
     For example: convmixer compress runs/digits --out runs/digits_pruned
 
     Args:
-        model: run folder of `convmixer train`; its recipe's data and augmentation are used.
         out: new run folder for the compressed model, which `convmixer export` takes.
         method: prune or cluster.
         sparsity: for prune: share of the weights of each convolution and dense layer that become 0, between 0 and 1.
         clusters: for cluster: number of values that these weights share, 2 or more.
-        epochs: passes over the training images.
-        steps: number of batches to train on, instead of epochs.
-        learning_rate: size of a first step, as a share of each layer's weights, more than 0 and less than 1; it falls
-            to 0.
-        batch_size: images in one step.
-        data: "digits" (they come with scikit-learn); a folder with one subfolder of images for each label; or the name
-            of a data set of tensorflow-datasets.
-        data_dir: folder in which tensorflow-datasets keeps its data.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     require_folder_name(out)
     if out.exists():
@@ -124,33 +100,31 @@ def compress(
         from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
         from keras_convmixer.training.evaluation import evaluate
 
-    run = loaded_run(model)
-    training = _load_training(run, model, data, data_dir, epochs=epochs, steps=steps, batch_size=batch_size)
+    run = options.load_model(model)
+    training = _load_training(run, data, data_dir, epochs=epochs, steps=steps, batch_size=batch_size)
     given = {"sparsity": sparsity, "clusters": clusters, "learning_rate": learning_rate}
     given = {name: value for name, value in given.items() if value is not None}
     compressed = {"prune": prune, "cluster": cluster}[method](run.model, training.batches(), training.steps, **given)
     with atomic_folder(out) as folder:
         compressed.save(folder / "model.keras")
         for name in ("recipe.json", "labels.txt"):
-            shutil.copy(folder_of(model) / name, folder / name)
+            shutil.copy((model if model.is_dir() else model.parent) / name, folder / name)
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):
-        with counting(f"evaluating {name}", len(test)) as count:
+        with options.counting(f"evaluating {name}", len(test)) as count:
             rows[name] = (evaluate(found, test, batch_done=count).accuracy, *file_sizes(found), sparsity_of(found))
     tables.print_compression(out, training.steps, len(test), rows)
     print_line(f"next: convmixer export {out} --out BUNDLE")
 
 
-def _load_training(run, model, data, data_dir, **numbers):
+def _load_training(run, data, data_dir, **numbers):
     """Load a run's training data once more, and show it."""
     from keras_convmixer.images.folders import report_left_out
     from keras_convmixer.training.further import load_further_training
 
-    if run.recipe is None or run.class_names is None:
-        raise UsageError(f"{model} has no recipe.json and labels.txt beside it: name a run folder of `convmixer train`")
-    data = data or own_data(run, model)
-    with reading(data) as progress:
-        training = load_further_training(run, data, data_dir=data_dir_of(run, data_dir), progress=progress, **numbers)
+    data, data_dir = run.data_or_own(data), run.data_dir_or_own(data_dir)
+    with options.reading(data) as progress:
+        training = load_further_training(run, data, data_dir=data_dir, progress=progress, **numbers)
     report_left_out(training.dataset.damaged, training.dataset.left_out)
     return training

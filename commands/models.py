@@ -5,51 +5,33 @@ from typing import Literal
 
 import tyro
 
-from keras_convmixer.console import print_facts, print_json, waiting
+from keras_convmixer.environment.console import print_facts, print_json, waiting
 from keras_convmixer.files.atomic import require_folder_name
 
-from . import tables
+from . import options, tables
 from .command_line import starting_tensorflow
-from .options import (
-    CropOption,
-    DataFolderOption,
-    DataOption,
-    Flag,
-    ModelArgument,
-    argument,
-    counting,
-    data_dir_of,
-    loaded_run,
-    own_data,
-    reading,
-)
+from .options import Flag, argument
 
 
 def evaluate(
-    model: ModelArgument,
+    model: options.Model,
     *,
-    data: DataOption = None,
-    data_dir: DataFolderOption = "",
-    crop_fraction: CropOption = None,
-    out: argument(Path | None, "FOLDER", "no pictures") = None,
+    data: options.Data = None,
+    data_dir: options.DataDir = "",
+    crop_fraction: options.CropFraction = None,
+    out: argument(Path | None, "FOLDER", "no figures") = None,
     json: Flag = False,
-    verbose: Flag = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Measure a trained model's accuracy on labeled images.
+
+    The test images are used, and all images of a folder that the model was not trained on.
 
     For example: convmixer evaluate runs/digits --out evaluation
 
     Args:
-        model: run folder of `convmixer train`, or a .keras file whose model takes pixels 0..255.
-        data: "digits" (they come with scikit-learn); a folder with one subfolder of images for each label; or the name
-            of a data set of tensorflow-datasets. The test images are used, and all images of a folder that the model
-            was not trained on.
-        data_dir: folder in which tensorflow-datasets keeps its data.
-        crop_fraction: share of an image's shorter side that the model sees, more than 0 and at most 1; the paper's
-            ImageNet models were measured with 0.96.
         out: folder for two figures: a confusion matrix and a sheet of predictions.
         json: print one JSON object instead of tables.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.images.folders import report_left_out
@@ -58,12 +40,12 @@ def evaluate(
 
     if out:
         require_folder_name(out)
-    run = loaded_run(model, crop_fraction)
-    data = data or own_data(run, model)
-    with reading(data) as progress:
-        images = load_evaluation_images(run, data, data_dir_of(run, data_dir), progress)
+    run = options.load_model(model, crop_fraction)
+    data = run.data_or_own(data)
+    with options.reading(data) as progress:
+        images = load_evaluation_images(run, data, run.data_dir_or_own(data_dir), progress)
     report_left_out(images.damaged, images.left_out)
-    with counting("evaluating", len(images.split)) as count:
+    with options.counting("evaluating", len(images.split)) as count:
         result = evaluate(run.model, images.split, batch_done=count)
     if out:
         with waiting("drawing"):
@@ -81,12 +63,12 @@ def evaluate(
 
 
 def visualize(
-    model: ModelArgument,
+    model: options.Model,
     image: tyro.conf.Positional[argument(Path | None, "IMAGE", "no receptive field, no Grad-CAM")] = None,
     *,
     out: argument(Path, "FOLDER") = Path("visualization"),
-    crop_fraction: CropOption = None,
-    verbose: Flag = False,
+    crop_fraction: options.CropFraction = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Draw a model's filters and, on an image, what it looks at.
 
@@ -96,27 +78,23 @@ def visualize(
     For example: convmixer visualize runs/digits digit.png
 
     Args:
-        model: run folder of `convmixer train`, or a .keras file whose model takes pixels 0..255.
         image: image for the receptive field and Grad-CAM.
         out: folder for the PNG files.
-        crop_fraction: share of an image's shorter side that the model sees, more than 0 and at most 1; the paper's
-            ImageNet models were measured with 0.96.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
-        from keras_convmixer import imagenet
-        from keras_convmixer.visualization import figures as pictures
+        from keras_convmixer.model import imagenet
+        from keras_convmixer.visualization import figures
 
     require_folder_name(out)
-    run = loaded_run(model, crop_fraction)
+    run = options.load_model(model, crop_fraction)
     pixels = run.preprocessing.load(image) if image else None
     names = run.class_names
     if names is None and run.model.output_shape[1:] == (imagenet.CLASSES,):
         names = tuple(name for _, name in imagenet.class_names())
     out.mkdir(parents=True, exist_ok=True)
     with waiting("drawing"):
-        written = pictures.draw_all(run.model, pixels, out, names)
-    print_facts(f"Visualized {model}", {"pictures": ", ".join(map(str, written))})
+        written = figures.draw_all(run.model, pixels, out, names)
+    print_facts(f"Visualized {model}", {"figures": ", ".join(map(str, written))})
 
 
 def variants(*, json: Flag = False) -> None:
@@ -127,7 +105,7 @@ def variants(*, json: Flag = False) -> None:
     Args:
         json: print one JSON object, with the source of each accuracy, instead of a table.
     """
-    from keras_convmixer.variants import VARIANTS
+    from keras_convmixer.model.variants import VARIANTS
 
     if json:
         computed = {name: {"parameters": v.parameters, "gmacs": v.gmacs} for name, v in VARIANTS.items()}
@@ -145,7 +123,7 @@ def convert(
     ) = None,
     image_size: argument(int | None, "INT", "the variant's own, else 224") = None,
     scaled_input: Flag = False,
-    verbose: Flag = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Convert weights from PyTorch to Keras or back.
 
@@ -159,7 +137,6 @@ def convert(
         activation: the model's activation function, which PyTorch's files do not name.
         image_size: height and width, in pixels, of the images that a .keras file's model takes.
         scaled_input: let a .keras file's model take what preprocess_input returns, instead of pixels 0..255.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.weights.conversion import convert, require_target, source_file, summary

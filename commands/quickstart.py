@@ -3,19 +3,19 @@
 import time
 from pathlib import Path
 
-from keras_convmixer.console import announce
+from keras_convmixer.environment.console import announce
 from keras_convmixer.training.recipes import RECIPES
 
-from . import tables
+from . import options, tables
 from .command_line import starting_tensorflow
 from .export import export
-from .options import Flag, argument
+from .options import argument
 from .training import train
 
-QUICKSTART_PICTURES = 10
+QUICKSTART_IMAGES = 10
 
 
-def quickstart(*, runs: argument(Path, "FOLDER") = Path("runs"), verbose: Flag = False) -> None:
+def quickstart(*, runs: argument(Path, "FOLDER") = Path("runs"), verbose: options.Verbose = False) -> None:
     """Train on real digits, export, classify: under three minutes.
 
     It runs what `convmixer train digits`, `convmixer export` and `convmixer predict` do, and prints each command.
@@ -25,7 +25,6 @@ def quickstart(*, runs: argument(Path, "FOLDER") = Path("runs"), verbose: Flag =
 
     Args:
         runs: folder in which the run's folder "quickstart" is made; an earlier quickstart's is replaced.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     from PIL import Image
 
@@ -43,12 +42,12 @@ def quickstart(*, runs: argument(Path, "FOLDER") = Path("runs"), verbose: Flag =
 
     classify = Classifier.load(bundle, "int8")
     test = load_dataset("digits", classify.preprocessing).test
-    pictures = run / "pictures"
-    pictures.mkdir(exist_ok=True)
-    paths = [pictures / f"{test.labels[index]}_{index}.png" for index in range(QUICKSTART_PICTURES)]
+    images = run / "images"
+    images.mkdir(exist_ok=True)
+    paths = [images / f"{test.labels[index]}_{index}.png" for index in range(QUICKSTART_IMAGES)]
     for path, image in zip(paths, test.images, strict=False):
         Image.fromarray(image).save(path)
-    announce("3  predict, without TensorFlow", f"convmixer predict {bundle} {pictures}/*.png --format int8")
+    announce("3  predict, without TensorFlow", f"convmixer predict {bundle} {images}/*.png --format int8")
     answers = [(path, classify(path, top=1)) for path in sorted(paths)]
     tables.print_predictions(answers)
     right = sum(best[0].label == path.name[0] for path, best in answers)

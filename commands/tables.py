@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from keras_convmixer.console import duration, print_facts, print_line, print_table
+from keras_convmixer.environment.console import duration, print_facts, print_line, print_table
 from keras_convmixer.files.printable import first_of
-from keras_convmixer.variants import Variant
+from keras_convmixer.model.variants import Variant
 
 
 def print_variants(variants: dict[str, Variant]) -> None:
@@ -113,15 +113,15 @@ def print_training(run: Path, summary: dict) -> None:
             "model": run / "model.keras",
             "best": f"best.keras, of epoch {summary['best_epoch'] + 1} of {summary['epochs']}: "
             f"{summary['best_validation_accuracy']:.2%} of the validation images",
-            "pictures": ", ".join(f"{name}.png" for name in ("curves", "confusion", "predictions")),
+            "figures": ", ".join(f"{name}.png" for name in ("curves", "confusion", "predictions")),
         },
     )
 
 
-def print_evaluation(title: str, accuracy: float, loss: float, classes: list[dict], pictures: Path | None) -> None:
+def print_evaluation(title: str, accuracy: float, loss: float, classes: list[dict], figures: Path | None) -> None:
     """Print accuracy and loss, and precision and recall of the classes that there are images of."""
     facts = {"accuracy": f"{accuracy:.2%}", "cross-entropy": f"{loss:.4f} nats"}
-    print_facts(title, {**facts, **({"pictures": pictures} if pictures else {})})
+    print_facts(title, {**facts, **({"figures": figures} if figures else {})})
     rows = [
         (c["label"], f"{c['precision']:.1%}", f"{c['recall']:.1%}", f"{c['images']:,}") for c in classes if c["images"]
     ]
@@ -130,10 +130,11 @@ def print_evaluation(title: str, accuracy: float, loss: float, classes: list[dic
 
 def print_bundle(out: Path, manifest: dict) -> None:
     """Print each file of a bundle with what validation measured."""
+    digits = 0 if any(artifact["size"] >= 1e7 for artifact in manifest["artifacts"]) else 1
     rows = [
         (
             artifact["path"],
-            f"{artifact['size'] / 1000:,.1f}",
+            f"{artifact['size'] / 1000:,.{digits}f}",
             artifact["input"]["dtype"],
             f"{artifact['validation']['agreement']:.2%}",
             f"{artifact['validation']['max_difference']:.1e}",
@@ -144,7 +145,7 @@ def print_bundle(out: Path, manifest: dict) -> None:
     print_table(
         f"Exported {out}: each file run on {manifest['artifacts'][0]['validation']['images']:,} held-out images "
         f"(Keras accuracy {manifest['reference_accuracy']:.2%})",
-        ("file", "kB", "input", "agreement", "difference", "accuracy"),
+        ("file", "kB", "input", "agrees", "largest error", "accuracy"),
         rows,
     )
     worst = manifest["layer_errors"]
@@ -169,6 +170,23 @@ def print_compression(out: Path, steps: int, images: int, rows: dict[str, tuple]
         ],
     )
     print_line("It gains nothing in speed: LiteRT computes with zeros and shared values as with any other.")
+
+
+def print_files(bundle: Path, found: dict) -> None:
+    """Print what each .tflite file of a bundle holds, by its path."""
+    rows = [
+        (
+            Path(path).name,
+            f"{file.size / 1000:,.1f}",
+            f"{file.inputs[0]['dtype']} {'x'.join(map(str, file.inputs[0]['shape'][1:]))}",
+            str(sum(file.operators.values())),
+            str(sum(file.delegated.values())),
+            f"{sum(file.multiplications.values()) / 1e6:,.2f}",
+        )
+        for path, file in found.items()
+    ]
+    print_table(str(bundle), ("file", "kB", "input", "operators", "in XNNPACK", "million multiplications"), rows)
+    print_line(f"of one file: convmixer inspect {next(iter(found), bundle)}")
 
 
 def print_inspection(file: Path, found) -> None:
@@ -203,7 +221,7 @@ def print_inspection(file: Path, found) -> None:
     print_table(None, ("operator", "count", "in XNNPACK", "million multiplications"), rows)
 
 
-def print_benchmark(bundle: Path, timings: list, picture: Path | None) -> None:
+def print_benchmark(bundle: Path, timings: list, figure: Path | None) -> None:
     """Print what each file of a bundle took."""
     rows = [
         (
@@ -219,11 +237,11 @@ def print_benchmark(bundle: Path, timings: list, picture: Path | None) -> None:
     ]
     columns = ("file", "threads", "median ms", "90 % under ms", "start ms", "memory MB", "kB")
     print_table(f"{bundle}: one image at a time", columns, rows)
-    if picture:
-        print_line(str(picture))
+    if figure:
+        print_line(str(figure))
 
 
-def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pictures: int) -> None:
+def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, images: int) -> None:
     """Print the summary of a quickstart: accuracy, each file's size and agreement, digits predicted right."""
     print_facts(
         f"Done in {duration(seconds)}",
@@ -234,15 +252,15 @@ def print_quickstart(run: Path, seconds: float, manifest: dict, right: int, pict
                 f"{artifact['validation']['agreement']:.2%} agreement with Keras"
                 for artifact in manifest["artifacts"]
             },
-            "predict": f"{right} of {pictures} held-out digits right",
+            "predict": f"{right} of {images} held-out digits right",
             "report": f"{run}/bundle/report.html",
-            "pictures": f"{run}/predictions.png and others",
+            "figures": f"{run}/predictions.png and others",
         },
     )
 
 
 def print_predictions(answers: list[tuple[Path, tuple]]) -> None:
-    """Print each picture's labels; `answers` are pictures with what a `Classifier` returned.
+    """Print each image's labels; `answers` are images with what a `Classifier` returned.
 
     For multi-label and binary models a column says which labels reach the threshold.
     """
@@ -252,7 +270,7 @@ def print_predictions(answers: list[tuple[Path, tuple]]) -> None:
         for rank, prediction in enumerate(best):
             row = ("" if rank else str(path), prediction.label, f"{prediction.probability:.1%}")
             rows.append((*row, present[prediction.present]))
-    columns = ("picture", "label", "probability", "present")
+    columns = ("image", "label", "probability", "present")
     if all(prediction.present is None for _, best in answers for prediction in best):
         columns, rows = columns[:3], [row[:3] for row in rows]
     print_table(None, columns, rows)

@@ -5,41 +5,20 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from keras_convmixer.console import print_json, waiting
+from keras_convmixer.environment.console import print_json, waiting
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 
-from . import tables
-from .command_line import UsageError, nearest, starting_tensorflow
+from . import options, tables
+from .command_line import UsageError, first_line, option_names, read, starting_tensorflow
 from .options import Flag, argument
-
-
-def _as_options(part: Any) -> Any:
-    """Return a recipe, or a part of one, whose errors reach the user like those of all other options.
-
-    tyro catches the ValueError of a dataclass that it makes, and shows it in a box without naming the option.
-    """
-
-    def check(self):
-        try:
-            kind.__post_init__(self)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-
-    kind = type(part)
-    checked = type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "__post_init__": check})
-    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-    return checked(
-        **{name: _as_options(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
-    )
-
 
 RecipeArgument = Annotated[
     tyro.extras.subcommand_type_from_defaults(
-        {name: _as_options(recipe) for name, recipe in RECIPES.items()}, DESCRIPTIONS
+        RECIPES, {name: first_line(description) for name, description in DESCRIPTIONS.items()}
     ),
     tyro.conf.arg(name=""),
 ]
@@ -50,12 +29,12 @@ def train(
     *,
     runs: argument(Path, "FOLDER") = Path("runs"),
     overwrite: Flag = False,
-    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto",
-    checkpoint_minutes: float = 10.0,
+    strategy: argument(Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"], "NAME") = "auto",
+    checkpoint_minutes: argument(float, "N") = 10.0,
     steps_per_call: argument(int | None, "INT", "20 on GPUs and TPUs, 1 on CPUs") = None,
     rollbacks: int = 0,
     look_up_country: Flag = False,
-    verbose: Flag = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Train a model by a recipe; the same command resumes a stopped run.
 
@@ -64,36 +43,24 @@ def train(
     For example: convmixer train digits --epochs 10 --name short
 
     Args:
-        recipe: what to train: `convmixer recipes` lists the recipes, and each field of a recipe is an option.
-        runs: folder in which the run's folder, called after the recipe or --name, is made.
-        overwrite: train again although the run's folder holds a trained model or an unfinished run with other options.
-            An unfinished run with the same options is resumed all the same; remove its folder to begin again.
-        strategy: devices to train on; auto takes all GPUs of this machine, or of the cluster that the environment
-            variable TF_CONFIG or Slurm describes.
+        recipe: what to train; `convmixer train RECIPE --help` shows the options of its model, data, augmentation and
+            optimization.
+        runs: folder for the run's folder, which is called after the recipe or --name.
+        overwrite: train again where there is a trained model, or a run with other options; an unfinished run with the
+            same options is resumed all the same.
+        strategy: devices: auto (all GPUs of this machine or cluster), one_device, mirrored, multi_worker or tpu.
         checkpoint_minutes: minutes between checkpoints; the end of each epoch is one too.
-        steps_per_call: training steps that TensorFlow runs before it returns to Python; more is faster on GPUs and
-            TPUs.
-        rollbacks: how many times a run whose loss explodes returns to its last checkpoint and continues at half the
-            learning rate; after that it stops.
-        look_up_country: ask geojs.io or ipinfo.io for this machine's country, to compute CO2 from its electricity.
-            Without it the environment variable CODECARBON_COUNTRY_ISO_CODE, such as FRA, names the country; else the
-            world's average is used.
-        verbose: show tracebacks and TensorFlow's own log.
+        steps_per_call: training steps in one call of TensorFlow; more is faster on GPUs and TPUs.
+        rollbacks: times that a run whose loss explodes returns to its last checkpoint, at half the learning rate.
+        look_up_country: ask geojs.io or ipinfo.io for the country whose electricity decides CO2, instead of the
+            environment variable CODECARBON_COUNTRY_ISO_CODE, such as FRA, or the world's average.
     """
     with starting_tensorflow(verbose):
         from keras_convmixer.training import train
 
     run = runs / recipe.name
-    summary = train(
-        recipe,
-        run,
-        overwrite,
-        strategy,
-        checkpoint_minutes,
-        steps_per_call,
-        rollbacks,
-        look_up_country=look_up_country,
-    )
+    calls = (checkpoint_minutes, steps_per_call, rollbacks)
+    summary = train(recipe, run, overwrite, strategy, *calls, look_up_country=look_up_country)
     if summary:  # the chief's
         tables.print_training(run, summary)
 
@@ -128,6 +95,9 @@ def launch(
     if workers < 1:
         raise UsageError(f"--workers {workers}: give 1 or more")
     words = ["train", *shlex.split(arguments)]
+    for option in {f"--{name}" for name in option_names(launch) - option_names(train)} & set(words):
+        raise UsageError(f"{option} stands before the recipe's name, as in: convmixer launch --workers 2 digits")
+    read(words, {"train": train})  # refuses wrong ones before a process starts
     sys.exit(Launch(words, workers, restarts, startup_seconds, stall_seconds, network).run())
 
 
@@ -140,14 +110,15 @@ def plan(
     images: argument(int | None, "INT", "the data set's own") = None,
     classes: argument(int | None, "INT", "the data set's own") = None,
     json: Flag = False,
-    verbose: Flag = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Estimate what a recipe costs: memory, time and energy.
 
     For example: convmixer plan imagenet_1536_20 --gpus 8 --hosts 4 --device h200
 
     Args:
-        recipe: what to train: `convmixer recipes` lists the recipes, and each field of a recipe is an option.
+        recipe: what to train; `convmixer plan RECIPE --help` shows the options of its model, data, augmentation and
+            optimization.
         gpus: devices on each host.
         hosts: hosts that train together.
         device: t4, v100, rtx8000, l4, a100, h100 or h200, by their data sheets; or here, this machine's processor,
@@ -155,7 +126,6 @@ def plan(
         images: number of training images, for a data set whose size is not known here.
         classes: number of labels, likewise.
         json: print one JSON object instead of a table.
-        verbose: show tracebacks and TensorFlow's own log.
     """
     from keras_convmixer.training.plan import DEVICES, data_size, plan
 
@@ -190,20 +160,8 @@ def recipes(*, json: Flag = False) -> None:
 
 
 def with_recipe(words: list[str]) -> list[str]:
-    """Return the words of a command line with what follows `launch RECIPE` as one, which is for `convmixer train`.
-
-    Raises UsageError: where a recipe's name is due, there is another word.
-    """
-    if words[:1] == ["launch"] and not {"-h", "--help"} & set(words):
-        first = next((place for place, word in enumerate(words) if word in RECIPES), None)
-        if first is not None:
-            return [*words[:first], shlex.join(words[first:])]
-        # A number after an option is not a recipe's name.
-        named = [word for word in words[1:] if not word.startswith("-") and not word.replace(".", "").isdigit()]
-    elif words[:1] in (["train"], ["plan"]):
-        named = [word for word in words[1:2] if not word.startswith("-") and word not in RECIPES]
-    else:
-        return words
-    if named:
-        raise UsageError(f"there is no recipe {named[0]}{nearest(named[0], RECIPES)}")
-    return words
+    """Return the words of a command line with what follows the options of `launch` as one, for `convmixer train`."""
+    place = 1
+    while words[0] == "launch" and place < len(words) and words[place].startswith("-"):
+        place += 1 if "=" in words[place] or words[place] in ("-h", "--help", "--network") else 2
+    return [*words[:place], shlex.join(words[place:])] if words[0] == "launch" and words[place:] else words

@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-from keras_convmixer.one_copy import require_one_copy
+from keras_convmixer.environment.one_copy import require_one_copy
 
 require_one_copy(__name__, __file__)
 

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from keras_convmixer import __version__
-from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import progress_bar, waiting
+from keras_convmixer.environment.backend import require_tensorflow
+from keras_convmixer.environment.console import progress_bar, waiting
 from keras_convmixer.files.atomic import atomic_folder
 from keras_convmixer.files.labels import NAME as LABELS
 from keras_convmixer.files.labels import write_labels

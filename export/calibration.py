@@ -1,11 +1,13 @@
-"""Read calibration images: from a folder of images, or from an array in an .npz or .npy file."""
+"""Choose and read calibration images: of a data set, of a folder, or of an array in an .npz or .npy file."""
 
 from __future__ import annotations
 
 import math
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,12 +18,14 @@ from keras_convmixer.images.decoding import MAX_PIXELS, SUFFIXES, Refused, read_
 from keras_convmixer.images.folders import (
     DAMAGED,
     image_files,
+    may_share_test_images,
     require_few_damaged,
     sentence_of_failure,
     sentence_of_others,
 )
 from keras_convmixer.images.preprocessing import Preprocessing
 
+SPLITS = ("train", "validation", "test")
 ARRAYS = (".npz", ".npy")
 IMAGES = "images"
 """Name of the array that is read from an .npz file of several."""
@@ -43,6 +47,63 @@ class Calibration:
     """One sentence for each file that could not be read."""
     left_out: tuple[str, ...] = ()
     """A sentence that counts the files left out because of their ending, if there are any."""
+    source: str = ""
+    """What the images are, without this machine's paths."""
+
+
+def choose_calibration(
+    given: str | None,
+    data: str,
+    dataset: Any,
+    load_dataset: Callable[[str], Any],
+    preprocessing: Preprocessing,
+    count: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Sample calibration images from what a person named, so that none of them validates the files.
+
+    Args:
+        given: a folder of images, an .npz or .npy file, or the name of a data set, with ":train", ":validation" or
+            ":test" after it or without; None takes the training images of `data`.
+        data: name of the data set whose test images validate the files.
+        dataset: that data set, as `training.load_dataset` returns it.
+        load_dataset: loads another one by its name; training and export do not import each other.
+        preprocessing: turns images into the model's input.
+        count: most images to sample.
+        seed: of the sampling.
+        progress: shows a bar.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: the images are, or may be, among those that validate, or cannot be read.
+    """
+    if given is None:
+        images = dataset.train.sample(count, seed).images[:]
+        return Calibration(images, source=f"training images of {data_for_others(data)}")
+    shared = f"calibration={given}: each file is validated with images of it; name others, or leave it out"
+    name, _, split = given.rpartition(":")
+    if split not in SPLITS:
+        name, split = given, "train"
+        path = Path(given)
+        if given.startswith(("/", ".")) or path.is_dir() or path.suffix in ARRAYS:
+            if path.is_dir() and Path(data).is_dir() and may_share_test_images(path, Path(data)):
+                raise ValueError(shared)
+            source = "images of a folder" if path.is_dir() else "images of an array file"
+            return replace(read_calibration(path, preprocessing, count, seed, progress), source=source)
+    same = name == data or (Path(data).is_dir() and Path(name).resolve() == Path(data).resolve())
+    if same and split == "test":
+        raise ValueError(shared)
+    chosen = dataset if same else load_dataset(name)
+    images = getattr(chosen, split).sample(count, seed).images[:]
+    source = f"{split} images of {data_for_others(name)}"
+    # What was left out of the data that validates is reported already.
+    return Calibration(images, source=source) if same else Calibration(images, chosen.damaged, chosen.left_out, source)
+
+
+def data_for_others(data: str) -> str:
+    """Return what a bundle may say of a data set that it was made with: not where on this machine a folder is."""
+    return "a folder of images" if Path(data).is_dir() else data
 
 
 def read_calibration(

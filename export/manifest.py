@@ -69,6 +69,11 @@ def read_manifest(bundle: Path | str) -> dict[str, Any]:
     return content
 
 
+def litert_files(bundle: Path) -> list[Path]:
+    """Return the .tflite files of a bundle; raises what `read_manifest` raises."""
+    return [bundle / entry["path"] for entry in read_manifest(bundle)["artifacts"] if entry["format"] == "litert"]
+
+
 def _read_signed(path):
     """Return a manifest after a check of its checksum, and of nothing else."""
     try:

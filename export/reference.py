@@ -11,7 +11,7 @@ import math
 import keras
 import numpy as np
 
-from keras_convmixer.imagenet import DEVIATION, MEAN
+from keras_convmixer.model.imagenet import DEVIATION, MEAN
 from keras_convmixer.outputs.classifier import NotFinite, predict
 from keras_convmixer.outputs.kind import spread
 

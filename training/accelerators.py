@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from keras_convmixer.install import install_command
-from keras_convmixer.peak_memory import peak_memory
+from keras_convmixer.environment.install import install_command
+from keras_convmixer.environment.peak_memory import peak_memory
 
 from .strategy import Replicas
 

@@ -53,8 +53,8 @@ def load_further_training(
     Raises:
         ValueError: a number is out of its range, the batch is larger than the data, or what `load_dataset` raises.
     """
-    if run.recipe is None:
-        raise ValueError("the run has no recipe: give a run folder of `convmixer train`")
+    if run.recipe is None or run.class_names is None:
+        raise ValueError("no recipe.json and labels.txt is beside the model: name a run folder of `convmixer train`")
     batch_size = run.recipe.optimization.batch_size if batch_size is None else batch_size
     recipe = run.recipe.replace(epochs=epochs, batch_size=batch_size, gradient_accumulation_steps=1)
     dataset = load_dataset(

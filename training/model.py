@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_convmixer.convmixer import ConvMixer
+from keras_convmixer.model.convmixer import ConvMixer
 
 from .recipe import ModelConfig
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 
-from keras_convmixer.variants import multiplications, parameters
+from keras_convmixer.model.variants import multiplications, parameters
 
 from .recipe import ModelConfig, Recipe
 

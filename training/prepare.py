@@ -8,8 +8,8 @@ from pathlib import Path
 
 import keras
 
-from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import progress_bar
+from keras_convmixer.environment.backend import require_tensorflow
+from keras_convmixer.environment.console import progress_bar
 from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.images.preprocessing import Preprocessing
 

@@ -87,7 +87,7 @@ class AugmentationConfig(_CheckedFields):
     crop_ratio: float = 1.0
     """Largest aspect ratio of a random resized crop, either way; timm's ImageNet recipe: 4/3."""
     flip: bool = False
-    """Mirror training images horizontally, with probability 1/2."""
+    """Flip: mirror training images horizontally, with probability 1/2; no-flip: never."""
     color_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation, each."""
     rand_augment: Literal["none", "timm", "torchvision"] = "none"
@@ -140,7 +140,7 @@ class OptimizationConfig(_CheckedFields):
     weight_decay: float = 0.005
     """AdamW's decoupled weight decay, of kernels."""
     decay_norm_and_bias: bool = False
-    """Apply weight decay to biases and BatchNormalization too, as the reference's CIFAR-10 script does."""
+    """Decay biases and BatchNormalization too, as the reference's CIFAR-10 script does; otherwise kernels alone."""
     epsilon: float = 1e-3
     """AdamW's epsilon; the default is the paper's."""
     clip_norm: float = 1.0

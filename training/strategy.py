@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.console import report
+from keras_convmixer.environment.console import report
 
 from .stop_signals import handling
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.console import report
+from keras_convmixer.environment.console import report
 from keras_convmixer.outputs.classifier import NotFinite, as_classifier
 
 from .accelerators import fastest_precision, has_accelerator, missing_gpu_advice, peak_memory_by_device

@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 
 import numpy as np
 
-from keras_convmixer.peak_memory import peak_memory
+from keras_convmixer.environment.peak_memory import peak_memory
 
 MEAN = np.array([0.485, 0.456, 0.406], "float32")
 DEVIATION = np.array([0.229, 0.224, 0.225], "float32")

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convmixer.backend import require_tensorflow
-from keras_convmixer.console import waiting
 from keras_convmixer.deployment import deploy
+from keras_convmixer.environment.backend import require_tensorflow
+from keras_convmixer.environment.console import waiting
 from keras_convmixer.outputs.classifier import as_classifier, require_single_label
 
 from ..formats import FORMATS, gzip_size

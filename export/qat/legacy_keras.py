@@ -14,7 +14,7 @@ import os
 
 import tensorflow as tf
 
-from keras_convmixer.install import install_command
+from keras_convmixer.environment.install import install_command
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 _before = os.environ.get(_SWITCH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_convmixer.keras_internals import times_called
+from keras_convmixer.environment.keras_internals import times_called
 
 from .legacy_keras import tf_keras
 

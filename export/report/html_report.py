@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_convmixer.install import install_command
+from keras_convmixer.environment.install import install_command
 
 try:  # imported before an export begins, and needed at its end
     import matplotlib  # noqa: F401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keras_convmixer.install import install_command
+from keras_convmixer.environment.install import install_command
 
 from .templates import fill_template
 from .text import escape_markdown

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keras_convmixer.environment.install import install_command
 from keras_convmixer.files.printable import printable
-from keras_convmixer.install import install_command
 
 from .text import escape_markdown
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_convmixer.peak_memory import peak_memory
+from keras_convmixer.environment.peak_memory import peak_memory
 
 from ..manifest import read_manifest, read_verified
 
@@ -87,7 +87,7 @@ def benchmark(
         ValueError: the folder is not a bundle or was changed since its export, or a number is not positive.
     """
     if not threads or min(threads) < 1 or seconds <= 0:
-        raise ValueError(f"threads={threads}, seconds={seconds}: give more than 0")
+        raise ValueError(f"threads={' '.join(map(str, threads))}, seconds={seconds}: give more than 0")
     bundle = Path(bundle)
     manifest = read_manifest(bundle)
     files = {a["name"]: bundle / a["path"] for a in manifest["artifacts"] if a["format"] == "litert"}

@@ -93,8 +93,7 @@ def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Pre
     size, top, left = resized_and_corner(original, preprocessing)
     height, width = preprocessing.height, preprocessing.width
 
-    def strip(first, count):
-        """Return some rows of the upright image, resized along them and cut: uint8 `[count, width, channels]`."""
+    def turned(first, count):
         begin = tf.where(upside_down, original[0] - first - count, first)
         rows = tf.cond(
             sideways,
@@ -103,7 +102,15 @@ def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Pre
         )
         # By index, as `reverse` takes its axes when the graph is made.
         rows = tf.cond(upside_down, lambda: tf.reverse(rows, [0]), lambda: rows)
-        rows = tf.cond(mirrored, lambda: tf.reverse(rows, [1]), lambda: rows)
+        return tf.cond(mirrored, lambda: tf.reverse(rows, [1]), lambda: rows)
+
+    def strip(first, count):
+        """Return some rows of the upright image, resized along them and cut: uint8 `[count, width, channels]`."""
+        rows = tf.cond(
+            sideways | mirrored | upside_down,
+            lambda: turned(first, count),
+            lambda: image[first : first + count],
+        )
         rows = tf.cond(tf.shape(rows)[2] == 4, lambda: _on_white(rows), lambda: rows[..., :3])
         if channels == 1:
             rows = _grey(rows)
@@ -119,8 +126,11 @@ def prepare_decoded(image: tf.Tensor, orientation: tf.Tensor, preprocessing: Pre
         first = index * each
         return index + 1, rows.write(index, strip(first, tf.minimum(each, original[0] - first)))
 
-    _, rows = tf.while_loop(lambda index, _: index < strips, step, (0, rows), parallel_iterations=1)
-    rows = rows.concat()
+    def in_strips():
+        _, written = tf.while_loop(lambda index, _: index < strips, step, (0, rows), parallel_iterations=1)
+        return written.concat()
+
+    rows = tf.cond(strips == 1, lambda: strip(0, original[0]), in_strips)
     rows = tf.cond(size[0] == original[0], lambda: rows, lambda: resize_rows(rows[None], size[0])[0])
     return tf.cast(rows[top : top + height], tf.float32)
 
@@ -155,14 +165,22 @@ def resize_rows(images: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(images)
     one_column = tf.reshape(images, tf.stack([shape[0], shape[1], 1, shape[2] * shape[3]]))
     resized = tf.image.resize(one_column, tf.stack([height, 1]), tf.image.ResizeMethod.BICUBIC, antialias=True)
-    # Halves up, as Pillow; `tf.round` takes them to even.
-    rounded = tf.cast(tf.clip_by_value(tf.floor(resized + 0.5), 0.0, 255.0), tf.uint8)
+    # Halves up, as Pillow; `tf.round` takes them to even. The conversion cuts fractions off.
+    rounded = tf.cast(tf.clip_by_value(resized, 0.0, 255.0) + 0.5, tf.uint8)
     return tf.reshape(rounded, tf.stack([shape[0], height, shape[2], shape[3]]))
 
 
 def resize_columns(images: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Resize `[batch, height, width, channels]` in width, as `resize_rows` in height."""
-    return tf.transpose(resize_rows(tf.transpose(images, (0, 2, 1, 3)), width), (0, 2, 1, 3))
+    """Resize `[batch, height, width, channels]` in width, as `resize_rows` in height.
+
+    Rows and columns are exchanged as a matrix, `[height, width * channels]`, which takes half the time of exchanging
+    axes of `[height, width, channels]`.
+    """
+    batch, height, old_width, channels = tf.unstack(tf.shape(images))
+    columns = tf.transpose(tf.reshape(images, tf.stack([batch, height, old_width * channels])), (0, 2, 1))
+    resized = resize_rows(tf.reshape(columns, tf.stack([batch, old_width, channels, height])), width)
+    rows = tf.transpose(tf.reshape(resized, tf.stack([batch, width * channels, height])), (0, 2, 1))
+    return tf.reshape(rows, tf.stack([batch, height, width, channels]))
 
 
 def _on_white(rows):

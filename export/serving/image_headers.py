@@ -75,39 +75,37 @@ def read_header(file: tf.Tensor, max_pixels: int) -> Header:
 
 
 def _read_jpeg(file):
-    """Walk from segment to segment up to the first scan, noting where those that matter lie; 0 means nowhere."""
+    """Walk from segment to segment up to the first scan, then look at all of them at once.
+
+    The walk notes places alone, as each operator in the loop runs once for each segment; 0 stands for no segment.
+    """
     size = tf.strings.length(file)
 
-    def more(place, ended, segments, *_):
-        return ~ended & (place + 4 <= size) & (segments < JPEG_SEGMENTS)
+    def more(place, ended, places):
+        return ~ended & (place + 4 <= size) & (tf.size(places) <= JPEG_SEGMENTS)
 
-    def step(place, ended, segments, frame, exif, xmp, adobe):
-        head = _bytes(file, place, 4)
-        marker = head[1]
-        length = head[2] * 256 + head[3]  # without the marker's two bytes
-        fill = (head[0] == 0xFF) & (marker == 0xFF)  # a byte of padding
-        scan = marker == 0xDA
+    def step(place, ended, places):
+        start, marker, length = _segment_head(file, place)
+        fill = (start == 0xFF) & (marker == 0xFF)  # a byte of padding
         # TEM, RSTn, SOI and EOI have no length, and don't stand before a scan.
         bare = (marker <= 0x01) | ((marker >= 0xD0) & (marker <= 0xD9))
-        broken = (head[0] != 0xFF) | (~fill & (bare | (length < 2)))
-        content = _text(file, place + 4, tf.minimum(tf.maximum(length - 2, 0), len(XMP)))
-        is_frame = (marker >= 0xC0) & (marker <= 0xCF) & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)
-        is_exif = (marker == 0xE1) & (tf.strings.substr(content, 0, len(EXIF)) == EXIF) & (exif == 0)
-        is_xmp = (marker == 0xE1) & (content == XMP)
-        is_adobe = (marker == 0xEE) & (tf.strings.substr(content, 0, 5) == b"Adobe")
-        return (
-            place + tf.where(fill, 1, 2 + length),
-            scan | broken,
-            segments + 1,
-            tf.where(fill | broken | ~is_frame, frame, place),
-            tf.where(is_exif, place, exif),
-            tf.where(is_xmp, place, xmp),
-            adobe | is_adobe,
-        )
+        broken = (start != 0xFF) | (~fill & (bare | (length < 2)))
+        places = tf.concat([places, [tf.where(broken, 0, place)]], 0)
+        return place + tf.where(fill, 1, 2 + length), (marker == 0xDA) | broken, places
 
-    none = tf.constant(0)
-    state = (tf.constant(2), tf.constant(False), none, none, none, none, tf.constant(False))
-    _, ended, _, frame, exif, xmp, adobe = tf.while_loop(more, step, state)
+    state = (tf.constant(2), tf.constant(False), tf.constant([0]))  # the file's start, SOI, is none that is looked for
+    _, ended, places = tf.while_loop(more, step, state, (tf.TensorShape(()), tf.TensorShape(()), tf.TensorShape(None)))
+    places = tf.ensure_shape(places, (None,))
+    _, marker, length = _segment_head(file, places)  # [segments]
+    content = tf.strings.substr(file, tf.minimum(places + 4, size), tf.clip_by_value(length - 2, 0, len(XMP)))
+    is_frame = (marker >= 0xC0) & (marker <= 0xCF) & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)
+    is_exif = (marker == 0xE1) & (tf.strings.substr(content, 0, len(EXIF)) == EXIF)
+    is_xmp = (marker == 0xE1) & (content == XMP)
+    adobe = tf.reduce_any((marker == 0xEE) & (tf.strings.substr(content, 0, 5) == b"Adobe"))
+    frame = tf.reduce_max(tf.where(is_frame, places, 0))
+    exif = tf.gather(places, tf.argmax(is_exif)) * tf.cast(tf.reduce_any(is_exif), tf.int32)  # the first
+    xmp = tf.reduce_max(tf.where(is_xmp, places, 0))
+
     frame_header = _bytes(file, frame, 10)  # marker 2, length 2, bits 1, height 2, width 2, components 1
     components = frame_header[9]
     read = ended & (frame > 0) & (frame_header[1] >= 0xC0) & (frame_header[1] <= 0xC2) & (frame_header[4] == 8)
@@ -117,7 +115,7 @@ def _read_jpeg(file):
         length = tf.reduce_sum(_bytes(file, place + 2, 2) * [256, 1])
         return tf.where(place > 0, _text(file, place + 4 + skipped, length - 2 - skipped), "")
 
-    orientation = _orientation(segment(exif, len(EXIF)), segment(xmp, len(XMP)))
+    _, orientation = _orientation((exif > 0) | (xmp > 0), lambda: (segment(exif, len(EXIF)), segment(xmp, len(XMP))))
     return Header(
         tf.where(read & (orientation != UNKNOWN), JPEG, UNREADABLE),
         frame_header[5] * 256 + frame_header[6],
@@ -125,6 +123,18 @@ def _read_jpeg(file):
         tf.constant(False),
         orientation,
     )
+
+
+def _segment_head(file, places):
+    """Return of JPEG segments at int32 `places`, of any shape, the first byte, the marker and the length.
+
+    The length, of 16 bits, is without the marker's two bytes. After the file's end bytes are 0.
+    """
+    four = tf.fill(tf.shape(places), 4)  # `substr` takes places and lengths of one shape
+    head = tf.io.decode_raw(tf.strings.substr(file, places, four), tf.int32, False, fixed_length=4)[..., 0]
+    first = tf.bitwise.bitwise_and(tf.bitwise.right_shift(head, 24), 0xFF)
+    marker = tf.bitwise.bitwise_and(tf.bitwise.right_shift(head, 16), 0xFF)
+    return first, marker, tf.bitwise.bitwise_and(head, 0xFFFF)
 
 
 def _read_png(file):
@@ -174,10 +184,9 @@ def _read_png(file):
         length = _big_endian(_bytes(file, place, 4))
         return tf.where(place > 0, _text(file, place + 8 + skipped, length - skipped), "")
 
-    from_exif = _exif_orientation(content(exif))
-    orientation = _orientation(content(exif), content(xmp, len(XMP_KEYWORD)))
+    of_exif, orientation = _orientation((exif > 0) | (xmp > 0), lambda: (content(exif), content(xmp, len(XMP_KEYWORD))))
     read = ended & (pixels > 0) & (_text(file, 12, 4) == b"IHDR") & (orientation != UNKNOWN)
-    read &= ~(hidden & (from_exif == ABSENT)) & ~(transparent & (color == 2) & (bits == 16))
+    read &= ~(hidden & (of_exif == ABSENT)) & ~(transparent & (color == 2) & (bits == 16))
     transparent |= (color == 4) | (color == 6)
     return Header(tf.where(read, PNG, UNREADABLE), height, width, transparent, orientation)
 
@@ -186,13 +195,22 @@ ABSENT, UNKNOWN = -1, -2
 """No orientation is given; one is given in a type that is not used for orientations, such as a fraction."""
 
 
-def _orientation(exif, xmp):
-    """Return the orientation in EXIF, or where it has none in XMP, or 1."""
-    of_exif = _exif_orientation(exif)
-    given = tf.strings.regex_full_match(xmp, XMP_ORIENTATION)
-    digit = tf.strings.regex_replace(xmp, XMP_ORIENTATION, r"\1")
-    of_xmp = tf.argmax(tf.constant([str(number) for number in range(10)]) == digit, output_type=tf.int32)
-    return tf.where(of_exif == ABSENT, tf.where(given, of_xmp, 1), of_exif)
+def _orientation(given, read):
+    """Return EXIF's orientation, or ABSENT, and the image's: EXIF's, or where it has none XMP's, or 1.
+
+    `read` returns the contents of EXIF and XMP; it is spared where neither is there: few screenshots, and few images of
+    data sets, have them.
+    """
+
+    def of_metadata():
+        exif, xmp = read()
+        of_exif = _exif_orientation(exif)
+        in_xmp = tf.strings.regex_full_match(xmp, XMP_ORIENTATION)
+        digit = tf.strings.regex_replace(xmp, XMP_ORIENTATION, r"\1")
+        of_xmp = tf.argmax(tf.constant([str(number) for number in range(10)]) == digit, output_type=tf.int32)
+        return of_exif, tf.where(of_exif == ABSENT, tf.where(in_xmp, of_xmp, 1), of_exif)
+
+    return tf.cond(given, of_metadata, lambda: (tf.constant(ABSENT), tf.constant(1)))
 
 
 def _exif_orientation(tiff):

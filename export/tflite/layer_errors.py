@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_convmixer.keras_internals import times_called
+from keras_convmixer.environment.keras_internals import times_called
 
 IMAGES = 8
 """Images on which layers are compared."""

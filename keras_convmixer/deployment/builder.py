@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from ..keras_internals import Functional, all_layers, producer
+from ..environment.keras_internals import Functional, all_layers, producer
 from .pending import PendingTensor
 
 CHANNELS_LAST = {"data_format": "channels_last"}

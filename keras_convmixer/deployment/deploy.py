@@ -6,7 +6,7 @@ from collections import Counter
 
 import keras
 
-from ..keras_internals import (
+from ..environment.keras_internals import (
     Call,
     Functional,
     call_of,

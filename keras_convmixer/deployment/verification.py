@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from ..keras_internals import input_structure
+from ..environment.keras_internals import input_structure
 
 TOLERANCE = 1e-4
 AMPLIFICATION = 10

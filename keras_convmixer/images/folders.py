@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..console import report
+from ..environment.console import report
 from .decoding import SUFFIXES
 
 DAMAGED = 0.01
@@ -15,6 +15,12 @@ NAMED = 10
 """Number of damaged images that are named on the terminal."""
 MACOS = "__MACOSX"
 """Folder that macOS's zip adds, with a hidden file named after each file."""
+SPLIT_FOLDERS = {
+    "train": "train",
+    **dict.fromkeys(("validation", "val", "valid"), "validation"),
+    "test": "test",
+}
+"""Split of each subfolder name that may stand for a split instead of a label."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,17 @@ def subfolders(folder: Path) -> list[Path]:
     """Return a folder's subfolders, sorted; hidden ones and `__MACOSX` don't count."""
     found = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     return [entry for entry in found if not entry.name.startswith(".") and entry.name != MACOS]
+
+
+def may_share_test_images(folder: Path, data: Path) -> bool:
+    """Tell whether a folder of images may hold test images of the data set in folder `data`.
+
+    It may where one of the two is in the other, unless the folder is, or is in, the data's training split.
+    """
+    folder, data = folder.resolve(), data.resolve()
+    if folder.is_relative_to(data):
+        return folder == data or SPLIT_FOLDERS.get(folder.relative_to(data).parts[0].lower()) != "train"
+    return data.is_relative_to(folder)
 
 
 def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from ..keras_internals import Call, call_of, graph_of, output_index, producer
+from ..environment.keras_internals import Call, call_of, graph_of, output_index, producer
 
 HALF_TOLERANCE = 5e-3
 """Largest deviation from 1 of the sum of probabilities that were rounded to 16 bits on the way."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from ..backend import require_functional
+from ..environment.backend import require_functional
 from .kind import SINGLE, outputs_of, spread, varied_images
 
 

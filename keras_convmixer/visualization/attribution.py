@@ -10,8 +10,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from ..backend import require_functional, require_tensorflow
-from ..keras_internals import call_of, producer, run_graph
+from ..environment.backend import require_functional, require_tensorflow
+from ..environment.keras_internals import call_of, producer, run_graph
 from ..outputs.classifier import as_classifier
 
 

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..backend import keras
-from ..convmixer import ConvMixer
+from ..environment.backend import keras
 from ..files.atomic import atomic_file, require_file_name
-from ..variants import VARIANTS, variant_of
+from ..model.convmixer import ConvMixer
+from ..model.variants import VARIANTS, variant_of
 from .checkpoint import read_checkpoint
 from .formats.keras_model import read_keras_model
 from .formats.kind import KERAS_SUFFIX, SAFETENSORS_SUFFIX, SUFFIXES, local_path

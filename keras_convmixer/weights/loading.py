@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backend import keras
+from ..environment.backend import keras
 from ..files.atomic import atomic_file
-from ..variants import variant_of
+from ..model.variants import variant_of
 from .checkpoint import EPSILON, Checkpoint, read_checkpoint
 from .formats.keras_model import read_keras_model
 from .formats.kind import KERAS_SUFFIX, SAFETENSORS_SUFFIX, SUFFIXES, local_path

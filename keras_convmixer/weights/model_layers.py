@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import keras
-from ..keras_internals import producer
+from ..environment.backend import keras
+from ..environment.keras_internals import producer
 from .tensor_names import TENSORS, layer_names
 
 # A model's operations in order, a letter each: C, convolution of whole patches; D, depthwise convolution; A,

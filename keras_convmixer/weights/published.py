@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..files.atomic import explaining_full_disk
 from ..files.printable import first_line
-from ..imagenet import CLASSES
-from ..variants import VARIANTS, Variant, variant_of
+from ..model.imagenet import CLASSES
+from ..model.variants import VARIANTS, Variant, variant_of
 from .checkpoint import read_checkpoint
 
 FILE = "model.safetensors"

@@ -63,15 +63,16 @@ def test_a_recipes_fields_are_options():
         ("train qqq", "there are digits, cifar10"),
         ("launch digitz", "there is no recipe digitz: did you mean digits?"),
         ("train digits --epoch 3", "there is no option --epoch: did you mean --epochs?"),
-        ("train digits --epochs many", "--epochs"),
+        ("train digits --epochs many", "convmixer train: --epochs 'many' is not a whole number"),
         ("train digits --epochs 0", "convmixer train: --epochs 0: give more than 0"),
         ("train digits --patch-size 17", "--patch-size 17 is larger than the 16x16 image: at most 16"),
         ("export runs/x", "--out"),
-        ("predict bundle", "name at least one picture"),
+        ("predict bundle", "name at least one image"),
         ("predict bundle a.png --top 0", "--top 0"),
-        ("export runs/x --out b --formats int9", "int8"),
+        ("export runs/x --out b --formats int9", "--formats 'int9' is not one of"),
+        ("launch digits --epochs many", "convmixer launch: --epochs 'many' is not a whole number"),
         ("export runs/x --out b --validation-images 0", "--validation-images 0"),
-        ("qat", "MODEL"),
+        ("qat", "RUN is missing, as in: convmixer qat runs/digits"),
         ("qat nowhere --learning-rate 2", "--learning-rate 2.0: give more than 0 and less than 1"),
         ("compress nowhere --out b --sparsity 1", "--sparsity 1.0: give more than 0 and less than 1"),
         ("compress nowhere --out b --method cluster --clusters 1", "--clusters 1: give 2 or more"),
@@ -86,7 +87,7 @@ def test_wrong_arguments_exit_with_2(arguments, words):
     assert process.returncode == 2
     assert words in process.stderr
     assert process.stdout == ""
-    assert "Traceback" not in process.stderr
+    assert len(process.stderr.splitlines()) == 1 or not arguments
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_quickstart_shows_accuracy_agreement_and_sizes(quickstart):
 
 
 @pytest.mark.slow
-def test_quickstart_leaves_pictures_and_metrics(quickstart):
+def test_quickstart_leaves_figures_and_metrics(quickstart):
     for name in ("curves", "confusion", "predictions"):
         assert min(Image.open(quickstart.run / f"{name}.png").size) > 300
     assert len(list(csv.DictReader((quickstart.run / "metrics.csv").open()))) == 20
@@ -187,7 +188,7 @@ def test_predict_gets_nine_of_ten_held_out_digits(quickstart, tmp_path):
 
 @pytest.mark.slow
 def test_predict_imports_no_tensorflow(quickstart):
-    picture = next((quickstart.run / "pictures").iterdir())
+    image = next((quickstart.run / "images").iterdir())
     command = [
         sys.executable,
         "-X",
@@ -197,7 +198,7 @@ def test_predict_imports_no_tensorflow(quickstart):
         "predict",
         "--verbose",
         quickstart.bundle,
-        picture,
+        image,
     ]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.split("|")[-1].strip() for line in process.stderr.splitlines() if "|" in line}
@@ -208,12 +209,12 @@ def test_predict_imports_no_tensorflow(quickstart):
 @pytest.mark.slow
 def test_evaluate_says_what_the_summary_says(quickstart, tmp_path):
     expected = json.loads((quickstart.run / "summary.json").read_text())["test_accuracy"]
-    process = convmixer("evaluate", quickstart.run, "--json", "--out", tmp_path / "pictures")
+    process = convmixer("evaluate", quickstart.run, "--json", "--out", tmp_path / "figures")
     assert process.returncode == 0, process.stderr
     result = json.loads(process.stdout)
     assert result["accuracy"] == expected
     assert result["images"] == sum(c["images"] for c in result["classes"]) == 360
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"confusion.png", "predictions.png"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"confusion.png", "predictions.png"}
 
 
 @pytest.mark.slow

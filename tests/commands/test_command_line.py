@@ -10,8 +10,9 @@ import pytest
 
 from keras_convmixer.__main__ import COMMANDS
 from keras_convmixer.commands import command_line
-from keras_convmixer.commands.command_line import UsageError, check_spelling, in_options, option_names, run_app
+from keras_convmixer.commands.command_line import UsageError, in_options, option_names, read, run_app
 from keras_convmixer.commands.training import train, with_recipe
+from keras_convmixer.training.recipes import DESCRIPTIONS
 
 BY_NAME = {command.__name__: command for command in COMMANDS}
 
@@ -49,22 +50,103 @@ def test_every_command_has_an_example_of_itself():
     [
         ("expor runs/x", "there is no command expor: did you mean export?"),
         ("qqq", "there is no command qqq: there are quickstart, train"),
+        ("--epochs 3", "there is no command --epochs: there are quickstart, train"),
+        ("train digitz --epochs 3", "there is no recipe digitz: did you mean digits?"),
+        ("train --runs a digitz", "there is no recipe digitz: did you mean digits?"),
         ("export runs/x --ot b", "there is no option --ot: did you mean --out?"),
+        ("export --ot b runs/x", "there is no option --ot: did you mean --out?"),
         ("train digits --image-siz=8", "there is no option --image-siz: did you mean --image-size?"),
-        ("launch digits --epoch 3", "there is no option --epoch: did you mean --epochs?"),
+        ("launch --worker 2 digits", "there is no option --worker: did you mean --workers?"),
         ("recipes --epochs 3", "there is no option --epochs: there are --help, --json"),
+        ("train digits -e 3", "there is no option -e: convmixer train digits --help shows the options"),
+        ("train --epochs 3 digits", "--epochs stands after the recipe's name, as in: convmixer train digits --epochs"),
+        ("export x --out b --formats int9", "--formats 'int9' is not one of float32, float16, dynamic, int8,"),
+        ("convert a b --activation geluu", "--activation 'geluu' is not one of relu, gelu: did you mean gelu?"),
     ],
 )
 def test_a_mistyped_word_is_answered_with_the_nearest(words, message):
     with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
-        check_spelling(words.split(), BY_NAME)
+        read(with_recipe(words.split()), BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train digits --epochs many", "--epochs 'many' is not a whole number"),
+        ("train digits --epochs 1.5", "--epochs '1.5' is not a whole number"),
+        ("train digits --learning-rate fast", "--learning-rate 'fast' is not a number"),
+        ("train digits --epochs 0", "--epochs 0: give more than 0"),
+        ("train digits --epochs", "--epochs needs a value: --epochs INT"),
+        ("train digits --flip=no", "--flip takes no value: leave =no out"),
+        ("train digits 5", "'5' is one word too many: convmixer train digits --help shows the arguments"),
+        ("export x --out b --crop-fraction half", "--crop-fraction 'half' is not a number"),
+        ("benchmark b --threads 1 one", "--threads 'one' is not a whole number"),
+        ("export x", "--out BUNDLE is missing, as in: convmixer export runs/digits --out digits_bundle"),
+        ("convert", "IN and OUT are missing, as in: convmixer convert model.safetensors model.keras"),
+        ("train", "RECIPE is missing: name one of digits, cifar10,"),
+    ],
+)
+def test_a_wrong_value_is_answered_in_one_sentence(words, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        read(words.split(), BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("digits --epochs many", "--epochs 'many' is not a whole number"),
+        ("digits --workers 2", "--workers stands before the recipe's name, as in: convmixer launch --workers 2 digits"),
+    ],
+)
+def test_launch_refuses_a_wrong_option_of_train_before_a_process_starts(words, message, monkeypatch):
+    monkeypatch.setattr("keras_convmixer.training.launch.Launch.run", lambda _: pytest.fail("it has started"))
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        read(with_recipe(["launch", *words.split()]), BY_NAME)()
+
+
+def test_where_tyro_reports_something_unknown_its_own_box_is_shown(capsys, monkeypatch):
+    """As the events are not public: another version may have other ones, or none."""
+    monkeypatch.setattr(command_line, "TYPE_NAMES", {})
+    monkeypatch.setattr(command_line, "_in_a_sentence", lambda event, *_: event.no_such_field)
+    with pytest.raises(SystemExit) as ended:
+        read(["train", "digits", "--epochs", "many"], BY_NAME)
+    assert ended.value.code == 2
+    assert "--epochs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "words", ["export x --out y", "train digits --image_size 8", "train cifar10 --no-flip", "launch --workers 2 digits"]
 )
 def test_options_that_exist_pass(words):
-    check_spelling(words.split(), BY_NAME)
+    assert callable(read(with_recipe(words.split()), BY_NAME))
+
+
+def help_of(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        read([*words.split(), "--help"], BY_NAME)
+    assert not ended.value.code
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("words", [*BY_NAME, "train imagenet_1536_20", "plan digits"])
+def test_help_fits_into_80_columns(words, capsys, monkeypatch):
+    lines = help_of(words, capsys, monkeypatch)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"usage: convmixer {words} ")
+    assert lines[1] == ""  # the usage is one line, whatever there is to choose from
+
+
+def test_help_of_train_has_one_line_for_each_recipe_and_that_of_a_recipe_all_of_its_docstring(capsys, monkeypatch):
+    lines = help_of("train", capsys, monkeypatch)
+    assert len(lines) <= 60
+    for name, description in DESCRIPTIONS.items():
+        (line,) = (line for line in lines if line.split()[:2] == ["•", name])
+        assert line.endswith(f" {description.splitlines()[0]}")
+    shown = " ".join(" ".join(help_of("train imagenet_1536_20", capsys, monkeypatch)).split())
+    assert " ".join(DESCRIPTIONS["imagenet_1536_20"].split()) in shown
+    for part in ("model options", "data options", "augmentation options", "optimization options"):
+        assert part in shown
 
 
 @pytest.mark.parametrize(
@@ -72,6 +154,8 @@ def test_options_that_exist_pass(words):
     [
         ("epochs=0: give more than 0", "--epochs 0: give more than 0"),
         ("patch_size=17 is too large: a larger input_shape", "--patch-size 17 is too large: a larger --image-size"),
+        ("data=None: give a folder", "data=None: give a folder"),  # not an option of train
+        ("weights=None: give a file", "--weights is missing: give a file"),
         ("epochs of the model, its weights and its depth", "epochs of the model, its weights and its depth"),
         ("runs/batch_size/x.png: 'batch_size' is not there", "runs/batch_size/x.png: 'batch_size' is not there"),
         ("threshold=2: give less", "threshold=2: give less"),  # not an option of train
@@ -87,7 +171,7 @@ def test_an_error_names_the_option_that_was_typed(message, shown):
     [
         (ValueError("epochs=0: give more"), "convmixer train: --epochs 0: give more", 2),
         (ValueError("threshold=0: give more"), "convmixer train: threshold=0: give more", 1),
-        (UsageError("name a picture"), "convmixer train: name a picture", 2),
+        (UsageError("name an image"), "convmixer train: name an image", 2),
         (FileNotFoundError("x is not there"), "convmixer train: x is not there", 1),
         (KeyError("x"), "convmixer train: KeyError: 'x' (--verbose shows where)", 1),
         (KeyboardInterrupt(), "convmixer train: interrupted", 130),
@@ -140,7 +224,7 @@ complete_words train digits --image-s
 def test_bash_completes_commands_and_options(tmp_path, monkeypatch):
     """By the file that --help says how to make."""
     file = tmp_path / "convmixer.bash"
-    assert "convmixer --tyro-write-completion bash" in command_line.LONG_DESCRIPTION
+    assert "convmixer --tyro-write-completion bash" in command_line.MORE
     monkeypatch.setattr("sys.argv", ["convmixer", "--tyro-write-completion", "bash", str(file)])
     with pytest.raises(SystemExit) as ended:
         run_app(COMMANDS, with_recipe)
@@ -150,7 +234,7 @@ def test_bash_completes_commands_and_options(tmp_path, monkeypatch):
 
 
 def test_convmixer_alone_prints_a_line_for_each_command_that_fits_into_80_columns():
-    lines = command_line.short_help(COMMANDS)
+    lines = [*command_line.short_help(COMMANDS), *command_line.MORE.splitlines()]
     assert max(map(len, lines)) <= 80
     for command in COMMANDS:
         assert any(line.startswith(f"  {command.__name__} ") for line in lines)

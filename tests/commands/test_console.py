@@ -1,13 +1,16 @@
 """What a terminal of 80 columns and a pipe get to see: tables, times, and lines about work that takes long."""
 
 import time
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from keras_convmixer import console
 from keras_convmixer.commands import tables
 from keras_convmixer.commands.training import recipes
-from keras_convmixer.variants import VARIANTS
+from keras_convmixer.environment import console
+from keras_convmixer.export.choices import FormatName
+from keras_convmixer.model.variants import VARIANTS
 
 
 def rows_of(table):
@@ -48,6 +51,27 @@ def test_names_of_numbers_fold_before_a_file_does(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "│ litert/float32.tflite │ " in shown
     assert "│ 1,102.3 │" in shown
+
+
+def test_a_title_does_not_fold_where_a_narrow_table_ends(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    title = "Evaluated runs/digits on the 360 test images of digits"
+    tables.print_evaluation(title, 0.99, 0.05, [{"label": "7", "precision": 1, "recall": 1, "images": 36}], None)
+    assert capsys.readouterr().out.splitlines()[0] == title
+
+
+@pytest.mark.parametrize("size", [74_912, 102_700_000])
+def test_the_table_of_a_bundle_shows_every_file_name_at_80_columns(capsys, monkeypatch, size):
+    monkeypatch.setenv("COLUMNS", "80")
+    measured = {"images": 2000, "agreement": 1.0, "max_difference": 1.2e-05, "accuracy": 1.0}
+    paths = ["saved_model/1", *(f"litert/{name}.tflite" for name in get_args(FormatName))]
+    artifacts = [{"path": path, "size": size, "input": {"dtype": "float32"}, "validation": measured} for path in paths]
+    tables.print_bundle(Path("bundle"), {"artifacts": artifacts, "reference_accuracy": 1.0, "layer_errors": None})
+    shown = capsys.readouterr().out
+    for path in paths:
+        assert f"│ {path} " in shown
+    assert f"{size / 1000:,.0f}" in shown.replace("74.9", "75")
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

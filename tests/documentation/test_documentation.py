@@ -167,7 +167,7 @@ def test_every_page_is_in_the_sites_menu():
 
 def test_the_tweet_and_the_table_are_those_of_the_package():
     page = (ROOT / "docs/models.md").read_text()
-    tweet = (ROOT / "keras_convmixer/tweet.py").read_text()
+    tweet = (ROOT / "keras_convmixer/model/tweet.py").read_text()
     assert f"```text\n{tweet}```" in page
     assert f"{len(tweet)} characters" in page
     for name, variant in kc.VARIANTS.items():

@@ -45,7 +45,7 @@ SMALL = {
     "convmixer qat runs/quickstart": "--steps 5",
     "convmixer compress runs/quickstart --out runs/pruned --sparsity 0.5": "--steps 5",
     "convmixer compress runs/quickstart --out runs/clustered --method cluster --clusters 16": "--steps 5",
-    "convmixer benchmark phone_bundle --picture speed.png": "--seconds 0.03",
+    "convmixer benchmark phone_bundle --figure speed.png": "--seconds 0.03",
 }
 """Options that are added to a command."""
 PALETTE = np.array(
@@ -113,7 +113,7 @@ def what_readers_have(quickstart, once):
 
     def fill(folder):
         shutil.copytree(quickstart.run, folder / "runs/quickstart")
-        shutil.copy(quickstart.run / "pictures/7_3.png", folder / "digit.png")
+        shutil.copy(quickstart.run / "images/7_3.png", folder / "digit.png")
         images, labels = ten_colors(600, 0, 24)
         chosen = labels < 3
         save_photos(folder / "photos", np.array(["bird", "cat", "dog"])[labels[chosen]], images[chosen])

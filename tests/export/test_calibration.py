@@ -9,8 +9,8 @@ from processes import convmixer
 from keras_convmixer.export import calibration, read_manifest
 from keras_convmixer.export.calibration import read_calibration
 from keras_convmixer.images import folders as picture_folders
+from keras_convmixer.images.folders import may_share_test_images
 from keras_convmixer.images.preprocessing import Preprocessing
-from keras_convmixer.training.data.label_folders import may_share_test_images
 
 SEEN = Preprocessing(8, 8, 3)
 
@@ -147,7 +147,7 @@ def test_only_the_chosen_images_of_an_archive_are_kept(tmp_path, save):
 
 @pytest.mark.slow
 def test_the_command_calibrates_with_a_folder_and_says_what_it_left_out(quickstart, folder, tmp_path):
-    for number, path in enumerate(sorted(quickstart.run.glob("pictures/*.png"))):
+    for number, path in enumerate(sorted(quickstart.run.glob("images/*.png"))):
         (folder / f"digit_{number}.png").write_bytes(path.read_bytes())
     for name in ("no.jpg", "gone.png"):
         (folder / name).unlink()
@@ -159,7 +159,7 @@ def test_the_command_calibrates_with_a_folder_and_says_what_it_left_out(quicksta
     assert "left out: " in process.stderr
     assert "damaged.png is not an image" in process.stderr
     calibration = read_manifest(out)["calibration"]
-    assert calibration["source"] == "pictures of a folder"
+    assert calibration["source"] == "images of a folder"
     assert calibration["images"] == 120 + len(list(folder.glob("digit_*")))
     assert len(calibration["skipped"]) == 1
     for given, code, words in (

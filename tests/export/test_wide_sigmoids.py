@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_convmixer import ConvMixer
+from keras_convmixer.environment.keras_internals import all_layers
 from keras_convmixer.export import export_bundle
-from keras_convmixer.keras_internals import all_layers
 
 QUANTIZED = ("float32", "dynamic", "int8")
 

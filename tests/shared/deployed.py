@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 import keras_convmixer as kc
-from keras_convmixer.keras_internals import all_layers
+from keras_convmixer.environment.keras_internals import all_layers
 
 L = keras.layers
 

@@ -84,7 +84,7 @@ def real_model(name: str) -> RealModel:
     """Build a model of MODELS with random normalization statistics and a dense layer solved for by least squares."""
     import keras
 
-    from keras_convmixer.keras_internals import run_graph
+    from keras_convmixer.environment.keras_internals import run_graph
 
     keras.utils.set_random_seed(0)
     model = MODELS[name]()

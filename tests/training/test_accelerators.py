@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from keras_convmixer.install import install_command
+from keras_convmixer.environment.install import install_command
 from keras_convmixer.training import accelerators
 
 INSTALL = install_command("train", "gpu")

@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from keras_convmixer.imagenet import DEVIATION, MEAN
+from keras_convmixer.model.imagenet import DEVIATION, MEAN
 
 ATTEMPTS = 10
 NUM_DRAWS = 2 + 4 * ATTEMPTS

@@ -10,14 +10,7 @@ import numpy as np
 from keras_convmixer.files.labels import require_labels
 from keras_convmixer.files.printable import first_of
 from keras_convmixer.images.decoding import SUFFIXES
-from keras_convmixer.images.folders import image_files, subfolders
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    **dict.fromkeys(("validation", "val", "valid"), "validation"),
-    "test": "test",
-}
-"""Split of each subfolder name that may stand for a split instead of a label."""
+from keras_convmixer.images.folders import SPLIT_FOLDERS, image_files, subfolders
 
 
 def split_folders(folder: Path) -> dict[str, Path] | None:
@@ -38,17 +31,6 @@ def split_folders(folder: Path) -> dict[str, Path] | None:
             "subfolder for each label give val and test, or one of them, with the same subfolders, and nothing else"
         )
     return splits
-
-
-def may_share_test_images(folder: Path, data: Path) -> bool:
-    """Tell whether a folder of images may hold test images of the data set in folder `data`.
-
-    It may where one of the two is in the other, unless the folder is, or is in, the data's training split.
-    """
-    folder, data = folder.resolve(), data.resolve()
-    if folder.is_relative_to(data):
-        return folder == data or SPLIT_FOLDERS.get(folder.relative_to(data).parts[0].lower()) != "train"
-    return data.is_relative_to(folder)
 
 
 def label_folder(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from keras_convmixer.console import report
+from keras_convmixer.environment.console import report
 
 from ..recipes import RECIPES
 from ..stop_signals import handling

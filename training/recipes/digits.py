@@ -1,4 +1,4 @@
-"""Handwritten digits: a small ConvMixer in under a minute on two cores.
+"""Handwritten digits, in under a minute on two cores.
 
 - Command: convmixer train digits
 - Accuracy: 99.4 to 99.7 % of 360 test images over three seeds, 27,082 parameters

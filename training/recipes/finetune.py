@@ -1,4 +1,4 @@
-"""Fine-tuning of published weights on a folder of your own images.
+"""Your own photos, by fine-tuning published weights.
 
 - Command: convmixer train finetune --dataset FOLDER
 - Accuracy: depends on the images

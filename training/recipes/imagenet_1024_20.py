@@ -1,4 +1,4 @@
-"""ImageNet: ConvMixer-1024/20 with patches of 14, the fastest published model.
+"""ImageNet: ConvMixer-1024/20, the fastest published.
 
 - Command: convmixer train imagenet_1024_20 --data-dir FOLDER
 - Accuracy: 76.94 % of the 50,000 validation images, reported by the reference; not measured here

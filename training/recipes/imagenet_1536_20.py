@@ -1,4 +1,4 @@
-"""ImageNet: the paper's largest published model, ConvMixer-1536/20 with patches of 7.
+"""ImageNet: ConvMixer-1536/20, the largest published.
 
 - Command: convmixer train imagenet_1536_20 --data-dir FOLDER
 - Accuracy: 81.37 % of the 50,000 validation images, reported by the reference; not measured here

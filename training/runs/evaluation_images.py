@@ -8,8 +8,8 @@ from pathlib import Path
 import keras
 from rich.progress import Progress
 
-from keras_convmixer import imagenet
 from keras_convmixer.images.folders import subfolders
+from keras_convmixer.model import imagenet
 
 from ..data.dataset import Split, load_dataset, load_images
 from .run import Run

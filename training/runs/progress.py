@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from keras_convmixer.console import progress_bar
+from keras_convmixer.environment.console import progress_bar
 
 
 class TrainingProgress:

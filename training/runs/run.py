@@ -56,6 +56,27 @@ class Run:
             crop_fraction = self.recipe.data.crop_fraction if self.recipe else 1.0
         return Preprocessing(*shape, crop_fraction=crop_fraction)
 
+    def data_or_own(self, data: str | None) -> str:
+        """Return `data` if it is given, else the name of the data set that the model was trained on.
+
+        Raises:
+            FileNotFoundError: that was a folder which is not there any more.
+            ValueError: that is not known.
+        """
+        choices = "digits, or a folder with one subfolder of images for each label"
+        if data:
+            return data
+        if self.recipe is None:
+            raise ValueError(f"data=None, and the model has no recipe.json beside it: name {choices}")
+        own = self.recipe.data.dataset
+        if Path(own).is_absolute() and not Path(own).is_dir():
+            raise FileNotFoundError(f"the model was trained on {own}, which is not there: name other data, {choices}")
+        return own
+
+    def data_dir_or_own(self, data_dir: str) -> str:
+        """Return the folder of tensorflow-datasets' data: `data_dir` unless it is empty, else the recipe's."""
+        return data_dir or (self.recipe.data.data_dir if self.recipe else "")
+
 
 def load_run(path: Path | str, crop_fraction: float | None = None) -> Run:
     """Load a run folder, or a .keras file, with the recipe and the labels beside it.

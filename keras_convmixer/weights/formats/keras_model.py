@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from ...backend import keras
+from ...environment.backend import keras
 from ...files.archives import check_archive
 from ...files.printable import first_line
 from ...files.regular_files import open_file

@@ -182,7 +182,7 @@ def test_no_file_of_a_bundle_says_where_it_was_made(toy, tmp_path):
     manifest = read_manifest(place / "bundle")
     assert [file["name"] for file in manifest["rejected"]] == ["qat_int8"]
     assert len(manifest["artifacts"]) == 6
-    assert manifest["calibration"]["source"] == "pictures of a folder"
+    assert manifest["calibration"]["source"] == "images of a folder"
     assert manifest["calibration"]["skipped"][0].startswith("damaged.png is not an image")
     places = (tmp_path, sys.prefix, sys.base_prefix, Path(keras_convmixer.__file__).parents[1], Path.home())
     words = [os.fsencode(word) for word in (TOKEN, "site-packages", *(f"{place}/" for place in places))]

@@ -32,19 +32,19 @@ def test_a_changed_file_is_not_timed(toy_bundle, tmp_path):
 
 @pytest.mark.slow
 def test_the_command(toy_bundle, tmp_path):
-    picture = tmp_path / "speed.png"
+    figure = tmp_path / "speed.png"
     arguments = ["benchmark", toy_bundle, "--threads", "1", "--seconds", "0.03"]
-    process = convmixer(*arguments, "--picture", picture, blocked=("tensorflow", "keras"))
+    process = convmixer(*arguments, "--figure", figure, blocked=("tensorflow", "keras"))
     assert process.returncode == 0, process.stderr
     assert "median ms" in process.stdout
-    assert Image.open(picture).format == "PNG"
+    assert Image.open(figure).format == "PNG"
     (first, *_) = json.loads(convmixer(*arguments, "--json").stdout)
     assert first["name"] == read_manifest(toy_bundle)["artifacts"][1]["name"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--threads", "0"], "--threads 0"), (["--seconds", "0"], "give more than 0"), (["--picture", "a.jpg"], ".png")],
+    [(["--threads", "0"], "--threads 0"), (["--seconds", "0"], "give more than 0"), (["--figure", "a.jpg"], ".png")],
 )
 def test_wrong_arguments(toy_bundle, arguments, words):
     process = convmixer("benchmark", toy_bundle, *arguments)

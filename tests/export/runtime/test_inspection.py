@@ -69,3 +69,18 @@ def test_what_is_no_tflite_file_is_named(tmp_path):
     process = convmixer("inspect", tmp_path / "text.tflite")
     assert process.returncode == 1
     assert "text.tflite is not a .tflite file that LiteRT can run" in process.stderr
+
+
+def test_the_command_shows_a_table_of_a_bundles_files(toy_bundle):
+    process = convmixer("inspect", toy_bundle, blocked=("tensorflow", "keras"))
+    assert process.returncode == 0, process.stderr
+    names = ("float32", "float16", "dynamic", "int8")
+    for name in names:
+        assert f"│ {name}.tflite " in process.stdout
+    assert f"convmixer inspect {toy_bundle}/litert/float32.tflite" in process.stdout
+    found = json.loads(convmixer("inspect", toy_bundle, "--json").stdout)
+    assert list(found) == [f"{toy_bundle}/litert/{name}.tflite" for name in names]
+    assert found[f"{toy_bundle}/litert/int8.tflite"]["inputs"][0]["dtype"] == "uint8"
+    process = convmixer("inspect", toy_bundle.parent)
+    assert process.returncode == 1
+    assert "is not a bundle" in process.stderr

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from image_encodings import encode, encodings, photograph
 
-from keras_convmixer.peak_memory import peak_memory
+from keras_convmixer.environment.peak_memory import peak_memory
 from keras_convmixer.export.serving.signatures import write_serving_model
 from keras_convmixer.images.decoding import read_image
 from keras_convmixer.images.preprocessing import Preprocessing

@@ -185,7 +185,7 @@ def test_25_million_pixels_take_little_memory(tmp_path):
 import sys
 import tensorflow as tf
 # getrusage begins with the peak of this test's process.
-from keras_convmixer.peak_memory import peak_memory
+from keras_convmixer.environment.peak_memory import peak_memory
 folder = sys.argv[1]
 encoded = tf.saved_model.load(folder + "/1").signatures["encoded"]
 files = [open(f"{folder}/{name}.png", "rb").read() for name in ("small", "large")]

@@ -12,10 +12,10 @@ from keras_convmixer.export.tflite.metadata import LABELS
 FUZZ = """
 import json, random, sys, time
 from pathlib import Path
-from keras_convmixer.console import silence_native_logs
+from keras_convmixer.environment.console import silence_native_logs
 silence_native_logs()
 from keras_convmixer.export import Classifier, inspect
-from keras_convmixer.peak_memory import peak_memory
+from keras_convmixer.environment.peak_memory import peak_memory
 
 image, path, count, *sources = sys.argv[1:]
 found = {"answered": 0, "refused": 0, "slowest": 0.0, "sentences": []}

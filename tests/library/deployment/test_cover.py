@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_convmixer.deployment.cover import ADD_COST, Piece, Side, cost, cover, microkernel
+from keras_convmixer.deployment.depthwise.cover import ADD_COST, Piece, Side, cost, cover, microkernel
 
 
 def same(taps, dilation=1):

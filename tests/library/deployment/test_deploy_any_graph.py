@@ -6,7 +6,7 @@ import pytest
 from deployed import deployed_equals, kinds, randomized
 
 import keras_convmixer as kc
-from keras_convmixer.keras_internals import producer
+from keras_convmixer.environment.keras_internals import producer
 
 L = keras.layers
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import keras_convmixer as kc
 from keras_convmixer.deployment import TARGETS
 from keras_convmixer.deployment.rules import DROPPED
-from keras_convmixer.keras_internals import all_layers
+from keras_convmixer.environment.keras_internals import all_layers
 
 L = keras.layers
 

@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["pending", "geometry", "cover", "blocks"])
+@pytest.mark.parametrize("name", ["pending", "depthwise.geometry", "depthwise.cover", "depthwise.blocks"])
 def test_worked_examples(name):
     result = doctest.testmod(importlib.import_module(f"keras_convmixer.deployment.{name}"))
     assert result.attempted >= 3

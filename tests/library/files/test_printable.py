@@ -9,7 +9,7 @@ import warnings
 import pytest
 from processes import convmixer
 
-from keras_convmixer import console
+from keras_convmixer.environment import console
 from keras_convmixer.files.labels import is_label, read_labels, require_labels, write_labels
 from keras_convmixer.files.printable import is_printable, printable
 from keras_convmixer.images.folders import report_left_out

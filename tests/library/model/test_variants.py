@@ -83,7 +83,7 @@ def test_the_functions_take_the_arguments_of_keras_applications(name):
 def test_each_function_says_what_it_is(name):
     variant, build = kc.VARIANTS[name], getattr(kc, name)
     assert build.__name__ == build.__qualname__ == name
-    assert build.__module__ == "keras_convmixer.variant_models"
+    assert build.__module__ == "keras_convmixer.model.variant_models"
     text = " ".join(inspect.getdoc(build).split())
     kernel, patch = variant.kernel_size, variant.patch_size
     activation = {"gelu": "GELU", "relu": "ReLU"}[variant.activation]
@@ -117,7 +117,7 @@ def test_operations_are_those_that_pytorch_counts(tmp_path):
 
 
 def tweet():
-    return Path(inspect.getfile(kc)).with_name("tweet.py")
+    return Path(inspect.getfile(kc)).with_name("model") / "tweet.py"
 
 
 def test_the_tweet_fits_into_a_tweet():
@@ -129,7 +129,7 @@ def test_the_tweet_fits_into_a_tweet():
 
 @pytest.mark.parametrize("kernel_size", [5, 8])
 def test_the_tweet_is_the_model(kernel_size):
-    from keras_convmixer.tweet import ConvMixer
+    from keras_convmixer.model.tweet import ConvMixer
 
     ours = kc.ConvMixer(16, 3, kernel_size, 4, input_shape=(37, 32, 3), classes=7)
     theirs = ConvMixer(keras.Input((37, 32, 3)), 16, 3, kernel_size, 4, 7)

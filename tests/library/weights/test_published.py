@@ -253,7 +253,7 @@ def test_what_has_published_weights_is_fetched(changes, monkeypatch):
     def fetch(variant):
         raise ConnectionError(f"fetching {variant.weights}")
 
-    monkeypatch.setattr("keras_convmixer.convmixer.fetch", fetch)
+    monkeypatch.setattr("keras_convmixer.model.convmixer.fetch", fetch)
     with pytest.raises(ConnectionError, match=r"fetching timm/convmixer_768_32\.in1k"):
         kc.ConvMixer(**architecture("ConvMixer768_32", **changes))
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import keras_convmixer as kc
-from keras_convmixer.tweet import ConvMixer as tweet_convmixer
+from keras_convmixer.model.tweet import ConvMixer as tweet_convmixer
 from keras_convmixer.weights.conversion import convert
 from keras_convmixer.weights.model_layers import convmixer_layers
 

@@ -12,7 +12,7 @@ from processes import run_forked
 
 from keras_convmixer import Preprocessing
 from keras_convmixer.outputs.classifier import NotFinite
-from keras_convmixer.training import RECIPES, Diverged, load_dataset, load_run, train
+from keras_convmixer.training import RECIPES, Diverged, Run, load_dataset, load_run, train
 from keras_convmixer.training import trainer as loop
 from keras_convmixer.training.data.batches import InputPipeline
 
@@ -290,3 +290,15 @@ def test_a_model_of_any_size_has_no_preprocessing(tmp_path):
     assert loaded.recipe is loaded.class_names is None
     with pytest.raises(ValueError, match="of one size"):
         _ = loaded.preprocessing
+
+
+def test_what_is_not_given_is_the_runs_own(tmp_path):
+    recipe = RECIPES["digits"].replace(data_dir="tfds")
+    run = Run(None, recipe, None)
+    assert (run.data_or_own("photos"), run.data_dir_or_own("mine")) == ("photos", "mine")
+    assert (run.data_or_own(None), run.data_dir_or_own("")) == ("digits", "tfds")
+    moved = Run(None, recipe.replace(dataset=str(tmp_path / "moved")), None)
+    with pytest.raises(FileNotFoundError, match=r"moved, which is not there: name other data"):
+        moved.data_or_own(None)
+    with pytest.raises(ValueError, match=r"^data=None, and the model has no recipe\.json"):
+        Run(None, None, None).data_or_own(None)

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from .builder import CHANNELS_LAST, Builder, call_with_weights
+from ..builder import CHANNELS_LAST, Builder, call_with_weights
+from ..pending import PendingTensor
 from .cover import microkernel
 from .geometry import Window, ceil_div, round_up, window_of
-from .pending import PendingTensor
 
 LANES = 16
 """Outputs of a matrix product that XNNPACK's 8-bit microkernels compute at once, on x86 and, mostly, on Arm."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_convmixer as kc
-from keras_convmixer.imagenet import class_names
+from keras_convmixer.model.imagenet import class_names
 
 PHOTOGRAPHS = Path(__file__).parents[4] / "shared" / "data" / "photos"  # beside a checkout of the team, WNID/name.JPEG
 PIXELS = np.random.RandomState(0).randint(0, 256, (2, 5, 4, 3))

@@ -34,7 +34,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .files.printable import is_printable, printable
+from ..files.printable import is_printable, printable
 
 SHORT = 16
 """Characters of a table's text cell that are never folded; longer ones fold where the terminal is narrow."""
@@ -56,8 +56,9 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 160  # a file or a pipe has no width
-    heading = None if title is None else Text(printable(title), style="bold")
-    table = Table(title=heading, title_justify="left", show_header=columns is not None)
+    if title is not None:  # a title of the table's would fold where the table ends
+        console.print(Text(printable(title), style="bold"))
+    table = Table(show_header=columns is not None)
     names = columns or ("",) * len(rows[0])
     narrow = sum(max(map(len, column)) + 3 for column in zip(names, *rows, strict=True)) >= console.width
     for index, name in enumerate(names):

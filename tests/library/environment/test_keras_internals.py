@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_convmixer import keras_internals as internals
+from keras_convmixer.environment import keras_internals as internals
 
 ROOT = Path(__file__).parents[3]
-INTERNALS = ROOT / "keras_convmixer" / "keras_internals.py"
+INTERNALS = ROOT / "keras_convmixer" / "environment" / "keras_internals.py"
 OTHERS_NAMES = {
     *("_get_ops_details", "_get_tensor_details"),  # ai-edge-litert's interpreter
     *("_geo", "_hardware"),  # codecarbon's tracker

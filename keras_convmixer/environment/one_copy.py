@@ -10,7 +10,7 @@ def require_one_copy(package: str, file: str) -> None:
 
     Raises ImportError: it is another copy's.
     """
-    library, folder = Path(__file__).resolve().parent, Path(file).resolve().parent
+    library, folder = Path(__file__).resolve().parents[1], Path(file).resolve().parent
     if folder.parent not in (library, library.parent):
         raise ImportError(
             f"keras_convmixer is imported from {library} and {package} from {folder}, which are two copies of the "

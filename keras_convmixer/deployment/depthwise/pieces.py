@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from .builder import CHANNELS_LAST, Builder
+from ..builder import CHANNELS_LAST, Builder
 from .cover import Piece, cover
 from .geometry import Side, window_of
 

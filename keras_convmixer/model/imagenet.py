@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .backend import keras
+from ..environment.backend import keras
 
 # Mean and standard deviation of each channel, for pixels scaled to 0..1.
 MEAN = (0.485, 0.456, 0.406)
@@ -88,5 +88,5 @@ def class_names() -> tuple[tuple[str, str], ...]:
     Two names stand for two classes each ("crane", "maillot"); the ids are unique. Source: WordNet 3.0's first
     lemma of each synset, which keras.applications shows too.
     """
-    lines = resources.files("keras_convmixer").joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+    lines = resources.files(__package__).joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     return tuple((wordnet_id, name) for wordnet_id, name in map(str.split, lines))

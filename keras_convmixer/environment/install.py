@@ -9,7 +9,7 @@ def install_command(*extras: str) -> str:
 
     Example:
         ```python
-        from keras_convmixer.install import install_command
+        from keras_convmixer.environment.install import install_command
 
         assert "[export]" in install_command("export")
         ```

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from .backend import keras
+from ..environment.backend import keras
 from .convmixer import ConvMixer
 from .variants import VARIANTS, Variant
 

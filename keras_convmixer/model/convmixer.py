@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from .backend import keras
+from ..environment.backend import keras
+from ..weights.loading import load_weights, require_weights_file
+from ..weights.published import fetch, require_published
 from .imagenet import DEVIATION, MEAN
-from .weights.loading import load_weights, require_weights_file
-from .weights.published import fetch, require_published
 
 
 def ConvMixer(

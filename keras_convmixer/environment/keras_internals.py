@@ -1,7 +1,7 @@
 """The private names of Keras that this package needs. No other file uses one.
 
 Keras publishes a model's layers but not the graph of their calls, which deploy(), the search for a classifier's last
-activation, and Grad-CAM walk. Seen with Keras 3.14.0 and 3.15.1. tests/library/deployment/test_keras_internals.py
+activation, and Grad-CAM walk. Seen with Keras 3.14.0 and 3.15.1. tests/library/environment/test_keras_internals.py
 checks each function on a small model; where it fails, its message names what the installed version of Keras changed.
 """
 

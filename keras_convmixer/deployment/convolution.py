@@ -1,0 +1,54 @@
+"""Convolutions and dense layers as they are built: unchanged, or a patch embedding by rows of its patches."""
+
+import keras
+import numpy as np
+
+from .builder import Builder
+
+FEW_CHANNELS = 8
+"""Most channels of an image whose patches are embedded by rows."""
+
+
+class ConvolutionPlan:
+    """A convolution or dense layer as it is."""
+
+    adds_pieces = False
+
+    def __init__(self, builder: Builder, layer: keras.layers.Layer, source):
+        self._builder, self._layer, self._source = builder, layer, source
+
+    def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
+        """Build it with a kernel and a bias of the original's shapes; return its tensor in a list."""
+        return [self._builder.linear(self._layer, self._source, [kernel, bias], self._layer.name)]
+
+
+class PatchEmbeddingPlan(ConvolutionPlan):
+    """A patch embedding with each row of a patch as channels: a reshape, which moves nothing, and a narrow kernel.
+
+    XNNPACK fills a vector with the channels of one position, and an image has 3. Measured, one thread, 14x14 patches of
+    224x224x3 to 1024 channels: in int8 1.9 ms before, 0.8 after; in float32 3.4 and 3.0.
+    """
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer, source) -> bool:
+        """Tell whether a convolution's windows tile the width of an image of few channels."""
+        return (
+            type(layer) is keras.layers.Conv2D
+            and layer.kernel_size[1] == layer.strides[1] > 1
+            and layer.padding == "valid"
+            and layer.groups == 1
+            and layer.dilation_rate == (1, 1)
+            and source.shape[-1] <= FEW_CHANNELS
+            and None not in source.shape[1:3]
+            and source.shape[2] % layer.kernel_size[1] == 0
+        )
+
+    def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
+        """Build it with a kernel and a bias of the original's shapes; return its tensor in a list."""
+        layer, (rows, columns, channels, _) = self._layer, kernel.shape
+        _, height, width, _ = self._source.shape
+        shape = (height, width // columns, columns * channels)
+        reshape = self._builder.add(keras.layers.Reshape, f"{layer.name}_rows", target_shape=shape)
+        kernel = kernel.reshape(rows, 1, columns * channels, -1)
+        changes = {"kernel_size": (rows, 1), "strides": (layer.strides[0], 1)}
+        return [self._builder.linear(layer, reshape(self._source), [kernel, bias], layer.name, **changes)]
