@@ -199,6 +199,7 @@ def test_my_own_photos(reader):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # Keras 3.15, of any tf.data.Dataset
 def test_keras_code(reader, monkeypatch, caplog):
     """With a small model in the place of the published one."""
     save_file(frozen.tensors("odd_relu"), "published.safetensors")
