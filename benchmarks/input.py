@@ -19,7 +19,7 @@ from keras_convmixer.images.decoding import SUFFIXES
 from keras_convmixer.training import RECIPES, Split
 from keras_convmixer.training.data.batches import InputPipeline
 from keras_convmixer.training.data.lazy_images import Files, decode_and_validate
-from keras_convmixer.training.strategy import choose_strategy
+from keras_convmixer.training.devices.strategy import choose_strategy
 
 BATCH, ROUNDS = 64, 5
 

@@ -1,11 +1,11 @@
-"""Whether training here learns as the reference's PyTorch script does: loss and accuracy by epoch, over several seeds.
+"""Learning curves of training here and of the reference's PyTorch script: loss and accuracy by epoch, several seeds.
 
 `python benchmarks/loss_curves.py --data-dir FOLDER`, with the peers installed: recipe cifar10, by default of a small
-model for a few epochs, on the same pictures in the same number of steps. PyTorch's side is timm's model with
+model for a few epochs, on the same images in the same number of steps. PyTorch's side is timm's model with
 torchvision's augmentation, AdamW and the schedule of train.py of locuslab/convmixer-cifar10, written here anew; only
 clipping (there an option) and leaving out the batch that does not fill up are the recipe's. Each run is a process of
-its own and its figures are kept in benchmarks/results/loss_curves/, from which the picture is drawn; a run that is
-there is not repeated, and one that was interrupted goes on after its last whole epoch.
+its own and its figures are kept in benchmarks/results/loss_curves/, from which the figure is drawn; a run that is
+there is not repeated, and one that was interrupted continues after its last whole epoch.
 """
 
 import csv
@@ -27,7 +27,7 @@ COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Of the model and of its training."""
+    """Sizes of the model, and length of its training."""
 
     data_dir: str
     dim: int = 64
@@ -36,7 +36,7 @@ class Size:
 
     @property
     def name(self) -> str:
-        """For folders."""
+        """Name of the results' folder and figure."""
         return f"{self.dim}_{self.depth}_{self.epochs}_epochs"
 
 
@@ -49,7 +49,7 @@ def recipe_of(size: Size, seed: int):
 
 
 def run_keras(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
-    """Train here; return what was measured after each epoch."""
+    """Train with this package; return the metrics of each epoch."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
     import tensorflow as tf
 
@@ -64,7 +64,7 @@ def run_keras(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
 
 
 def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]:
-    """Train in PyTorch; return the same."""
+    """Train in PyTorch; return the metrics of each epoch."""
     import engines.torchvision_operators  # noqa: F401 - before timm
     import torch
     from PIL import Image
@@ -140,7 +140,7 @@ def run_pytorch(size: Size, seed: int, threads: int, folder: Path) -> list[dict]
 
 
 def draw(size: Size) -> Path:
-    """Draw every run of a size that is there; return the picture's path."""
+    """Draw every run of a size that is there; return the figure's path."""
     from matplotlib import pyplot
 
     from keras_convmixer.visualization.style import STYLE, save_png
@@ -157,25 +157,25 @@ def draw(size: Size) -> Path:
         axes[0].set(title="training loss, nats", xlabel="epoch")
         axes[1].set(title="validation accuracy, %", xlabel="epoch")
         axes[0].legend()
-        picture = RESULTS / f"{size.name}.png"
-        save_png(figure, picture)
-    return picture
+        path = RESULTS / f"{size.name}.png"
+        save_png(figure, path)
+    return path
 
 
 def read(file: Path) -> dict[str, np.ndarray]:
-    """Return a run's figures by name, an array over the epochs each."""
+    """Return a run's metrics by name, an array over the epochs each."""
     with file.open() as lines:
         rows = list(csv.DictReader(lines))
     return {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
 
 
 def main(size: tyro.conf.OmitArgPrefixes[Size], seeds: int = 3, threads: int = 2) -> None:
-    """Train with both for each seed, print the last epochs' figures, draw the picture.
+    """Train with both for each seed, print the last epochs' figures, draw the curves.
 
     Args:
-        size: of the model and of its training.
-        seeds: runs of each.
-        threads: of each run.
+        size: sizes of the model, and length of its training.
+        seeds: number of runs of each.
+        threads: number of threads of each run.
     """
     for seed in range(seeds):
         for framework in NAMES:
@@ -193,7 +193,7 @@ def main(size: tyro.conf.OmitArgPrefixes[Size], seeds: int = 3, threads: int = 2
 
 
 def run(framework: str, seed: int, threads: int, size: Size) -> None:
-    """Train once, and keep the figures."""
+    """Train once, and write the metrics to a file."""
     file = RESULTS / size.name / f"{framework}_{seed}.csv"
     unfinished = file.with_suffix(".unfinished")
     unfinished.mkdir(parents=True, exist_ok=True)

@@ -29,10 +29,9 @@ def keras_step(images: np.ndarray, labels: np.ndarray, threads: int):
     tf.config.threading.set_intra_op_parallelism_threads(threads)
 
     from keras_convmixer.training import RECIPES
-    from keras_convmixer.training.layers import build_training_model
-    from keras_convmixer.training.model import build_model
-    from keras_convmixer.training.step import Step
-    from keras_convmixer.training.strategy import choose_strategy
+    from keras_convmixer.training.devices.strategy import choose_strategy
+    from keras_convmixer.training.step.model import build_model, build_training_model
+    from keras_convmixer.training.step.step import Step
 
     recipe = RECIPES["cifar10"].replace(batch_size=BATCH)
     model = build_training_model(build_model(recipe.model, 10), num_replicas=1)
@@ -83,8 +82,8 @@ def main(rounds: int = 30, threads: int = 2) -> None:
     """Time both, and print images a second and their ratio.
 
     Args:
-        rounds: steps of each.
-        threads: of each.
+        rounds: number of steps of each.
+        threads: number of threads of each.
     """
     processes, times = {}, {name: [] for name in STEPS}
     for name in STEPS:

@@ -15,6 +15,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn, get_args
 
 import tyro
@@ -64,8 +65,15 @@ class UsageError(Exception):
 
 
 @contextlib.contextmanager
-def starting_tensorflow(verbose: bool) -> Iterator[None]:
-    """Show that TensorFlow is being imported in this context, and keep its log off the screen unless `verbose`."""
+def starting_tensorflow(verbose: bool, model: Path | None = None) -> Iterator[None]:
+    """Show that TensorFlow is being imported in this context, and keep its log off the screen unless `verbose`.
+
+    A `model` that is not there is answered at once, before the seconds that this takes.
+    """
+    if model and not model.exists():
+        beside = map(str, model.parent.iterdir()) if model.parent.is_dir() else ()
+        near = nearest(str(model), list(beside), listed=False)
+        raise FileNotFoundError(f"{model}: there is no such run folder or .keras file{near}")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's other work runs on another one
     # TensorFlow itself uses oneDNN only on processors with AVX-512 VNNI or AMX. Measured on one with AVX2, a training
     # step of 128/8 on 512 CIFAR-10 images: 16 s without, 5.8 s with it. What is computed differs in rounding.
@@ -282,8 +290,11 @@ def nearest(word: str, words: Iterable[str], listed: bool = True) -> str:
 def in_options(message: str, options: set[str]) -> str:
     """Return an error's message with the library's arguments as the options that a person typed.
 
+    Text in double quotes, such as a line of Python to run, stays as it is.
+
     Example:
         in_options("patch_size=17 is larger than the image", {"patch_size"})  # "--patch-size 17 is larger than …"
+        in_options("pass overwrite=True to begin again", {"overwrite"})  # "pass --overwrite to begin again"
     """
 
     def spelled(found):
@@ -291,9 +302,10 @@ def in_options(message: str, options: set[str]) -> str:
         # A name without underscore is a word of English too, unless a value follows.
         if name not in options or not (found["is"] or "_" in found["name"]):
             return found[0]
-        return f"--{name.replace('_', '-')}" + {"=None": " is missing", "=": " ", None: ""}[found["is"]]
+        return f"--{name.replace('_', '-')}" + {"=None": " is missing", "=": " ", "=True": "", None: ""}[found["is"]]
 
-    return re.sub(r"(?<![\w/.'=-])(?P<name>[a-z]\w*)((?P<is>=None\b|=)|(?![\w/'=-]|\.\w))", spelled, message)
+    argument = r"(?<![\w/.'=-])(?P<name>[a-z]\w*)((?P<is>=None\b|=True\b|=)|(?![\w/'=-]|\.\w))"
+    return re.sub(rf'"[^"]*"|{argument}', lambda found: spelled(found) if found["name"] else found[0], message)
 
 
 def is_about_option(error: ValueError, options: set[str]) -> bool:

@@ -43,7 +43,7 @@ def qat(
     For example: convmixer qat runs/digits
     """
     check_numbers(steps=steps, learning_rate=learning_rate)
-    with starting_tensorflow(verbose):
+    with starting_tensorflow(verbose, model):
         from keras_convmixer.export import quantization_aware
 
     run = options.load_model(model)
@@ -95,7 +95,7 @@ def compress(
     if (clusters if method == "prune" else sparsity) is not None:
         raise UsageError("--sparsity is prune's and --clusters is cluster's: leave one out, or name the other --method")
     check_numbers(steps=steps, learning_rate=learning_rate, sparsity=sparsity, clusters=clusters)
-    with starting_tensorflow(verbose):
+    with starting_tensorflow(verbose, model):
         from keras_convmixer.export import cluster, prune
         from keras_convmixer.export.qat.compression import file_sizes, sparsity_of
         from keras_convmixer.training.evaluation import evaluate

@@ -74,7 +74,7 @@ def export(
     if not 0 < max_megapixels <= LARGEST / 1e6:
         raise UsageError(f"--max-megapixels {max_megapixels}: give more than 0 and at most {LARGEST / 1e6:.0f}")
     max_pixels = max(round(max_megapixels * 1e6), 4)
-    with starting_tensorflow(verbose):
+    with starting_tensorflow(verbose, model):
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.calibration import choose_calibration, data_for_others
         from keras_convmixer.export.report.text import without_folders

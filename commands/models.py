@@ -33,7 +33,7 @@ def evaluate(
         out: folder for two figures: a confusion matrix and a sheet of predictions.
         json: print one JSON object instead of tables.
     """
-    with starting_tensorflow(verbose):
+    with starting_tensorflow(verbose, model):
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import evaluate
         from keras_convmixer.training.runs.evaluation_images import load_evaluation_images
@@ -81,7 +81,7 @@ def visualize(
         image: image for the receptive field and Grad-CAM.
         out: folder for the PNG files.
     """
-    with starting_tensorflow(verbose):
+    with starting_tensorflow(verbose, model):
         from keras_convmixer.model import imagenet
         from keras_convmixer.visualization import figures
 

@@ -176,16 +176,16 @@ def print_files(bundle: Path, found: dict) -> None:
     """Print what each .tflite file of a bundle holds, by its path."""
     rows = [
         (
-            Path(path).name,
+            Path(path).stem,
             f"{file.size / 1000:,.1f}",
             f"{file.inputs[0]['dtype']} {'x'.join(map(str, file.inputs[0]['shape'][1:]))}",
+            file.outputs[0]["dtype"],
             str(sum(file.operators.values())),
             str(sum(file.delegated.values())),
-            f"{sum(file.multiplications.values()) / 1e6:,.2f}",
         )
         for path, file in found.items()
     ]
-    print_table(str(bundle), ("file", "kB", "input", "operators", "in XNNPACK", "million multiplications"), rows)
+    print_table(str(bundle), ("file", "kB", "input", "output", "operators", "in XNNPACK"), rows)
     print_line(f"of one file: convmixer inspect {next(iter(found), bundle)}")
 
 

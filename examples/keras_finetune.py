@@ -50,7 +50,8 @@ def main() -> None:
     # Flips are for training only, so they stay outside of the model.
     flip = keras.layers.RandomFlip("horizontal")
     flipped = training.map(lambda images, labels: (flip(images, training=True), labels))
-    model.fit(flipped, validation_data=validation, epochs=arguments.epochs)
+    # The data set shuffles its files itself; `fit` could not, and would warn.
+    model.fit(flipped, validation_data=validation, epochs=arguments.epochs, shuffle=False)
 
     keras.Model(model.input, model.output).save(arguments.out)  # without the optimizer's state
     print(f"{arguments.out}: load it with keras.saving.load_model({str(arguments.out)!r})")

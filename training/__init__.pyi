@@ -3,12 +3,12 @@ from .data.dataset import Dataset as Dataset
 from .data.dataset import Split as Split
 from .data.dataset import load_dataset as load_dataset
 from .data.dataset import load_images as load_images
-from .errors import Diverged as Diverged
-from .errors import Stopped as Stopped
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .recipe import Recipe as Recipe
 from .recipes import RECIPES as RECIPES
 from .runs.run import Run as Run
 from .runs.run import load_run as load_run
+from .stopping import Diverged as Diverged
+from .stopping import Stopped as Stopped
 from .trainer import train as train

@@ -47,6 +47,7 @@ class Evaluation:
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
+        # The smallest probability is Keras's epsilon, as in its own cross-entropy: log(0) is infinite.
         of_labels = self.probabilities[np.arange(len(self.labels)), self.labels]
         return float(-np.log(np.maximum(of_labels, keras.config.epsilon())).mean())
 
@@ -92,6 +93,7 @@ def evaluate(
     """
     classifier = as_classifier(model)
     expected, actual = classifier.input_shape[1:], split.images.shape[1:]
+    # None in the model's shape: any height, width or number of channels.
     if any(side not in (None, given) for side, given in zip(expected, actual, strict=True)):
         raise ValueError(f"the model takes images of shape {expected}, and these have {actual}")
     if classifier.returns.kind == MULTI:
@@ -107,11 +109,11 @@ def evaluate(
             "evaluate on the data that the model was trained for"
         )
     images = split.images
-    if isinstance(images, LazyImages):
+    if isinstance(images, LazyImages):  # decoded in threads while the model computes, as they may not fit in memory
         images = _Batches(images, batch_size)
     probabilities = predict(classifier, images, batch_size, batch_done)
     if binary:
-        probabilities = np.concatenate([1 - probabilities, probabilities], axis=-1)
+        probabilities = np.concatenate([1 - probabilities, probabilities], axis=-1)  # [images, 2]
     return Evaluation(probabilities, split.labels)
 
 

@@ -9,9 +9,9 @@ from rich.progress import Progress
 
 from .data.batches import InputPipeline
 from .data.dataset import Dataset, load_dataset
+from .devices.strategy import choose_strategy
 from .prepare import input_pipeline
 from .runs.run import Run
-from .strategy import choose_strategy
 
 
 @dataclass(frozen=True)

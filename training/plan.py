@@ -25,17 +25,17 @@ from keras_convmixer.model.variants import multiplications, parameters
 from .recipe import ModelConfig, Recipe
 
 MATRIX_SHARE, DEPTHWISE_SHARE, MEMORY_SHARE = 0.5, 0.1, 0.7
-"""Fraction of a device's peak that such work reaches; on GPUs assumed, not measured."""
+"""Fraction of a device's peak that each kind of work reaches; on GPUs assumed, not measured."""
 PASSES = 42
 """Tensors of a layer's size that its elementwise work reads or writes in a step: two activations, two normalizations
 and the sum, forward and backward."""
 MEASURED = 4e9
-"""Bytes of activations at most in measurements on this machine."""
+"""Largest number of bytes of activations in measurements on this machine."""
 SAVED = 6
 """Tensors of a layer's size that are kept for the backward pass: the inputs of its two convolutions, activations and
 normalizations."""
 OPTIMIZER_PASSES = 8
-"""Numbers read or written per weight: gradient, two moments, the weight itself."""
+"""Numbers read or written for each weight: gradient, two moments, the weight itself."""
 HOST_NETWORK, BETWEEN_GPUS = 12.5e9, 100e9
 """Bytes per second between hosts (100 Gb/s), and between the GPUs of a host."""
 OTHER_POWER = 1.5
@@ -57,7 +57,7 @@ class Device:
     """Bytes."""
     watts: float
     bytes_per_number: int = 2
-    """Of activations: bfloat16, or float16 on devices without it."""
+    """Bytes of a number in activations: 2 for bfloat16, or float16 on devices without it."""
 
 
 DEVICES = {
@@ -73,8 +73,6 @@ DEVICES = {
     )
 }
 """Devices by name; rates are of dense matrices, from the manufacturer's data sheets."""
-
-
 SIZES = {"digits": (1257, 10), "cifar10": (49_000, 10), "imagenet2012": (1_281_167, 1000)}
 """Number of training images and of labels of the data sets in the recipes."""
 
@@ -89,7 +87,7 @@ class Rates:
 
     @classmethod
     def of(cls, device: Device) -> Rates:
-        """Return the assumed fractions of a device's peaks."""
+        """Return the rates that a device is assumed to reach: fractions of its peaks."""
         return cls(device.matrix * MATRIX_SHARE, device.vector * DEPTHWISE_SHARE, device.bandwidth * MEMORY_SHARE)
 
 
@@ -114,7 +112,7 @@ class Work:
         """Count the work of a model."""
         sizes = (model.dim, model.depth, model.kernel_size, model.patch_size)
         count = multiplications(*sizes, model.image_size, classes)
-        # The patch embedding's input are pixels, which need no gradient.
+        # The patch embedding's inputs are pixels, which need no gradient.
         products = 2 * count["patch embedding"] + 3 * count["pointwise"] + 3 * count["classifier"]
         return cls(
             parameters(*sizes, classes),
@@ -207,6 +205,7 @@ def plan(
     rates = Rates.of(device) if device else measured_rates(recipe.model, measured)
     seconds = _step_seconds(work, share, rates, device)
     if device is None:
+        # Parts measured alone find their tensors in the cache; a whole step does not. Two layers show the ratio.
         two = recipe.replace(depth=2)
         parts = sum(_step_seconds(Work.of(two.model, classes), measured, rates, None).values())
         whole = measured_step(two, classes, measured) / parts
@@ -214,6 +213,7 @@ def plan(
     size = device.bytes_per_number if device else 4
     tensor = work.layer_numbers * size
     at_once = share // recipe.optimization.gradient_accumulation_steps
+    # A ring of n devices sends 2 (n - 1) / n times the float32 gradients through each of them.
     gradients = 2 * 4 * work.parameters
     if gpus > 1:
         seconds["sum over devices"] = gradients * (gpus - 1) / gpus / BETWEEN_GPUS
@@ -223,6 +223,7 @@ def plan(
     copies = 4 + bool(recipe.optimization.ema_decay) + (0.5 if size == 2 else 0)
     per_image = (SAVED * work.layers + 4) * tensor
     memory = {"weights and optimizer": 4 * copies * work.parameters, "activations": at_once * per_image}
+    # A tenth of the memory stays free, for what TensorFlow and cuDNN take themselves.
     fitting = int((0.9 * device.memory - memory["weights and optimizer"]) / per_image) if device else None
     kilowatts = replicas * device.watts * OTHER_POWER / 1000 if device else None
     steps = recipe.optimization.epochs * (images // recipe.optimization.batch_size)
@@ -237,6 +238,7 @@ def _measured_images(work: Work, share: int) -> int:
 def _step_seconds(work: Work, share: int, rates: Rates, device: Device | None) -> dict[str, float]:
     """Return the seconds of a replica's own work in a step, by kind."""
     tensor = work.layer_numbers * (device.bytes_per_number if device else 4)
+    # On a GPU memory may be the limit: 9 tensors of the layer's size pass through it in the three convolutions.
     depthwise = max(
         work.depthwise_operations / rates.depthwise, 9 * work.layers * tensor / rates.elementwise if device else 0
     )
@@ -253,7 +255,7 @@ def measured_rates(model: ModelConfig, share: int, seconds: float = 1.0) -> Rate
     import keras
     import tensorflow as tf
 
-    from .layers import CPUDepthwiseConv2D, FusedBatchNormalization
+    from .step.layers import CPUDepthwiseConv2D, FusedBatchNormalization
 
     side = model.image_size // model.patch_size
     shape = (share, side, side, model.dim)
@@ -276,13 +278,15 @@ def measured_rates(model: ModelConfig, share: int, seconds: float = 1.0) -> Rate
 
         return _time(run, seconds)
 
-    numbers = share * side * side * model.dim
+    numbers = share * side * side * model.dim  # in one layer's tensor, of all images
     product = seconds_of(lambda: pointwise(images), pointwise.trainable_variables)
     by_channel = seconds_of(lambda: depthwise(images), depthwise.trainable_variables)
     other = seconds_of(lambda: normalize(activate(images), training=True) + images, normalize.trainable_variables)
     return Rates(
+        # 2 operations for each multiplication, three times: forward and two gradients.
         6 * numbers * model.dim / product,
         6 * numbers * model.kernel_size**2 / by_channel,
+        # One activation and one normalization with their sum: half of a layer's two.
         PASSES / 2 * numbers * 4 / other,
     )
 
@@ -291,10 +295,9 @@ def measured_step(recipe: Recipe, classes: int, share: int, seconds: float = 3.0
     """Return the seconds of this machine's training step of `share` images, the median over some seconds."""
     import tensorflow as tf
 
-    from .layers import build_training_model
-    from .model import build_model
-    from .step import Step
-    from .strategy import choose_strategy
+    from .devices.strategy import choose_strategy
+    from .step.model import build_model, build_training_model
+    from .step.step import Step
 
     recipe = recipe.replace(batch_size=share, gradient_accumulation_steps=1)
     model = build_training_model(build_model(recipe.model, classes), num_replicas=1)
@@ -305,6 +308,7 @@ def measured_step(recipe: Recipe, classes: int, share: int, seconds: float = 3.0
 
 
 def _time(run, seconds):
+    """Return the median duration of `run` in seconds; the first call, which compiles, is not counted."""
     run()
     times, until = [], time.perf_counter() + seconds
     while time.perf_counter() < until or len(times) < 3:

@@ -1,4 +1,4 @@
-"""What `train` does before the first step: checks, data, the run folder, the initial model."""
+"""Preparation of a training run: checks, data, the run folder, the initial model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from keras_convmixer.images.preprocessing import Preprocessing
 
 from .data.batches import InputPipeline
 from .data.dataset import Dataset, load_dataset
-from .model import build_model
+from .devices.replicas import Replicas
+from .devices.strategy import StrategyName, choose_strategy
 from .recipe import Recipe
 from .runs.folder import begin, can_resume, locked, write_damaged_list
-from .strategy import Replicas, StrategyName, choose_strategy
+from .step.model import build_model
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TrainingOptions:
 def prepare(
     recipe: Recipe, run: Path, overwrite: bool, strategy: StrategyName, options: TrainingOptions
 ) -> tuple[Recipe, Dataset, Replicas]:
-    """Check what can be checked, choose the devices and load the data; return the recipe with absolute paths.
+    """Check the arguments, choose the devices and load the data; return the recipe with absolute paths.
 
     Raises:
         ValueError: the workers have different recipes.
@@ -55,7 +56,7 @@ def prepare(
             (recipe, options.steps_per_call, options.rollbacks),
             "the workers were started with different recipes: give all the same options",
         )
-    can_resume(run, recipe, overwrite)  # raises before data is read
+    can_resume(run, recipe, overwrite)  # raises at once, as reading the data may take minutes
     recipe.require_divisible(replicas.num_replicas)
     image_size, batch_size = recipe.model.image_size, recipe.optimization.batch_size
     with progress_bar(options.verbose) as progress:
@@ -91,7 +92,7 @@ def lock_of_chief(run: Path, replicas: Replicas) -> contextlib.AbstractContextMa
 def resume_or_begin(
     run: Path, recipe: Recipe, dataset: Dataset, replicas: Replicas, options: TrainingOptions, overwrite: bool
 ) -> bool:
-    """Prepare the run folder; tell whether it has a checkpoint from which training resumes.
+    """Prepare the run folder; return whether it has a checkpoint from which training resumes.
 
     Raises:
         ValueError: the workers have different images.

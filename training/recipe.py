@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a trained model, in four parts that go to those who need them."""
+"""Recipes: everything that decides a trained model, in four parts: model, data, augmentation, optimization."""
 
 import dataclasses
 import math
@@ -13,7 +13,8 @@ from keras_convmixer.images.preprocessing import LEAST_CROP
 _ZERO_OR_MORE = ("0 or more", lambda value: value >= 0)
 _FRACTION = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "seed": ("0 to 200,000,000", lambda value: 0 <= value <= 200_000_000),  # times 7 it is an int32
+    # The augmentation multiplies the seed by 7, the number of its purposes, and that has to fit in an int32.
+    "seed": ("0 to 200,000,000", lambda value: 0 <= value <= 200_000_000),
     **dict.fromkeys(("weight_decay", "mixup_alpha", "cutmix_alpha", "color_jitter"), _ZERO_OR_MORE),
     **dict.fromkeys(("rand_augment_magnitude", "rand_augment_magnitude_std"), _ZERO_OR_MORE),
     **dict.fromkeys(("label_smoothing", "ema_decay"), _FRACTION),
@@ -27,7 +28,7 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 """Field types in words."""
 ABSTRACT_TYPES = {int: Integral, float: Real}
-"""Also accepts NumPy's numbers."""
+"""Types that a number may have instead of its field's own: NumPy's numbers belong to them."""
 
 
 class _CheckedFields:
@@ -36,7 +37,7 @@ class _CheckedFields:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if field.name in PARTS:
-                continue
+                continue  # a part has checked its own fields
             value = getattr(self, field.name)
             _check_type(field.name, field.type, value)
             if isinstance(value, (str, bool)):
@@ -144,7 +145,7 @@ class OptimizationConfig(_CheckedFields):
     epsilon: float = 1e-3
     """AdamW's epsilon; the default is the paper's."""
     clip_norm: float = 1.0
-    """Gradients are clipped to this global norm, after they were summed over the replicas."""
+    """Global norm that gradients are clipped to, after they were summed over the replicas."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average of the weights, which is evaluated and saved; 0: none."""
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
@@ -201,6 +202,7 @@ class Recipe(_CheckedFields):
         """
         for name in PARTS:
             part = getattr(self, name)
+            # Changes of this part's fields become a new part; what is left at the end is the recipe's own, or an error.
             own = {field: changes.pop(field) for field in vars(part) if field in changes}
             changes.setdefault(name, dataclasses.replace(part, **own))
         return dataclasses.replace(self, **changes)
@@ -213,7 +215,7 @@ class Recipe(_CheckedFields):
             of_each = f" in {steps} parts" if steps > 1 else ""
             raise ValueError(
                 f"batch_size={batch_size} cannot be divided among {num_replicas} replicas{of_each}: give a "
-                f"multiple of {parts}, as {max(1, round(batch_size / parts)) * parts}"
+                f"multiple of {parts}, such as {max(1, round(batch_size / parts)) * parts}"
             )
         if self.augmentation.mixes_pairs and batch_size // parts % 2:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,21 +17,22 @@ import tensorflow as tf
 from keras_convmixer.environment.console import report
 from keras_convmixer.outputs.classifier import NotFinite, as_classifier
 
-from .accelerators import fastest_precision, has_accelerator, missing_gpu_advice, peak_memory_by_device
 from .data.batches import InputPipeline, closing_reader_on_error
 from .data.dataset import Split
-from .errors import Diverged, Stopped
+from .devices.accelerators import fastest_precision, has_accelerator, missing_gpu_advice, peak_memory_by_device
+from .devices.replicas import Replicas
+from .devices.strategy import StrategyName
 from .evaluation import evaluate
 from .launch import touch_heartbeat
-from .layers import build_training_model
 from .prepare import TrainingOptions, build_initial_model, input_pipeline, lock_of_chief, prepare, resume_or_begin
 from .recipe import OptimizationConfig, Recipe
 from .runs.checkpoints import Checkpoints, History
 from .runs.energy import Meter, UsageClock
 from .runs.folder import publish
 from .runs.progress import TrainingProgress
-from .step import Step, StepResult
-from .strategy import Replicas, StrategyName
+from .step.model import build_training_model
+from .step.step import Step, StepResult
+from .stopping import Diverged, Stopped
 
 DIVERGENCE_FACTOR = 4.0
 """The run has diverged when an epoch's mean loss exceeds this multiple of its starting loss."""
@@ -38,7 +40,7 @@ DIVERGENCE_FACTOR = 4.0
 
 def train(
     recipe: Recipe,
-    run: Path | str,
+    run: str | os.PathLike[str],
     overwrite: bool = False,
     strategy: StrategyName = "auto",
     checkpoint_minutes: float = 10.0,
@@ -69,9 +71,9 @@ def train(
 
     Args:
         recipe: what to train.
-        run: folder to write.
+        run: folder to write the run's files to.
         overwrite: train again although the folder holds a trained model, or was begun with another recipe.
-        strategy: devices to train on, see `strategy.choose_strategy`.
+        strategy: devices to train on, see `devices.strategy.choose_strategy`.
         checkpoint_minutes: time between checkpoints; each epoch's end is one too.
         steps_per_call: steps that TensorFlow runs before it returns to Python; by default 20 on GPUs and TPUs, 1 on
             CPUs.
@@ -79,7 +81,7 @@ def train(
             rate, instead of stopping.
         verbose: report progress on stderr.
         look_up_country: ask the network in which country this machine is, for its electricity's CO2; see
-            `energy.Meter`.
+            `runs.energy.Meter`.
 
     Returns:
         The content of summary.json: accuracies and losses, times in seconds, energy in kWh, CO2 in kg, memory in
@@ -147,7 +149,7 @@ class Trainer:
             pipeline: training batches.
             validation: images for the evaluation after each epoch.
             replicas: devices.
-            options: how often checkpoints are saved, and the like.
+            options: options of `train` that are not in the recipe.
             meter: measures energy.
         """
         self.model = model
@@ -195,11 +197,11 @@ class Trainer:
         """Restore the last checkpoint, if there is one; return its step."""
         start = self.checkpoints.restore()
         self._replicas.require_same(
-            start, "the workers do not see the same checkpoints: give --runs a folder that all of them share"
+            start, "the workers do not see the same checkpoints: train in a folder that all of them share"
         )
         if start and self._reports:
             report(f"resuming at step {start:,} of {self._steps:,}")
-        if self._options.rollbacks and not self.checkpoints.any:
+        if self._options.rollbacks and not self.checkpoints.any:  # something to go back to in the first epoch
             self.checkpoints.save()
         return start
 
@@ -225,7 +227,7 @@ class Trainer:
             self._require_finite(result, step + count)
             self.history.add(count, result.loss, result.accuracy)
             self._progress.advance(count, waited, result.loss, result.accuracy, self.step.learning_rate)
-            if result.stop > 0:
+            if result.stop > 0:  # the step's all-reduce has told all workers, so that all stop here
                 self._stop()
             if result.save > 0:
                 self._usage.lap()
@@ -289,7 +291,7 @@ class Trainer:
         self.model.set_weights(self.step.weights())
         share = split.take(np.arange(self._replicas.worker, len(split), self._replicas.workers))
         sums = [0.0, 0.0]
-        if len(share):
+        if len(share):  # not of a worker beyond the number of images
             try:
                 result = evaluate(self._classifier, share)
                 sums = [result.accuracy * len(share), result.loss * len(share)]
@@ -308,10 +310,10 @@ class Trainer:
     def _diverged(self, problem: str, step: int) -> Diverged:
         checkpoints = self._folder / "checkpoints"
         saved = f"the last checkpoint is in {checkpoints}" if self.checkpoints.any else "no checkpoint was saved"
-        advice = "" if self._options.rollbacks else ", or let --rollbacks halve it"
+        advice = "" if self._options.rollbacks else ", or let rollbacks=3 halve it"
         return Diverged(
-            f"{problem} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}: lower --learning-rate "
-            f"and begin again with --overwrite{advice}; {saved}"
+            f"{problem} at step {step:,}, at a learning rate of {self.step.learning_rate:.3g}",
+            f"lower learning_rate and begin again with overwrite=True{advice}; {saved}",
         )
 
     def _roll_back(self, diverged: Diverged) -> int:
@@ -330,8 +332,7 @@ class Trainer:
         self.history.used, self.history.rollbacks = used, rollbacks
         self.checkpoints.save()
         if self._reports:
-            report(str(diverged))
-            report(f"going back to step {start:,}, continuing at half the learning rate")
+            report(f"{diverged.problem}: going back to step {start:,}, continuing at half the learning rate")
         return start
 
     def _measured(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The style of all figures, and how they are written as PNG."""
+"""Style of all figures, and writing them as PNG."""
 
 from __future__ import annotations
 

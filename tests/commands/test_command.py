@@ -94,6 +94,7 @@ def test_wrong_arguments_exit_with_2(arguments, words):
     ("arguments", "words"),
     [
         ("evaluate nowhere", "nowhere: there is no such run folder"),
+        ("evaluate fill", "fill: there is no such run folder or .keras file: did you mean file?"),
         ("export nowhere --out bundle", "nowhere: there is no such run folder"),
         ("predict nowhere a.png", "nowhere: there is no such bundle"),
         ("train digits --dataset nowhere", "no data set 'nowhere'"),

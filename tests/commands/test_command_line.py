@@ -160,6 +160,9 @@ def test_help_of_train_has_one_line_for_each_recipe_and_that_of_a_recipe_all_of_
         ("runs/batch_size/x.png: 'batch_size' is not there", "runs/batch_size/x.png: 'batch_size' is not there"),
         ("threshold=2: give less", "threshold=2: give less"),  # not an option of train
         ("lower --learning-rate, x_batch_size", "lower --learning-rate, x_batch_size"),
+        ("pass overwrite=True to begin again", "pass --overwrite to begin again"),
+        ('strategy="auto" trains on this machine alone', '--strategy "auto" trains on this machine alone'),
+        ("`python -c \"f(data_dir='x')\"`, or data_dir", "`python -c \"f(data_dir='x')\"`, or --data-dir"),
     ],
 )
 def test_an_error_names_the_option_that_was_typed(message, shown):
@@ -206,6 +209,15 @@ def test_ctrl_c_is_one_even_where_a_library_made_another_error_of_it(monkeypatch
         signal.signal(signal.SIGINT, former)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "convmixer train: interrupted\n"
+
+
+@pytest.mark.parametrize("words", ["evaluate", "visualize", "export --out b", "qat", "compress --out b"])
+def test_a_model_that_is_not_there_is_answered_before_tensorflow_starts(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    monkeypatch.setattr(command_line, "waiting", lambda _: pytest.fail("TensorFlow starts"))
+    with pytest.raises(FileNotFoundError, match=r"^digitz: there is no such run folder .*: did you mean digits\?$"):
+        read([*words.split(), "digitz"], BY_NAME)()
 
 
 COMPLETE = """

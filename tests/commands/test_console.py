@@ -10,6 +10,7 @@ from keras_convmixer.commands import tables
 from keras_convmixer.commands.training import recipes
 from keras_convmixer.environment import console
 from keras_convmixer.export.choices import FormatName
+from keras_convmixer.export.runtime.inspection import Inspection
 from keras_convmixer.model.variants import VARIANTS
 
 
@@ -72,6 +73,18 @@ def test_the_table_of_a_bundle_shows_every_file_name_at_80_columns(capsys, monke
         assert f"│ {path} " in shown
     assert f"{size / 1000:,.0f}" in shown.replace("74.9", "75")
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_table_of_what_files_hold_fits_into_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    tensor = {"dtype": "float32", "shape": [1, 224, 224, 3], "name": "x", "quantization": None}
+    file = Inspection(102_700_000, (tensor,), (tensor,), {"ADD": 400}, {"ADD": 300}, {}, {}, ())
+    tables.print_files(Path("bundle"), {f"bundle/litert/{name}.tflite": file for name in get_args(FormatName)})
+    *shown, hint = capsys.readouterr().out.splitlines()
+    for row in rows_of("\n".join(shown))[3:]:
+        assert [cell.strip() for cell in row[1:]] == ["102,700.0", "float32 224x224x3", "float32", "400", "300"]
+    assert max(map(len, shown)) <= 80
+    assert hint.endswith("convmixer inspect bundle/litert/float32.tflite")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from .mixing import mix_pairs
 from .rand_augment import SPACES, RandAugment, blend
 
 PURPOSES = ("crop", "resize", "flip", "jitter", "rand_augment", "erase", "mix")
-"""Each draws random numbers of its own; the order decides which."""
+"""Kinds of random changes; each draws numbers from a seed of its own, which its place here decides."""
 
 
 class Augmentation:
-    """The augmentation of some images of each global batch."""
+    """Augmentation of the images at fixed positions of every global batch, such as a replica's share."""
 
     def __init__(self, config: AugmentationConfig, classes: int, batch_size: int, seed: int, positions: tf.Tensor):
         """Prepare the augmentation.
@@ -28,12 +28,13 @@ class Augmentation:
             classes: number of labels.
             batch_size: images in a global batch.
             seed: the recipe's.
-            positions: of these images in the global batch, int `[images]`, of a static length.
+            positions: places of these images in the global batch, int `[images]`, of a static length.
         """
         self._config, self._classes, self._positions = config, classes, positions
         self._batch_size, self._seed = batch_size, seed
         self._rand_augment = None
         if config.rand_augment != "none":
+            # torchvision's magnitudes go to 30, the scale of RandAugment here to 10.
             magnitude = config.rand_augment_magnitude / (3 if config.rand_augment == "torchvision" else 1)
             self._rand_augment = RandAugment(
                 SPACES[config.rand_augment], config.rand_augment_num_ops, magnitude, config.rand_augment_magnitude_std
@@ -41,6 +42,7 @@ class Augmentation:
 
     def draws(self, step: tf.Tensor, purpose: str, count: int) -> tf.Tensor:
         """Return uniform numbers in 0..1 for these images, float32 `[images, count]`."""
+        # Drawn for the whole batch, so that an image's numbers do not depend on how replicas share the batch.
         whole_batch = tf.random.stateless_uniform((self._batch_size, count), self._step_seed(step, purpose))
         return tf.gather(whole_batch, self._positions)
 
@@ -78,10 +80,12 @@ class Augmentation:
     def _jitter(self, step, images):
         """Change brightness, contrast and saturation, in this order (torchvision's is random), each by a factor."""
         factors = 1 + (self.draws(step, "jitter", 3) * 2 - 1) * self._config.color_jitter  # [images, 3]
-        images = blend(0.0, images, factors[:, 0])
+        images = blend(0.0, images, factors[:, 0])  # brightness: towards black, or away from it
         grey = tf.reduce_mean(tf.image.rgb_to_grayscale(tf.cast(images, tf.float32)), (1, 2, 3), keepdims=True)
-        images = blend(tf.floor(grey + 0.5), images, factors[:, 1])
-        return blend(tf.image.rgb_to_grayscale(images), images, factors[:, 2])
+        images = blend(
+            tf.floor(grey + 0.5), images, factors[:, 1]
+        )  # contrast: the image's mean grey, [images, 1, 1, 1]
+        return blend(tf.image.rgb_to_grayscale(images), images, factors[:, 2])  # saturation: each pixel's grey
 
     def erase(self, step: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         """Replace a rectangle of some images by noise: float32 in and out, pixels 0..255."""

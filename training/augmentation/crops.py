@@ -8,7 +8,7 @@ import tensorflow as tf
 
 ATTEMPTS = 10
 NUM_DRAWS = ATTEMPTS * 4
-"""Uniform numbers that an image's box takes."""
+"""Uniform numbers for each image: area, aspect ratio and two places for each attempt."""
 
 
 def draw_boxes(draws: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor, scale: float, ratio: float) -> tf.Tensor:
@@ -27,11 +27,11 @@ def draw_boxes(draws: tf.Tensor, heights: tf.Tensor, widths: tf.Tensor, scale: f
     heights, widths = (tf.cast(side, tf.float32)[:, None] for side in (heights, widths))  # [images, 1]
     draws = tf.reshape(draws, (-1, ATTEMPTS, 4))
     areas = heights * widths * (scale + draws[..., 0] * (1 - scale))  # [images, attempts]
-    log_ratio = math.log(ratio)
+    log_ratio = math.log(ratio)  # uniform in the logarithm: 3:4 is as likely as 4:3
     ratios = tf.exp(-log_ratio + draws[..., 1] * 2 * log_ratio)
     wide, high = tf.round(tf.sqrt(areas * ratios)), tf.round(tf.sqrt(areas / ratios))
     fits = (wide <= widths) & (high <= heights)
-    first = tf.argmax(fits, axis=1)
+    first = tf.argmax(fits, axis=1)  # the first attempt that fits, [images]
     wide, high, *places = (tf.gather(v, first, batch_dims=1) for v in (wide, high, draws[..., 2], draws[..., 3]))
     heights, widths = heights[:, 0], widths[:, 0]
     center_wide = tf.minimum(widths, tf.round(heights * ratio))

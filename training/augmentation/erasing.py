@@ -10,9 +10,9 @@ from keras_convmixer.model.imagenet import DEVIATION, MEAN
 
 ATTEMPTS = 10
 NUM_DRAWS = 2 + 4 * ATTEMPTS
-"""Uniform numbers that an image takes."""
+"""Uniform numbers for each image: whether it is erased, the noise's seed, and four for each attempt."""
 AREA, RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
-"""Range of a rectangle's area, as a fraction of the image's, and of its height / width."""
+"""Ranges of a rectangle's area, as a fraction of the image's, and of its height / width."""
 
 
 def erase(images: tf.Tensor, draws: tf.Tensor, step: tf.Tensor, probability: float) -> tf.Tensor:
@@ -31,9 +31,10 @@ def erase(images: tf.Tensor, draws: tf.Tensor, step: tf.Tensor, probability: flo
     ratio = tf.exp(low + attempts[..., 1] * (high - low))
     tall, wide = tf.round(tf.sqrt(area * ratio)), tf.round(tf.sqrt(area / ratio))
     fits = (tall < height) & (wide < width)
-    first = tf.argmax(fits, axis=1)
+    first = tf.argmax(fits, axis=1)  # the first attempt whose rectangle fits, [images]
     tall, wide, *places = (tf.gather(v, first, batch_dims=1) for v in (tall, wide, attempts[..., 2], attempts[..., 3]))
     top, left = tf.floor(places[0] * (height - tall + 1)), tf.floor(places[1] * (width - wide + 1))
+    # Indices of the images to erase; an image without a fitting rectangle stays as it is.
     erased = tf.where((draws[:, 0] < probability) & tf.reduce_any(fits, axis=1))[:, 0]
 
     def erase_one(index):

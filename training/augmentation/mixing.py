@@ -27,7 +27,7 @@ def mix_pairs(
     # Of two numbers of a gamma distribution, the first's share of their sum has the beta distribution.
     gammas = tf.random.stateless_gamma([2], seed + tf.constant([0, 1 << 30]), alpha=alpha)
     fraction = gammas[0] / tf.maximum(tf.reduce_sum(gammas), 1e-30)
-    partner = tf.bitwise.bitwise_xor(tf.range(tf.shape(images)[0]), 1)
+    partner = tf.bitwise.bitwise_xor(tf.range(tf.shape(images)[0]), 1)  # 1, 0, 3, 2, ...
     others, other_labels = tf.gather(images, partner), tf.gather(labels, partner)
 
     def inside_box(side, center):

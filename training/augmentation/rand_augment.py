@@ -74,7 +74,7 @@ class RandAugment:
     magnitude_deviation: float = 0.5
 
     DRAWS = 5
-    """Uniform random numbers that a layer takes per image."""
+    """Uniform random numbers for each image in a layer: operation, applied or not, sign, and two for the strength."""
 
     def __call__(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """Augment uint8 images; `draws` are uniform in 0..1, float32 `[batch, layers * DRAWS]`."""
@@ -104,6 +104,7 @@ def apply(
         space: meaning of the strengths.
     """
     groups = (("identity",), GEOMETRIC, HISTOGRAM, LOOKUP, ("color",), ("sharpness",))
+    # dynamic_partition sorts the images' positions by group, dynamic_stitch puts the results back in their places.
     group_of = {name: number for number, names in enumerate(groups) for name in names}
     partition = tf.gather(tf.constant([group_of[name] for name in OPERATIONS]), operations)
     positions = tf.dynamic_partition(tf.range(tf.shape(images)[0]), partition, len(groups))
@@ -111,6 +112,7 @@ def apply(
     results = []
     for function, chosen in zip(functions, positions, strict=True):
         of_group = [tf.gather(values, chosen) for values in (images, operations, strengths, signs)]
+        # Without tf.cond the operations of an empty group would run all the same.
         result = tf.cond(tf.size(chosen) > 0, lambda f=function, a=of_group: f(*a, space), lambda a=of_group: a[0])
         results.append(tf.ensure_shape(result, (None, *images.shape[1:])))
     return tf.ensure_shape(tf.dynamic_stitch(positions, results), images.shape)
@@ -141,6 +143,8 @@ def _geometric(images, operations, strengths, signs, space):
         right, down = tf.math.sign(right) * tf.floor(tf.abs(right)), tf.math.sign(down) * tf.floor(tf.abs(down))
     cosine, sine = tf.cos(angle), tf.sin(angle)
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    # A transform (a, b, c, d, e, f) takes the output's pixel (x, y) from (a x + b y + c, d x + e y + f). A rotation
+    # about the center c is R (p - c) + c = R p + (c - R c).
     rotation_x = center_x - cosine * center_x + sine * center_y
     rotation_y = center_y - sine * center_x - cosine * center_y
     transforms = tf.stack(
@@ -152,6 +156,7 @@ def _geometric(images, operations, strengths, signs, space):
         axis=1,
     )
     fill = tf.constant(space.fill)
+    # TensorFlow fills with 0 alone, so the color to fill with is subtracted before and added afterwards.
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32) - fill,
         transforms=transforms,
@@ -176,12 +181,14 @@ def _histogram(images, operations, strengths, signs, space):
     highest = 255 - tf.argmax(seen[:, ::-1], axis=1, output_type=tf.int32)[:, None]
     value = tf.range(256)[None]
 
+    # Autocontrast: the lowest value becomes 0 and the highest 255, in Pillow's float64 arithmetic.
     span = tf.cast(tf.maximum(highest - lowest, 1), tf.float64)
     scale = 255.0 / span
     stretched = tf.cast(value, tf.float64) * scale - tf.cast(lowest, tf.float64) * scale
     stretched = tf.clip_by_value(tf.cast(stretched, tf.int32), 0, 255)
     stretched = tf.where(highest > lowest, stretched, value)
 
+    # Equalize: about as many pixels for each value. Pillow leaves the highest value out of the step.
     step = (height * width - tf.gather(histogram, highest, batch_dims=1)) // 255
     before = tf.cumsum(histogram, axis=1, exclusive=True)
     equal = tf.minimum((before + step // 2) // tf.maximum(step, 1), 255)
@@ -210,6 +217,7 @@ def _lookup(images, operations, strengths, signs, space):
     mean = tf.floor(tf.reduce_mean(tf.cast(_grey(images), tf.float32), (1, 2))[:, None] + 0.5)
     real = tf.cast(value, tf.float32)
 
+    # A row of the table is the new value of each value 0..255: [batch, 256]. Each operation writes its images' rows.
     table = choose("invert", 255 - value, value + tf.zeros_like(bits))
     table = choose("posterize", tf.bitwise.bitwise_and(value, kept), table)
     table = choose("solarize", tf.where(real < threshold, value, 255 - value), table)
@@ -220,11 +228,13 @@ def _lookup(images, operations, strengths, signs, space):
 
 
 def _posterized(strength, space):
+    """Return the number of bits to remove, of up to four: torchvision rounds it, timm rounds down."""
     share = strength / 10 * 4
     return tf.cast(tf.round(share) if space.posterize == 8 else tf.floor(share), tf.int32)
 
 
 def _factor(strengths, signs):
+    """Return the factor of brightness, contrast, color and sharpness, 0.1..1.9; 1 changes nothing."""
     return tf.maximum(0.1, 1 + signs * strengths / 10 * 0.9)
 
 
@@ -238,6 +248,7 @@ def _sharpness(images, operations, strengths, signs, space):
     kernel = tf.tile(kernel[:, :, None, None], (1, 1, 3, 1))
     inside = tf.nn.depthwise_conv2d(tf.cast(images, tf.float32), kernel, (1, 1, 1, 1), "VALID")
     inside = tf.pad(tf.floor(inside + 0.5), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # Where the filter's 3x3 window lies inside the image.
     ones = tf.pad(tf.ones_like(inside[:, 1:-1, 1:-1], tf.bool), ((0, 0), (1, 1), (1, 1), (0, 0)))
     smooth = tf.where(ones, inside, tf.cast(images, tf.float32))
     return blend(smooth, images, _factor(strengths, signs))

@@ -1,0 +1,1 @@
+"""Labeled images: digits, folders of files and tensorflow-datasets, and their batches for training."""

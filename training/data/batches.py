@@ -1,4 +1,4 @@
-"""Training images as batches: shuffled, augmented, divided among the replicas."""
+"""Batches of training images: shuffled, augmented, divided among the replicas."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ..augmentation.augment import Augmentation
+from ..devices.replicas import Replicas
 from ..recipe import AugmentationConfig
-from ..strategy import Replicas
 from .dataset import Split
 from .lazy_images import LazyImages
 
@@ -22,7 +22,7 @@ class Unreadable(OSError):
 
 
 class ReplicaShare(NamedTuple):
-    """Which images one replica trains on in one step."""
+    """Images that one replica trains on in one step."""
 
     step: tf.Tensor
     """int32 scalar."""
@@ -37,7 +37,7 @@ class InputPipeline:
     """Batches of a training split, for all replicas.
 
     The content of a step's batch is a function of these fields and the step alone: a run that resumes at a step, or
-    that goes on with other replicas, sees what it would have seen. Each epoch has another order; images that do not
+    that continues on other replicas, sees what it would have seen. Each epoch has another order; images that do not
     fill a batch at its end are left out.
     """
 
@@ -72,6 +72,7 @@ class InputPipeline:
             augmentation = self._augmentation(share.positions)
             return augmentation.batch(share.step, cropped, tf.gather(labels, share.indices))
 
+        # TensorFlow calls this once on each worker, for all of its replicas.
         def of_worker(_):
             elements = tf.data.Dataset.range(start * replicas.local_replicas, stop * replicas.local_replicas)
             if isinstance(self.split.images, LazyImages):
@@ -141,6 +142,7 @@ class InputPipeline:
             image = tf.numpy_function(function, arguments, tf.uint8, stateful=False)
             return tf.ensure_shape(image, images.shape[1:])
 
+        # Single images, not shares, so that the threads decode images of several shares at once.
         each = elements.map(locate).unbatch()
         return each.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 

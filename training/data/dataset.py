@@ -1,4 +1,4 @@
-"""Labeled images: digits, a folder of image files, or a data set of tensorflow-datasets."""
+"""Loading of labeled images: digits, a folder of image files, or a data set of tensorflow-datasets."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Split:
         return Split(images, self.labels[indices])
 
     def sample(self, count: int, seed: int) -> Split:
-        """Return up to `count` images chosen at random, in their order: a split may be sorted by label."""
+        """Return up to `count` images chosen at random, in their order; a split may be sorted by label."""
         chosen = np.random.default_rng(seed).permutation(len(self))[:count]
         return self.take(np.sort(chosen))
 
@@ -109,11 +109,11 @@ class Dataset:
 
 
 def load_dataset(
-    name: str,
+    name: str | os.PathLike[str],
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None = None,
     progress: Progress | None = None,
-    data_dir: str = "",
+    data_dir: str | os.PathLike[str] = "",
     keep_originals: bool = False,
 ) -> Dataset:
     """Load `digits`, a folder of image files, or a data set of tensorflow-datasets by its name.
@@ -145,9 +145,10 @@ def load_dataset(
             without effect where all are of the model's size already.
 
     Raises:
-        ValueError: as `load_images`; what is to be divided has fewer than two labels, or fewer than ten images of one
-            of them; the data set is not prepared, or has no images with labels; more than 1 % are damaged.
+        ValueError: what `load_images` raises; data without splits has fewer than two labels, or fewer than ten images
+            of one of them; the data set is not prepared, or has no images with labels.
     """
+    name, data_dir = os.fspath(name), os.fspath(data_dir)
     if name == "digits":
         class_names, everything, *_ = load_images(name, preprocessing, class_names, progress)
         return Dataset(class_names, *(everything.take(indices) for indices in _divided(everything.labels)))
@@ -178,6 +179,7 @@ def load_dataset(
 
 
 def _require_divisible(name, class_names, labels):
+    """Raise ValueError unless there are enough images of each label to divide them into three splits."""
     counts = np.bincount(labels)
     few = [class_names[label] for label in np.flatnonzero((counts > 0) & (counts < 10))]
     if few or np.count_nonzero(counts) < 2:
@@ -187,6 +189,7 @@ def _require_divisible(name, class_names, labels):
 
 
 def _checksum(paths, folder):
+    """Return the checksum (32 bits) of the files' names below `folder`."""
     return zlib.crc32("\n".join(path.relative_to(folder).as_posix() for path in paths).encode(errors="surrogateescape"))
 
 
@@ -198,7 +201,7 @@ def _divided(labels):
         return train_test_split(indices, test_size=fraction, stratify=labels[indices], random_state=0)
 
     rest, test = divide(np.arange(len(labels)), 0.2)
-    train, validation = divide(rest, 0.125)
+    train, validation = divide(rest, 0.125)  # an eighth of 80 % is 10 %
     return train, validation, test
 
 
@@ -221,6 +224,7 @@ def _with_splits(name, class_names, sources, preprocessing, progress, keep_origi
     if len(np.unique(splits["train"].labels)) < 2:
         raise ValueError(f"{name} has images of one label only: give images of two labels or more")
     if "validation" not in splits:
+        # Counted before damaged images are left out, so that repairing one moves no other image between the splits.
         every = HELD_OUT if len(sources["train"]) >= FEW else HELD_OUT_OF_FEW
         held_out = kept["train"] % every == every - 1
         splits["validation"], splits["train"] = splits["train"].take(held_out), splits["train"].take(~held_out)
@@ -228,6 +232,7 @@ def _with_splits(name, class_names, sources, preprocessing, progress, keep_origi
 
 
 def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, keep_originals):
+    """Return a data set of tensorflow-datasets, with its own splits or divided if it has only one."""
     from .records import Records, prepared, splits_of
 
     builder = prepared(name, data_dir)
@@ -236,6 +241,7 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, ke
     if class_names is not None and class_names != names:
         raise ValueError(f"{name} has the labels {first_of(names)}, which are not the model's: name other data")
     shape = builder.info.features[builder.info.supervised_keys[0]].shape
+    # Images that have the model's size already are cropped in memory: decoding them at each use would bring nothing.
     keep_originals = keep_originals and shape[:2] != (preprocessing.height, preprocessing.width)
     sources = {split: Records(builder, there) for split, there in splits_of(builder).items()}
     if "all" in sources:
@@ -244,6 +250,7 @@ def _tensorflow_dataset(name, preprocessing, class_names, progress, data_dir, ke
 
 
 def _divided_records(name, class_names, source, preprocessing, progress, keep_originals):
+    """Return the data set of a single source, divided into three splits."""
     fits = _fits(len(source), preprocessing)
     checked = decode_and_validate(
         source, preprocessing, fits and not keep_originals, track(progress, name, len(source))
@@ -259,6 +266,7 @@ def _divided_records(name, class_names, source, preprocessing, progress, keep_or
 
 def _fits(count, preprocessing):
     """Tell whether `count` images, with the copy that TensorFlow makes of them, fit in half of the memory."""
+    # One byte for each channel of a pixel, twice.
     needed = 2 * count * preprocessing.height * preprocessing.width * preprocessing.channels
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if CONTAINER_LIMIT.exists() and (limit := CONTAINER_LIMIT.read_text().strip()).isdigit():
@@ -267,7 +275,7 @@ def _fits(count, preprocessing):
 
 
 def load_images(
-    name: str,
+    name: str | os.PathLike[str],
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None = None,
     progress: Progress | None = None,
@@ -293,6 +301,7 @@ def load_images(
             subfolders, one without images, or one that is not among `class_names`; more than 1 % of the files are
             damaged.
     """
+    name = os.fspath(name)
     if name == "digits":
         return LabeledImages(*_digits(preprocessing, class_names))
     if not Path(name).is_dir():
@@ -307,6 +316,7 @@ def load_images(
 
 
 def _digits(preprocessing, class_names):
+    """Return the class names and images of scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
     if class_names not in (None, tuple("0123456789")):

@@ -1,4 +1,4 @@
-"""Folders with one subfolder of image files for each label, and folders of such folders, one for each split."""
+"""Folders with one subfolder of image files for each label, and folders with such a folder for each split."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from keras_convmixer.images.folders import SPLIT_FOLDERS, image_files, subfolder
 
 
 def split_folders(folder: Path) -> dict[str, Path] | None:
-    """Return a folder's subfolders by split; None if they are labels.
+    """Return a folder's subfolders by split: train, validation, test; None if they are labels.
 
     They are splits if one is called train and has subfolders itself. A label may be called train, too.
+
+    Raises:
+        ValueError: beside the splits there are other subfolders, or one without labels in it.
     """
     entries = subfolders(folder)
     named = [(SPLIT_FOLDERS.get(entry.name.lower()), entry) for entry in entries]
     train = [entry for split, entry in named if split == "train"]
     if not train or not subfolders(train[0]):
         return None
-    splits = {split: entry for split, entry in named if split}
+    splits = {split: entry for split, entry in named if split}  # fewer than entries if two mean the same split
     flat = [entry.name for entry in entries if not subfolders(entry)]
     if len(splits) < len(entries) or len(splits) < 2 or flat:
         raise ValueError(
@@ -36,7 +39,11 @@ def split_folders(folder: Path) -> dict[str, Path] | None:
 def label_folder(
     folder: Path, class_names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], list[Path], np.ndarray, Counter]:
-    """Return the class names, the image files, their labels int64 `[count]`, and a count of other files by ending."""
+    """Return the class names, the image files, their labels int64 `[count]`, and a count of other files by ending.
+
+    Raises:
+        ValueError: there are no subfolders, one has no images, or one is not among `class_names`.
+    """
     files = {entry.name: image_files(entry) for entry in subfolders(folder)}
     paths_of = {label: entry.paths for label, entry in files.items()}
     empty = [label for label, paths in paths_of.items() if not paths]
@@ -58,6 +65,7 @@ def label_folder(
             f"{folder} has subfolders that are not labels of the model ({first_of(unknown)}): "
             f"name them as its labels ({first_of(class_names)})"
         )
+    # An image's label is the position of its folder's name among the class names, which may hold more than the folder.
     labels = np.repeat([class_names.index(label) for label in paths_of], [len(paths) for paths in paths_of.values()])
     others = sum((entry.others for entry in files.values()), Counter())
     return class_names, [path for paths in paths_of.values() for path in paths], labels.astype(np.int64), others

@@ -24,9 +24,9 @@ from keras_convmixer.images.folders import require_few_damaged, sentence_of_fail
 from keras_convmixer.images.preprocessing import Preprocessing
 
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""System errors that do not mean that the opened file is damaged: too many files are open, or no memory is left."""
+"""System errors that say nothing about the opened file: too many files are open, or no memory is left."""
 QUEUED = 4096
-"""Files that wait for a thread at once; each takes 2 kB."""
+"""Files that wait for a thread at the same time; each takes 2 kB."""
 
 
 class Source(Protocol):
@@ -99,6 +99,7 @@ class LazyImages:
         Source: torchvision's `resized_crop` on Pillow images, as timm's RandomResizedCropAndInterpolation calls it.
         """
         top, left, high, wide = (int(value) for value in box)
+        # Converted before it is resized: a palette's indices cannot be interpolated.
         image = self._read(index).convert("RGB" if self._preprocessing.channels == 3 else "L")
         image = image.crop((left, top, left + wide, top + high))
         filter = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
@@ -117,12 +118,12 @@ class LazyImages:
 
 @dataclass(frozen=True)
 class Checked:
-    """The images of a source that can be read."""
+    """Images of a source that can be read."""
 
     images: np.ndarray | LazyImages
     labels: np.ndarray
     kept: np.ndarray
-    """Their indices in the source, int `[count]`."""
+    """Indices of these images in the source, int `[count]`."""
     damaged: tuple[str, ...]
     """A sentence for each image that was left out."""
 
@@ -144,6 +145,7 @@ def decode_and_validate(
     Raises:
         ValueError: more than 1 % are damaged.
     """
+    # Each thread writes its own images; a damaged one's place stays undefined, and is removed at the end.
     images = np.empty((len(source), *_shape(preprocessing)), np.uint8) if in_memory else None
 
     def decode(index):
@@ -159,6 +161,7 @@ def decode_and_validate(
         return (image.height, image.width), label, None
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
+        # `map` makes a task of every item at once: in parts, a million files do not take 2 GB.
         parts = (range(start, min(start + QUEUED, len(source))) for start in range(0, len(source), QUEUED))
         decoded = itertools.chain.from_iterable(threads.map(decode, part) for part in parts)
         sizes, labels, problems = zip(*track(decoded), strict=True)
@@ -189,6 +192,7 @@ def track(progress: Progress | None, name: str, count: int) -> Callable[[Iterabl
 
 
 def _named(error, file, source, index):
+    """Return a sentence about an image that cannot be read."""
     name = source.name(index)
     return sentence_of_failure(name, error) if isinstance(file, Path) else f"{name}: {error}"
 

@@ -24,7 +24,7 @@ def prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             raise
         if name == "FOLDER":  # the default of recipe finetune
             raise ValueError(
-                "--dataset is missing: give a folder with one subfolder of images for each label"
+                "the data set is missing: give dataset=FOLDER, a folder with one subfolder of images for each label"
             ) from None
         raise ValueError(
             f"no data set {name!r}: give 'digits', a folder with one subfolder of images for each label, or a name "
@@ -36,7 +36,7 @@ def prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         raise ValueError(
             f'the data set {name} is not in {builder.data_path.parent.parent}: get it with `python -c "import '
             f'tensorflow_datasets as tfds; tfds.builder({name!r}{place}).download_and_prepare()"`, or name its place '
-            "with --data-dir"
+            "with data_dir"
         )
     keys, features = builder.info.supervised_keys, builder.info.features
     if not keys or not (
@@ -47,7 +47,7 @@ def prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def splits_of(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
-    """Return its split names by purpose: train, test and, if there is one, validation; or "all" for its only split.
+    """Return split names by purpose: train, test and, if there is one, validation; or "all" for the only split.
 
     Raises:
         ValueError: there are several splits, but none for training or none for testing.
@@ -66,7 +66,7 @@ def splits_of(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
 
 
 class Records:
-    """A sequence of a split's encoded images with their labels; several threads may read it.
+    """Sequence of a split's encoded images with their labels; several threads may read it.
 
     Files in TFRecord, tensorflow-datasets' default format, have no index. The records' offsets are found once by
     walking from header to header, which takes 2.4 microseconds each. Other formats are read by tensorflow-datasets'
@@ -106,10 +106,11 @@ def _walk(path):
     with path.open("rb") as file:
         start = 0
         while start < size:
-            file.seek(start)
+            file.seek(start)  # from record to record, without reading their contents
             header = file.read(8)
             if len(header) < 8:
                 raise ValueError(f"{path} ends in the middle of a record: prepare the data set again")
+            # A little-endian uint64; its checksum, the header's other four bytes, is not compared.
             (length,) = struct.unpack("<Q", header)
             yield start + HEADER, length
             start += HEADER + length + FOOTER

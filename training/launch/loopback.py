@@ -1,7 +1,7 @@
 """A private network for the workers on this machine, which no other process or machine can reach.
 
 TensorFlow's workers listen on every address of a machine and obey anyone who connects, without a password. Linux can
-give processes a network namespace in which only the loopback device exists. Users without rights can create one within
+give processes a network namespace in which only the loopback device exists. Users other than root can create one within
 a user namespace, unless the system's administrator has forbidden that.
 
 Run as a program, this file either makes such a network and passes it to the process that started it, or enters one and
@@ -30,6 +30,7 @@ SET_FLAGS, UP = 0x8914, 0x1
 
 PYTHON = (sys.executable, "-I", "-S", __file__)
 """The command that runs this file, without the user's settings."""
+# A server and a client in the network, run as a program that exits with 0 if it has the expected user.
 TRIAL = """
 import os, socket, sys
 with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
@@ -43,7 +44,7 @@ class NoNetwork(RuntimeError):
 
 @dataclass(frozen=True)
 class Loopback:
-    """A network with the loopback device alone; it exists while these file descriptors of its namespaces are open."""
+    """Network with the loopback device alone; it exists while these file descriptors of its namespaces are open."""
 
     namespaces: tuple[int, ...]
 
@@ -107,7 +108,8 @@ def _try_out(network):
 def _keep_ids(process):
     """Map users and groups to themselves in the namespace: all of them if this user may do so, else the user's own.
 
-    A process keeps its groups. Without rights, Linux demands that they can never be changed again (setgroups: deny).
+    A process keeps its groups. Of users other than root, Linux demands that groups can never be changed again
+    (setgroups: deny).
     """
     folder = Path("/proc") / str(process)
     for name, own in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
@@ -139,6 +141,7 @@ def _make(parent):
         parent.send(b"user")
         parent.recv(100)
     with socket.socket() as any_socket:
+        # A new network's loopback device is down. The argument is a struct ifreq: 16 bytes of name, then the flags.
         fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH14x", b"lo", UP))
     namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in kinds]
     socket.send_fds(parent, [b"made"], namespaces)

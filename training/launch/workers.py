@@ -1,4 +1,4 @@
-"""Start workers on this machine, watch them, and start all again from the last checkpoint when one fails."""
+"""Workers on this machine: started, watched, and all started again from the last checkpoint when one fails."""
 
 from __future__ import annotations
 
@@ -19,18 +19,13 @@ from typing import ClassVar, NamedTuple
 from keras_convmixer.environment.console import report
 
 from ..recipes import RECIPES
-from ..stop_signals import handling
+from ..stopping import INTERRUPTED, STOPPED, handling
 from .loopback import Loopback, NoNetwork, loopback
 
 HEARTBEAT = "CONVMIXER_HEARTBEAT"
 """Environment variable that names the file which a worker touches at each step."""
-STOPPED = 75
-"""Exit code of a worker that saved a checkpoint and stopped on SIGTERM: EX_TEMPFAIL of sysexits.h, try again."""
-INTERRUPTED = 130
-"""Exit code of a worker that saved a checkpoint and stopped on Ctrl-C: 128 + SIGINT, as in shells."""
-
 FORGIVEN = 3600
-"""Seconds of training after which earlier restarts do not count."""
+"""Seconds of training after which earlier restarts are not counted."""
 
 
 def touch_heartbeat() -> None:
@@ -40,12 +35,12 @@ def touch_heartbeat() -> None:
 
 
 class Outcome(NamedTuple):
-    """How an attempt ended."""
+    """End of an attempt."""
 
     code: int
     """Exit code of the launch, or of the worker that failed: negative if a signal ended it."""
     problem: str = ""
-    """What went wrong, if all workers are to be started again."""
+    """Why all workers are to be started again, as part of a sentence; empty if they are not."""
 
 
 @dataclass
@@ -97,7 +92,7 @@ class Launch:
         return None, why
 
     def _run(self) -> int:
-        """Train, and start all again after a failure, as often as that is allowed; return the exit code."""
+        """Train, and start all again after a failure, up to `restarts` times; return the exit code."""
         failed_before, restarts_left = False, self.restarts
         while True:
             started = time.monotonic()
@@ -107,7 +102,7 @@ class Launch:
             if self._told_to_stop:
                 return self._stopped
             failed = outcome.code > 0  # by itself, and not by a signal
-            if failed and failed_before:
+            if failed and failed_before:  # twice in a row: the same error would only come again
                 return outcome.code
             failed_before = failed
             if time.monotonic() - started > FORGIVEN:
@@ -159,7 +154,7 @@ class Launch:
         environment = {**os.environ, "TF_CONFIG": json.dumps(config), HEARTBEAT: str(self._heartbeats[worker])}
         command = [*self._program, *self.arguments]
         run = self._loopback.inside(command) if self._loopback else {"args": command}
-        if worker == 0:
+        if worker == 0:  # the chief's messages are for the user; the others' would repeat them
             return subprocess.Popen(**run, env=environment)
         with self._errors[worker].open("w") as errors:
             return subprocess.Popen(**run, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
@@ -194,7 +189,7 @@ class Launch:
         code = codes[worker]
         if code < 0:
             return Outcome(code, f"worker {worker} was killed by {signal.Signals(-code).name}")
-        if not any(heartbeat.exists() for heartbeat in self._heartbeats):
+        if not any(heartbeat.exists() for heartbeat in self._heartbeats):  # before any step: starting again is no help
             return Outcome(self._first_refusal(worker))
         return Outcome(code, f"worker {worker} failed with exit code {code}{self._last_words(worker)}")
 
@@ -252,6 +247,7 @@ def needed_network(arguments: list[str]) -> str:
 
 
 def _free_ports(count):
+    """Return the numbers of ports that were free a moment ago; all are open at once, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

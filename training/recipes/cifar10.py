@@ -6,9 +6,9 @@
 - Data: tensorflow-datasets' cifar10, `python -c "import tensorflow_datasets as tfds;
   tfds.builder('cifar10').download_and_prepare()"`; 1,000 of its training images are held out for validation, where
   the reference trains on all
-- Source: train.py and README of locuslab/convmixer-cifar10. Other than there: pixels are scaled by ImageNet's mean and
-  deviation, there by CIFAR-10's; gradients are clipped, there where asked for; the batch that does not fill up at an
-  epoch's end is left out; the learning rate follows the step, there the epoch's fraction too
+- Source: train.py and README of locuslab/convmixer-cifar10. Differences: pixels are scaled by ImageNet's mean and
+  standard deviation, there by CIFAR-10's; gradients are always clipped, there as an option; images that do not fill a
+  batch at an epoch's end are left out; the learning rate is a function of the step, there of the epoch and its fraction
 """
 
 from ..recipe import AugmentationConfig, DataConfig, ModelConfig, OptimizationConfig, Recipe

@@ -4,8 +4,8 @@
 - Accuracy: over 94 % reported by the reference; not measured here
 - Cost: four times that of cifar10
 - Data: as cifar10
-- Source: README of locuslab/convmixer-cifar10. Other than there: random erasing fills with noise, there with grey;
-  brightness, contrast and saturation vary in this order, there in a random one
+- Source: README of locuslab/convmixer-cifar10. Differences: random erasing fills with noise, there with grey;
+  brightness, contrast and saturation are changed in this order, there in a random one
 """
 
 from . import cifar10

@@ -4,8 +4,8 @@
 - Accuracy: depends on the images
 - Cost: 20 epochs of the folder's images at 12 GFLOPs forward each
 - Data: a folder with one subfolder of images for each label, or with such folders in train, val and test
-- Source: sizes and weights of the published ConvMixer-1024/20; low learning rate and decay, chosen
-  here, as the weights are good already; the augmentation is a light form of the ImageNet recipes'
+- Source: sizes and weights of the published ConvMixer-1024/20; learning rate and weight decay
+  are chosen here, low, as the weights are good already; the augmentation is a light form of the ImageNet recipes'
 """
 
 from ..recipe import AugmentationConfig, DataConfig, ModelConfig, OptimizationConfig, Recipe

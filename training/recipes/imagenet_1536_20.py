@@ -6,9 +6,9 @@
 - Data: tensorflow-datasets' imagenet2012, from the archives that image-net.org gives to registered people:
   `python -c "import tensorflow_datasets as tfds; tfds.builder('imagenet2012').download_and_prepare(
   download_config=tfds.download.DownloadConfig(manual_dir='FOLDER'))"`; or --dataset FOLDER with train and val in it
-- Source: the command in README of locuslab/convmixer, run by timm's train.py. Other than there: batch 640 over all
-  GPUs, there 64 on each of ten, whose normalization statistics are their own; RandAugment resamples bilinearly, there
-  also bicubically; mixup's partner is the other of a pair, there the batch reversed
+- Source: the command in README of locuslab/convmixer, run by timm's train.py. Differences: a batch is
+  640 images over all GPUs, there 64 on each of ten GPUs with normalization statistics of its own; RandAugment resamples
+  bilinearly, there bicubically too; mixup mixes the images of a pair, there those of the batch and the reversed batch
 """
 
 from ..recipe import AugmentationConfig, DataConfig, ModelConfig, OptimizationConfig, Recipe

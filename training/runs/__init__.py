@@ -1,0 +1,1 @@
+"""The files of a run: written while it trains (checkpoints, energy, figures), and read again afterwards."""

@@ -13,11 +13,13 @@ import tensorflow as tf
 
 from keras_convmixer.files.atomic import explaining_full_disk
 
-from ..step import Step
+from ..step.step import Step
 
 log = logging.getLogger(__name__)
 KEPT = 3
+"""Number of checkpoints that are kept."""
 KEPT_FACTS = ("epochs", "sums", "first_loss", "used", "rollbacks")
+"""Attributes of `History` that a checkpoint contains."""
 
 
 class History(tf.train.experimental.PythonState):
@@ -31,15 +33,16 @@ class History(tf.train.experimental.PythonState):
         self.first_loss: float | None = None
         """Loss of the run's first step."""
         self.used = dict.fromkeys(("seconds", "evaluation_seconds", "kilowatt_hours", "kilograms_co2"), 0.0)
-        """Over all processes of the run, resumed ones included; `seconds` count training alone, energy everything."""
+        """Sums over all processes of the run, resumed ones included; `seconds` are of training alone, energy of all."""
         self.rollbacks = 0
-        """How often the run diverged and was rolled back."""
+        """Number of times that the run diverged and was rolled back."""
 
     @property
     def best(self) -> dict:
         """The epoch with the highest validation accuracy; among equal ones, with the lowest validation loss."""
         return max(self.epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
 
+    # TensorFlow stores a PythonState as a string in the checkpoint, and calls these two methods for it.
     def serialize(self) -> str:
         """Return the history as JSON."""
         return json.dumps({name: getattr(self, name) for name in KEPT_FACTS})
@@ -94,7 +97,7 @@ class Checkpoints:
             average=step.average,
             best=self._best,
             step=step.counter,
-            learning_rate_scale=step.learning_rate_scale,
+            learning_rate_scale=step.learning_rate_scale,  # halved by each rollback
             history=history,
         )
         self._folder = folder
@@ -124,7 +127,7 @@ class Checkpoints:
         named in the log, and the one before it is taken.
         """
         paths = self._paths()
-        if before is not None:
+        if before is not None:  # a rollback: later checkpoints already led to divergence
             paths = [path for path in paths if int(path.rsplit("-", 1)[1]) <= before] or paths[-1:]
         for path in paths:
             try:

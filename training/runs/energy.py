@@ -1,4 +1,4 @@
-"""Energy and CO2 that training costs, measured by codecarbon."""
+"""Energy and CO2 of training, measured by codecarbon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codecarbon.input import DataSource
 from codecarbon.output import BaseOutput, EmissionsData
 
 if TYPE_CHECKING:  # the meter alone needs no TensorFlow
-    from ..strategy import Replicas
+    from ..devices.replicas import Replicas
     from .checkpoints import History
 
 METERS = ("intel_rapl", "intel_power_gadget", "powermetrics")
@@ -22,6 +22,7 @@ ASSUMED = 46.8, -71.2
 """Latitude and longitude of Quebec, which codecarbon assumes when it cannot find out where it is
 (codecarbon/external/geography.py). Its electricity emits a hundredth of the world's average."""
 WORLD = "the world"
+"""Place in summary.json where the world's average is taken."""
 
 
 class Energy(NamedTuple):
@@ -36,7 +37,7 @@ class Energy(NamedTuple):
 
 
 class _Last(BaseOutput):
-    """Keeps what codecarbon reports."""
+    """Receiver of codecarbon's reports that keeps the last one."""
 
     data: EmissionsData | None = None
 
@@ -45,7 +46,7 @@ class _Last(BaseOutput):
 
 
 class Meter:
-    """Measures the energy of this process: processor, memory and, by their counters, GPUs.
+    """Meter of this process's energy: processor, memory and, by their counters, GPUs.
 
     CO2 is computed from the electricity mix of the country, or the cloud's region, that codecarbon's own settings name
     (CODECARBON_COUNTRY_ISO_CODE, or country_iso_code in a file .codecarbon.config), else from the world's average. No
@@ -85,7 +86,7 @@ class Meter:
         return self._energy()
 
     def stop(self) -> Energy:
-        """End; return the energy used."""
+        """Stop measuring; return the energy used."""
         self._tracker.stop()
         return self._energy()
 
@@ -95,12 +96,13 @@ class Meter:
         used, here = data.energy_consumed, self._tracker._geo
         if data.on_cloud == "Y" or (here.latitude, here.longitude) != ASSUMED:
             return Energy(used, data.emissions, measured, data.country_name or WORLD)
+        # codecarbon has computed with Quebec's mix, as it did not learn the place.
         grams = DataSource().get_carbon_intensity_per_source_data()["world_average"]
         return Energy(used, used * grams / 1000, measured, WORLD)
 
 
 class UsageClock:
-    """Adds the time that training takes, and the energy of all workers, to a run's history."""
+    """Clock that adds training's time, and the energy of all workers, to a run's history."""
 
     def __init__(self, meter: Meter, replicas: Replicas, history: History):
         self._meter, self._replicas, self._history = meter, replicas, history

@@ -1,4 +1,4 @@
-"""Which images a trained model is evaluated on."""
+"""Images to evaluate a trained model on: the test images of a data set, or all images of a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .run import Run
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Images with labels, and what they are in words."""
+    """Images with labels, and their description."""
 
     class_names: tuple[str, ...]
     split: Split

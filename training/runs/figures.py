@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -28,6 +29,9 @@ CELL_WIDTH, FONT_SIZE = 1.3, 8
 """Inches of an image in the sheet of predictions, and points of its caption."""
 NAME_LENGTH = 24
 """Characters of a class name on the confusion matrix; the middle of longer ones is left out."""
+RIGHT = LinearSegmentedColormap.from_list("right", ("#8fadd9", "#1f4e9c"))
+WRONG = LinearSegmentedColormap.from_list("wrong", ("white", "#f5a65b"))
+"""Colors of the confusion matrix. In grey print too, every color of RIGHT is darker than every one of WRONG."""
 
 
 def draw_curves(history: dict[str, list[float]], path: Path) -> None:
@@ -54,37 +58,42 @@ def draw_curves(history: dict[str, list[float]], path: Path) -> None:
 
 
 def draw_confusion(evaluation: Evaluation, class_names: tuple[str, ...], path: Path) -> None:
-    """Draw how often images of each label were classified as each class; write a PNG.
+    """Draw the confusion matrix, how many images of each true label were given each label; write a PNG.
 
     Counts are written up to 30 classes.
     """
     from sklearn.metrics import confusion_matrix
 
     count = len(class_names)
-    matrix = confusion_matrix(evaluation.labels, evaluation.predicted, labels=np.arange(count))  # [label, predicted]
+    matrix = confusion_matrix(evaluation.labels, evaluation.predicted, labels=np.arange(count))  # [true, predicted]
     percent = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    is_right = np.eye(count, dtype=bool)
     names = [_shortened(printable(name), NAME_LENGTH) for name in class_names]
     with_counts = count <= 30
     with rc_context(STYLE):
         side = max(3.2, 0.4 * count) if with_counts else 8  # inches of the matrix
         margin = 0.075 * max(map(len, names)) if with_counts else 0
-        figure = Figure(figsize=(side + 2 + margin, side + 1.3 + margin), layout="constrained")
+        figure = Figure(figsize=(side + 2.8 + margin, side + 1.3 + margin), layout="constrained")
         axis = figure.subplots()
-        # With counts in them, cells are light enough for black text: 100 % is a middle grey.
-        cells = axis.imshow(percent, cmap="Greys", vmin=0, vmax=200 if with_counts else 100)
-        bar = figure.colorbar(cells, shrink=0.7, boundaries=np.linspace(0, 100, 101), ticks=range(0, 101, 20))
-        bar.set_label("% of the label's images")
+        # Each kind of cell has its own scale, as a few percent of wrong images would hardly be seen on one to 100 %.
+        worst = percent[~is_right].max(initial=1)
+        for name, colors, hidden, most in (("wrong", WRONG, is_right, worst), ("right", RIGHT, ~is_right, 100)):
+            cells = axis.imshow(np.ma.array(percent, mask=hidden), cmap=colors, vmin=0, vmax=most)
+            figure.colorbar(cells, shrink=0.7, label=f"{name}, % of the true label's images")
         axis.grid(False)
-        axis.set(xlabel="predicted class", ylabel="label")
+        axis.set(xlabel="predicted label", ylabel="true label")
         axis.set_title(f"{evaluation.accuracy:.2%} of {len(evaluation.labels):,} images correct")
         if with_counts:
             axis.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 2 else 0)
             axis.set_yticks(range(count), names)
             digits = len(str(matrix.max()))
-            for row, column in zip(*np.nonzero(matrix), strict=True):
-                weight = "bold" if row == column else "normal"
+            for row, column in zip(*np.nonzero((matrix > 0) | is_right), strict=True):
+                color, weight = "black", "normal"
+                if row == column:
+                    color, weight = _ink(RIGHT(percent[row, column] / 100)), "bold"
                 size = min(9, 28 / digits)  # points; a cell is 29 wide, and a digit 0.64 of its size
-                axis.text(column, row, matrix[row, column], ha="center", va="center", weight=weight, size=size)
+                style = {"color": color, "weight": weight, "size": size}
+                axis.text(column, row, matrix[row, column], ha="center", va="center", **style)
         save_png(figure, path)
 
 
@@ -95,14 +104,14 @@ def draw_predictions(
     path: Path,
     limit: int = 40,
 ) -> None:
-    """Draw a sheet of images with predicted class and probability, the wrong ones first; write a PNG.
+    """Draw a sheet of images with predicted label and probability, the wrong ones first; write a PNG.
 
     Args:
         images: uint8 `[count, height, width, channels]`, 0..255.
-        evaluation: of these images.
-        class_names: in the order of the evaluation's classes.
+        evaluation: predictions for these images.
+        class_names: labels in the order of the evaluation's classes.
         path: file to write.
-        limit: images at most.
+        limit: largest number of images.
     """
     names = [printable(name) for name in class_names]
     correct = evaluation.predicted == evaluation.labels
@@ -115,7 +124,8 @@ def draw_predictions(
         figure = Figure(figsize=(max(columns * CELL_WIDTH, 4), rows * height + 0.4), layout="constrained")
         figure.suptitle(
             f"{correct.sum():,} of {len(correct):,} images correct; "
-            f"{'none is wrong' if correct.all() else 'the wrong ones come first'}"
+            f"{'none is wrong' if correct.all() else 'the wrong ones come first'}\n"
+            "Each with its predicted label and probability"
         )
         for axis in figure.subplots(rows, columns, squeeze=False).flat:
             axis.set_axis_off()
@@ -127,12 +137,24 @@ def draw_predictions(
         save_png(figure, path)
 
 
+def _ink(color):
+    """Return the color of text on a background (red, green, blue, alpha): black or white, whichever is easier to read.
+
+    The luminance is that of WCAG 2, whose contrast for readable text is 4.5 or more: at 0.18 both have 4.6.
+    """
+    luminance = np.dot(np.power(color[:3], 2.2), (0.2126, 0.7152, 0.0722))
+    return "white" if luminance < 0.18 else "black"
+
+
 def _caption(evaluation, names, index):
-    """Return the predicted class with its probability and, if it is wrong, the label, in lines that fit a cell."""
+    """Return the predicted label with its probability and, if it is wrong, the true label, in lines that fit a cell."""
     predicted, label = evaluation.predicted[index], evaluation.labels[index]
     probability = f"{evaluation.probabilities[index, predicted]:.0%}"
     caption = _wrapped(names[predicted], f"  {probability}")
-    return caption if predicted == label else f"{caption}\n{_wrapped(f'is {names[label]}')}"
+    if predicted == label:
+        return caption
+    one_line = f"true: {names[label]}"
+    return "\n".join([caption, one_line] if _width(one_line) <= 1 else [caption, "true:", _wrapped(names[label])])
 
 
 def _wrapped(text, end=""):

@@ -27,7 +27,8 @@ from ..recipe import Recipe, flat_fields
 from . import figures
 from .checkpoints import History, drop_damaged_list
 
-BEGIN_AGAIN = "put it back, pass --overwrite to begin again, or give another --name"
+ANOTHER_FOLDER = "train in another folder (--name)"
+BEGIN_AGAIN = f"put it back, pass overwrite=True to begin again, or {ANOTHER_FOLDER}"
 
 
 def can_resume(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | None = None) -> bool:
@@ -43,7 +44,7 @@ def can_resume(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | No
     if not unfinished:
         if (run / "model.keras").exists() and not overwrite:
             raise FileExistsError(
-                f"{run} holds a trained model already: pass --overwrite to train again, or another --name"
+                f"{run} holds a trained model already: pass overwrite=True to train again, or {ANOTHER_FOLDER}"
             )
         return False
     try:
@@ -52,7 +53,7 @@ def can_resume(run: Path, recipe: Recipe, overwrite: bool, dataset: Dataset | No
         if dataset is not None and fingerprint not in (None, dataset.fingerprint):
             raise FileExistsError(
                 f"{run} was begun with other images than {recipe.data.dataset} has now: put those back, pass "
-                "--overwrite to begin again, or give another --name"
+                f"overwrite=True to begin again, or {ANOTHER_FOLDER}"
             )
     except (ValueError, FileExistsError):
         if not overwrite:
@@ -65,11 +66,12 @@ def _require_same_recipe(run, begun, recipe):
     content = read_json(begun, BEGIN_AGAIN)
     if not isinstance(content.get("data"), dict):
         raise ValueError(f"{begun} is damaged (it is not a recipe): {BEGIN_AGAIN}")
+    # Compared without the division into parts, so that the message names a field as options do.
     before, now = flat_fields(content), flat_fields(dataclasses.asdict(recipe))
     changed = [f"{name}={before.get(name)!r}" for name, value in now.items() if before.get(name) != value]
     if changed:
         raise FileExistsError(
-            f"{run} was begun with {', '.join(changed)}: pass --overwrite to begin again, or another --name"
+            f"{run} was begun with {', '.join(changed)}: pass overwrite=True to begin again, or {ANOTHER_FOLDER}"
         )
 
 
@@ -92,11 +94,11 @@ def locked(run: Path):
         FileExistsError: another process has locked it.
     """
     run.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run, os.O_RDONLY)
+    handle = os.open(run, os.O_RDONLY)  # the system removes the lock when the process ends, however it ends
     try:
         unguarded = f"make sure that no other process trains in {run}"
         if lock_folder(handle, seconds=0, unguarded=unguarded) is Lock.HELD:
-            raise FileExistsError(f"{run} is being trained by another process: wait for it, or give another --name")
+            raise FileExistsError(f"{run} is being trained by another process: wait for it, or {ANOTHER_FOLDER}")
         yield
     finally:
         os.close(handle)
@@ -156,7 +158,7 @@ def publish(
     partial.mkdir()
     try:
         with explaining_full_disk(folder):
-            last = model.get_weights()
+            last = model.get_weights()  # the model holds one set of weights at a time
             model.set_weights(best)
             model.save(partial / "best.keras")
             model.set_weights(last)
@@ -165,7 +167,7 @@ def publish(
         (folder / "model.keras").unlink(missing_ok=True)
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "model.keras"):
             file.replace(folder / file.name)
-        (folder / "checkpoints/ended").touch()
+        (folder / "checkpoints/ended").touch()  # from now on `can_resume` finds nothing to resume
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -27,13 +27,13 @@ class TrainingProgress:
 
     @property
     def step_seconds(self) -> dict[str, float] | None:
-        """Mean time of a step, divided into waiting for images and computing; None as above."""
+        """Mean seconds of a step, divided into waiting for images and computing; None where `input_share` is None."""
         if not (self._steps and self._waited):
             return None
         return {"input": self._waited / self._steps, "compute": (self._trained - self._waited) / self._steps}
 
     def begin(self, step: int) -> None:
-        """Start at a step."""
+        """Show a bar that starts at a step."""
         total = self._epochs * self._steps_per_epoch
         if self._task is not None:
             self.bar.remove_task(self._task)

@@ -1,6 +1,7 @@
 """Loading of trained models: from a run folder, or from a .keras file."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ from ..recipe import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model, with the facts in its folder.
+    """A trained model with its recipe, class names and accuracy.
 
     Example:
         ```python
@@ -78,7 +79,7 @@ class Run:
         return data_dir or (self.recipe.data.data_dir if self.recipe else "")
 
 
-def load_run(path: Path | str, crop_fraction: float | None = None) -> Run:
+def load_run(path: str | os.PathLike[str], crop_fraction: float | None = None) -> Run:
     """Load a run folder, or a .keras file, with the recipe and the labels beside it.
 
     Example:
@@ -129,6 +130,6 @@ def _read_accuracy(path):
     if not path.is_file():
         return None
     accuracy = read_json(path, TRAIN_AGAIN).get("test_accuracy")
-    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float):
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float):  # a bool is an int in Python
         raise ValueError(f"{path} is damaged (it has no test_accuracy): {TRAIN_AGAIN}")
     return float(accuracy) if 0 <= accuracy <= 1 else None

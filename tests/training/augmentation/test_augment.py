@@ -67,7 +67,7 @@ def test_boxes_are_shares_of_the_area_and_lie_inside():
     assert (left + wide <= 80).all()
     share, ratio = high * wide / (50 * 80), wide / high
     assert 0.07 < share.min() < 0.1
-    assert share.max() > 0.8  # as high as the picture, and 4/3 as wide
+    assert share.max() > 0.8  # as high as the image, and 4/3 as wide
     assert 0.7 < ratio.min() < 0.8
     assert 1.27 < ratio.max() < 1.4
     assert np.median(np.log(ratio)) == pytest.approx(0, abs=0.07)  # wide ones fit more often

@@ -8,14 +8,14 @@ from PIL import Image, ImageEnhance, ImageOps
 from keras_convmixer.training.augmentation.rand_augment import OPERATIONS, SPACES, TIMM, TORCHVISION, RandAugment, apply
 
 
-def pictures(count=4, size=33, seed=0):
+def random_images(count=4, size=33, seed=0):
     random = np.random.default_rng(seed)
     coarse = random.integers(20, 230, (count, 5, 5, 3)).astype(np.uint8)
     return np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in coarse])
 
 
 def applied(name, strength, sign=1.0, space=TIMM, images=None):
-    images = pictures() if images is None else images
+    images = random_images() if images is None else images
     count = len(images)
     return apply(
         tf.constant(images),
@@ -27,7 +27,7 @@ def applied(name, strength, sign=1.0, space=TIMM, images=None):
 
 
 def by_pillow(function, images=None):
-    images = pictures() if images is None else images
+    images = random_images() if images is None else images
     return np.stack([np.asarray(function(Image.fromarray(image))) for image in images])
 
 
@@ -106,14 +106,14 @@ def test_geometry_is_pillows(name, sign):
     )
     assert (difference > 2).mean() < 0.04  # where the filled border is blended with the image
     assert difference.mean() < 2
-    assert np.abs(applied(name, 6, sign).astype(int) - pictures()).mean() > 5
+    assert np.abs(applied(name, 6, sign).astype(int) - random_images()).mean() > 5
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_image_draws_its_own_and_the_same_draws_give_the_same(name):
     space = SPACES[name]
     augment = RandAugment(space, layers=2, magnitude=4.0)
-    images = np.repeat(pictures(1), 200, axis=0)
+    images = np.repeat(random_images(1), 200, axis=0)
     draws = np.random.default_rng(0).uniform(size=(200, 10)).astype("float32")
     found = augment(tf.constant(images), tf.constant(draws)).numpy()
     assert found.dtype == np.uint8

@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def folder(tmp_path):
         for index in range(count):
             place = tmp_path / label / ("more" if index % 2 else "")
             Image.new("RGB", (9, 12), (value,) * 3).save(place / f"{index}.png")
-    (tmp_path / "cat" / "notes.txt").write_text("not a picture, and not named as one")
+    (tmp_path / "cat" / "notes.txt").write_text("not an image, and not named as one")
     return tmp_path
 
 
@@ -71,7 +72,7 @@ def test_a_folders_subfolders_are_its_labels(folder):
     assert class_names == ("cat", "dog")
     assert split.images.shape == (30, 8, 8, 3)
     np.testing.assert_array_equal(split.images[:, 4, 4, 0], np.where(split.labels == 0, 10, 200))
-    dataset = load_dataset(str(folder), NATIVE)
+    dataset = load_dataset(folder, NATIVE)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [21, 3, 6]
     assert all(set(s.labels) == {0, 1} for s in (dataset.train, dataset.validation, dataset.test))
 
@@ -201,11 +202,11 @@ def test_a_data_set_of_one_split_is_divided_as_a_folder(tmp_path, split):
     """As tf_flowers and most others of the catalog."""
     folder = prepare(tmp_path / "tfds", {split: 60}, "tfrecord")
     images, labels = colour_images(60, 0)
-    pictures = tmp_path / "pictures"
+    photos = tmp_path / "photos"
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (pictures / f"{label}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(pictures / f"{label}/{index:02}.png")
-    ours, divided = (load_dataset(name, NATIVE, data_dir=str(folder)) for name in ("colours", str(pictures)))
+        (photos / f"{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(photos / f"{label}/{index:02}.png")
+    ours, divided = (load_dataset(name, NATIVE, data_dir=str(folder)) for name in ("colours", str(photos)))
     assert ours.class_names == ("red", "green", "blue")
     parts = [getattr(ours, part) for part in ("train", "validation", "test")]
     assert [len(part) for part in parts] == [42, 6, 12]
@@ -218,7 +219,7 @@ def test_a_data_set_of_one_split_is_divided_as_a_folder(tmp_path, split):
     assert again.fingerprint == ours.fingerprint
 
 
-def test_a_data_set_of_one_split_needs_ten_pictures_of_each_label(tmp_path):
+def test_a_data_set_of_one_split_needs_ten_images_of_each_label(tmp_path):
     folder = prepare(tmp_path, {"train": 29}, "tfrecord")
     with pytest.raises(ValueError, match="colours has fewer than ten images of blue: to split it"):
         load_dataset("colours", NATIVE, data_dir=str(folder))
@@ -247,9 +248,16 @@ def test_a_data_set_of_tensorflow_datasets(prepared):
 
 def test_a_data_set_that_is_not_prepared_is_named_with_the_command(tmp_path):
     with pytest.raises(
-        ValueError, match=r"the data set mnist is not in .*: get it with `python -c .*builder\('mnist', data_dir="
+        ValueError, match=r"the data set mnist is not in .*: get it with `python -c .*builder\('mnist', data_dir='"
     ):
-        load_dataset("mnist", Preprocessing(8, 8), data_dir=str(tmp_path))
+        load_dataset("mnist", Preprocessing(8, 8), data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("as_given", [str, Path])
+def test_a_folder_that_is_missing_is_named(tmp_path, as_given):
+    for load in (load_dataset, load_images):
+        with pytest.raises(ValueError, match=r"^no data set '.*/missing': give 'digits', "):
+            load(as_given(tmp_path / "missing"), NATIVE)
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ def test_the_scripts_for_clusters_are_well_formed(tmp_path):
     script = "\n".join(line.strip() for line in lines).replace("exec convmixer", 'printf %s "$TF_CONFIG"; true')
     environment = {**os.environ, "WORKERS": "3", "JOBSET": "job", "JOB_COMPLETION_INDEX": "2"}
     config = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
-    from keras_convmixer.training.strategy import _from_tf_config
+    from keras_convmixer.training.devices.strategy import _from_tf_config
 
     resolver, workers, worker = _from_tf_config(config)
     assert (workers, worker) == (3, 2)

@@ -36,12 +36,27 @@ def test_curves_show_training_and_validation(drawn):
 
 def test_confusion_counts_labels_by_row(drawn):
     figures.draw_confusion(EVALUATION, NAMES, None)
-    axis, bar = drawn[0].axes
+    axis, *bars = drawn[0].axes
     counts = {text.get_position(): text.get_text() for text in axis.texts}
-    assert counts == {(0, 0): "1", (0, 1): "1", (2, 2): "1"}  # (predicted, label): a dog was taken for a cat
-    assert axis.get_ylabel() == "label"
+    # (predicted, true): a dog was taken for a cat, and no dog was right.
+    assert counts == {(0, 0): "1", (0, 1): "1", (1, 1): "0", (2, 2): "1"}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted label", "true label")
     assert "66.67% of 3 images correct" in axis.get_title()
-    assert "% of the label's images" in bar.get_ylabel()
+    assert [bar.get_ylabel() for bar in bars] == [
+        f"{kind}, % of the true label's images" for kind in ("wrong", "right")
+    ]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_right_and_wrong_cells_differ_in_grey_print_too(drawn, count):
+    """A right cell without any image is darker than a wrong one with all images of its label."""
+    all_wrong = Evaluation(np.eye(count, dtype="float32")[[1, 1]], labels=np.array([0, 0]))
+    figures.draw_confusion(all_wrong, tuple(map(str, range(count))), None)
+    wrong, right = (
+        image.to_rgba(image.get_array())[..., :3] @ (0.299, 0.587, 0.114) for image in drawn[0].axes[0].images
+    )
+    assert right[0, 0] < wrong[0, 1] - 0.04
+    assert wrong[0, 1] < wrong[0, 2] - 0.2
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -50,7 +65,7 @@ def test_wrong_predictions_come_first(drawn, channels, side):
     images = np.zeros((3, side, side, channels), np.uint8)
     figures.draw_predictions(images, EVALUATION, NAMES, None)
     titles = [axis.get_title() for axis in drawn[0].axes]
-    assert titles == ["cat  80%\nis dog", "cat  90%", "a $x_$ b  75%"]
+    assert titles == ["cat  80%\ntrue: dog", "cat  90%", "a $x_$ b  75%"]
 
 
 def test_labels_are_drawn_without_control_characters(drawn):
@@ -59,7 +74,7 @@ def test_labels_are_drawn_without_control_characters(drawn):
     figures.draw_predictions(np.zeros((3, 8, 8, 3), np.uint8), EVALUATION, names, None)
     ticks = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
     assert ticks == ["cat", r"\udcff\n\u202edog", "x"]
-    assert drawn[1].axes[0].get_title().replace("\n", " ") == "cat  80% is " + ticks[1]
+    assert drawn[1].axes[0].get_title().replace("\n", " ") == "cat  80% true: " + ticks[1]
 
 
 LONG_NAMES = ("golden retriever (long-haired)", "W" * 50, "a_long_name_without_any_space_in_it", "Staphylococcus", "x")
@@ -77,20 +92,24 @@ def test_long_names_of_any_number_of_classes_have_room(drawn, count):
         assert_texts_have_room(figure)
 
 
-def test_counts_are_read_on_every_grey(drawn):
-    many = Evaluation(np.repeat([[1.0, 0.0]], 20_000, axis=0).astype("float32"), np.zeros(20_000, int))
-    figures.draw_confusion(many, ("a", "b"), None)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_counts_are_read_on_every_color(drawn, share):
+    right = round(20_000 * share)
+    probabilities = np.eye(2)[(np.arange(20_000) >= right).astype(int)]
+    figures.draw_confusion(Evaluation(probabilities.astype("float32"), np.zeros(20_000, int)), ("a", "b"), None)
     figure = drawn[0]
     assert_texts_have_room(figure)
-    (cells,), (count,) = figure.axes[0].images, figure.axes[0].texts
-    darkest = cells.to_rgba(cells.get_array()).min(axis=(0, 1))[:3].min()
-    ink = max(matplotlib.colors.to_rgb(count.get_color()))
-    assert (darkest**2.2 + 0.05) / (ink**2.2 + 0.05) > 4.5  # WCAG's contrast of readable text
-    cell = figure.axes[0].get_window_extent().width / 2
-    assert count.get_window_extent().width < cell
+    axis = figure.axes[0]
+    wrong, right = (image.to_rgba(image.get_array()) for image in axis.images)
+    for text in axis.texts:
+        column, row = text.get_position()
+        colors = (right if row == column else wrong)[row, column], matplotlib.colors.to_rgb(text.get_color())
+        darker, lighter = sorted(np.power(color[:3], 2.2) @ (0.2126, 0.7152, 0.0722) for color in colors)
+        assert (lighter + 0.05) / (darker + 0.05) > 4.5, text  # WCAG's contrast of readable text
+        assert text.get_window_extent().width < axis.get_window_extent().width / 2
 
 
-def test_what_is_written_is_a_picture_also_of_names_like_formulas(tmp_path):
+def test_what_is_written_is_an_image_also_of_names_like_formulas(tmp_path):
     from PIL import Image
 
     path = tmp_path / "confusion.png"

@@ -203,7 +203,7 @@ def test_damaged_facts_of_a_run_are_a_sentence_and_may_be_overwritten(tmp_path, 
     (checkpoints / "ckpt-3.index").touch()
     assert run_folder.can_resume(tmp_path / "run", SHORT, overwrite=False)
     (checkpoints / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*{sentence}.*\): put it back, pass --overwrite"):
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*{sentence}.*\): put it back, pass overwrite=True"):
         run_folder.can_resume(tmp_path / "run", SHORT, overwrite=False)
     assert not run_folder.can_resume(tmp_path / "run", SHORT, overwrite=True)
 
@@ -225,7 +225,7 @@ def test_without_locks_a_run_is_trained_and_the_log_says_what_is_not_guarded(tmp
 @pytest.mark.slow
 def test_another_recipe_does_not_go_on(stopped_at, tmp_path):
     stopped_at(3, tmp_path / "run")
-    with pytest.raises(FileExistsError, match=r"was begun with epochs=2: pass --overwrite to begin again"):
+    with pytest.raises(FileExistsError, match=r"was begun with epochs=2: pass overwrite=True to begin again"):
         train(SHORT.replace(epochs=1), tmp_path / "run", verbose=False)
     train(SHORT.replace(epochs=1), tmp_path / "run", overwrite=True, verbose=False)
     assert json.loads((tmp_path / "run/recipe.json").read_text())["optimization"]["epochs"] == 1

@@ -106,7 +106,7 @@ def test_a_seed_gives_the_same_model_again(short, tmp_path):
 def test_a_trained_model_is_not_overwritten(short, tmp_path):
     folder = shutil.copytree(short[0], tmp_path / "run")
     before = (folder / "model.keras").read_bytes()
-    with pytest.raises(FileExistsError, match="pass --overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         train(SHORT, folder, verbose=False)
     assert (folder / "model.keras").read_bytes() == before
 
@@ -114,7 +114,7 @@ def test_a_trained_model_is_not_overwritten(short, tmp_path):
 def test_a_diverging_run_stops_and_leaves_what_was_there(short, tmp_path):
     folder = shutil.copytree(short[0], tmp_path / "run")
     before = files(folder)
-    with pytest.raises(FloatingPointError, match=r"loss became nan at step \d+, at a learning rate of .*: lower -"):
+    with pytest.raises(FloatingPointError, match=r"loss became nan at step \d+, at a learning rate of .*: lower l"):
         train(SHORT.replace(learning_rate=1e30), folder, overwrite=True, verbose=False)
     assert files(folder) == before
 
@@ -132,7 +132,7 @@ def test_a_validation_loss_that_is_no_number_goes_back_too(tmp_path, monkeypatch
         return evaluate(model, split)
 
     monkeypatch.setattr(loop, "evaluate", failing)
-    with pytest.raises(Diverged, match=r"the validation loss became nan at step 19, .*lower --learning-rate"):
+    with pytest.raises(Diverged, match=r"the validation loss became nan at step 19, .*lower learning_rate"):
         train(SHORT, tmp_path / "stops", verbose=False)
     first.clear()
     assert train(SHORT, tmp_path / "goes_back", rollbacks=1)["rollbacks"] == 1

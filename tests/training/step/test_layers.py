@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_convmixer as kc
-from keras_convmixer.training.layers import CPUDepthwiseConv2D, FusedBatchNormalization, build_training_model
+from keras_convmixer.training.step.layers import CPUDepthwiseConv2D, FusedBatchNormalization
+from keras_convmixer.training.step.model import build_training_model
 
 
 def gradients(model, images):

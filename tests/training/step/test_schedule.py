@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_convmixer.training.schedule import PiecewiseLinear
+from keras_convmixer.training.step.schedule import PiecewiseLinear
 
 
 def test_equals_the_references_interpolation():

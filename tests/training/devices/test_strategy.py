@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from keras_convmixer.training import strategy
-from keras_convmixer.training.strategy import choose_strategy
+from keras_convmixer.training.devices import strategy
+from keras_convmixer.training.devices.strategy import choose_strategy
 
 
 def tf_config(index=0, kind="worker", **cluster):

@@ -13,10 +13,9 @@ from processes import Forked
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.data.batches import InputPipeline
 from keras_convmixer.training.data.dataset import Split
-from keras_convmixer.training.layers import build_training_model
-from keras_convmixer.training.model import build_model
-from keras_convmixer.training.step import Step
-from keras_convmixer.training.strategy import choose_strategy
+from keras_convmixer.training.devices.strategy import choose_strategy
+from keras_convmixer.training.step.model import build_model, build_training_model
+from keras_convmixer.training.step.step import Step
 
 STEPS = 20
 

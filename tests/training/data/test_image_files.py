@@ -1,4 +1,4 @@
-"""Pictures that are decoded when they are needed against the same ones in memory."""
+"""Images that are decoded when they are needed against the same ones in memory."""
 
 import re
 
@@ -12,15 +12,15 @@ from keras_convmixer import Preprocessing
 from keras_convmixer.training import RECIPES, Split, load_dataset, train
 from keras_convmixer.training import trainer as loop
 from keras_convmixer.training.data import dataset as data
-from keras_convmixer.training.data import lazy_images as pictures
+from keras_convmixer.training.data import lazy_images
 from keras_convmixer.training.data.batches import InputPipeline
+from keras_convmixer.training.devices.replicas import Replicas
 from keras_convmixer.training.evaluation import evaluate
-from keras_convmixer.training.strategy import Replicas
 
 NATIVE = Preprocessing(8, 8)
 ONE = Replicas(tf.distribute.get_strategy(), "one_device")
 RECIPE = RECIPES["digits"].replace(
-    **{"name": "pictures", "image_size": 8, "dim": 8, "depth": 1, "epochs": 2, "batch_size": 16, "flip": True},
+    **{"name": "photos", "image_size": 8, "dim": 8, "depth": 1, "epochs": 2, "batch_size": 16, "flip": True},
     **{"rand_augment": "timm", "rand_augment_num_ops": 1, "erasing_probability": 0.5, "mixup_alpha": 0.3},
 )
 
@@ -55,7 +55,7 @@ def test_a_stream_is_what_memory_would_give(tmp_path, monkeypatch):
     assert isinstance(held.train.images, np.ndarray)
     for split in ("train", "validation", "test"):
         one, other = getattr(held, split), getattr(streamed, split)
-        assert isinstance(other.images, pictures.LazyImages)
+        assert isinstance(other.images, lazy_images.LazyImages)
         assert other.images.shape == one.images.shape
         np.testing.assert_array_equal(other.images[:], one.images)
         np.testing.assert_array_equal(other.images[np.array([2, 1])], one.images[[2, 1]])
@@ -69,7 +69,7 @@ def test_a_stream_is_what_memory_would_give(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_stream_goes_on_where_it_stopped(tmp_path):
     split = load_dataset(save(tmp_path, size=(20, 31)), NATIVE, keep_originals=True).train
-    assert isinstance(split.images, pictures.LazyImages)
+    assert isinstance(split.images, lazy_images.LazyImages)
     crops = {"crop_scale": 0.3, "crop_ratio": 4 / 3}
     for one, other in zip(batches(split, **crops)[2:], batches(split, start=2, **crops), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
@@ -77,15 +77,15 @@ def test_a_stream_goes_on_where_it_stopped(tmp_path):
     assert np.abs(first - again).mean() > 10
 
 
-def test_crops_are_cut_out_of_the_upright_picture(tmp_path):
+def test_crops_are_cut_out_of_the_upright_image(tmp_path):
     (tmp_path / "cat").mkdir()
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
     turned = Image.fromarray(np.rot90(image))
     exif = turned.getexif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it
     turned.save(tmp_path / "cat/1.png", exif=exif)
-    source = pictures.Files([tmp_path / "cat/1.png"], np.array([0]))
-    upright = pictures.decode_and_validate(source, NATIVE, in_memory=False).images
+    source = lazy_images.Files([tmp_path / "cat/1.png"], np.array([0]))
+    upright = lazy_images.decode_and_validate(source, NATIVE, in_memory=False).images
     np.testing.assert_array_equal(upright.sizes, [[20, 30]])
     np.testing.assert_array_equal(upright.cut(0, [3, 5, 8, 8], False), image[3:11, 5:13])
     enlarged = upright.cut(0, [3, 5, 4, 6], True)
@@ -101,16 +101,16 @@ def test_half_are_resized_bicubic(tmp_path, monkeypatch):
         seen.append(bool(bicubic))
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(pictures.LazyImages, "cut", cut)
+    monkeypatch.setattr(lazy_images.LazyImages, "cut", cut)
     batches(split, crop_scale=0.5)
     assert len(seen) == 96
     assert 30 < sum(seen) < 66
 
 
-def test_a_damaged_picture_moves_no_other_one(tmp_path):
-    folder = save(tmp_path / "pictures", count=100)
+def test_a_damaged_image_moves_no_other_one(tmp_path):
+    folder = save(tmp_path / "photos", count=100)
     whole = load_dataset(folder, NATIVE)
-    (tmp_path / "pictures/cat/003.png").write_bytes(b"")
+    (tmp_path / "photos/cat/003.png").write_bytes(b"")
     damaged = load_dataset(folder, NATIVE)
 
     def rows(split):
@@ -134,8 +134,8 @@ def test_the_systems_errors_are_not_damage(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
-    folder = save(tmp_path / "pictures")
+def test_a_run_does_not_go_on_with_other_images(tmp_path, monkeypatch):
+    folder = save(tmp_path / "photos")
     recipe = RECIPE.replace(dataset=folder)
 
     def stop(*arguments):
@@ -145,7 +145,7 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
         patched.setattr(loop, "publish", stop)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "run", verbose=False)
-    Image.new("RGB", (8, 8)).save(tmp_path / "pictures/cat/new.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos/cat/new.png")
     with pytest.raises(FileExistsError, match=r"begun with other images than .* has now"):
         train(recipe, tmp_path / "run", verbose=False)
     assert train(recipe, tmp_path / "run", overwrite=True, verbose=False)["training_images"] == 56
@@ -154,11 +154,11 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, in_memory):
-    folder = save(tmp_path / "pictures", count=75)
+def test_damaged_images_are_left_out_and_named(tmp_path, capfd, monkeypatch, in_memory):
+    folder = save(tmp_path / "photos", count=75)
     whole = load_dataset(folder, NATIVE)
-    content = (tmp_path / "pictures/dog/007.png").read_bytes()
-    (tmp_path / "pictures/dog/007.png").write_bytes(content[: len(content) // 2])
+    content = (tmp_path / "photos/dog/007.png").read_bytes()
+    (tmp_path / "photos/dog/007.png").write_bytes(content[: len(content) // 2])
     monkeypatch.setattr(data, "_fits", lambda *arguments: in_memory)
     dataset = load_dataset(folder, NATIVE)
     splits = (dataset.train, dataset.validation, dataset.test)
@@ -175,14 +175,14 @@ def test_damaged_pictures_are_left_out_and_named(tmp_path, capfd, monkeypatch, i
     assert "007.png is damaged" in (tmp_path / "run/damaged.txt").read_text()
     assert "1 image is damaged and left out, see" in capfd.readouterr().err
 
-    (tmp_path / "pictures/cat/001.png").write_bytes(b"")
+    (tmp_path / "photos/cat/001.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"2 of 150 images are damaged, more than 1%: .*001\.png.*007\.png"):
         load_dataset(folder, NATIVE)
 
 
 @pytest.mark.slow
 def test_a_streamed_run_ends_as_one_in_memory(tmp_path, monkeypatch):
-    folder = save(tmp_path / "pictures")
+    folder = save(tmp_path / "photos")
     recipe = RECIPE.replace(dataset=folder)
     one = train(recipe, tmp_path / "memory", verbose=False)
     monkeypatch.setattr(data, "_fits", lambda *arguments: False)
@@ -208,8 +208,8 @@ def test_evaluation_keeps_the_order(tmp_path, beyond_memory):
 
 
 @pytest.mark.slow
-def test_a_picture_that_vanishes_is_named_and_the_process_ends(tmp_path):
-    folder = save(tmp_path / "pictures", 20, (16, 16))
+def test_an_image_that_vanishes_is_named_and_the_process_ends(tmp_path):
+    folder = save(tmp_path / "photos", 20, (16, 16))
     code = """
 import dataclasses, pathlib, random, sys, time
 from keras_convmixer.training import RECIPES, train

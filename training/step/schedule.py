@@ -5,6 +5,9 @@ import math
 import keras
 from keras import ops
 
+WARMUP = 0.05
+"""Fraction of the steps in which `Cosine` rises."""
+
 
 class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
     """Rise from 0 to the peak at 40 % of the steps, fall to a twentieth at 80 %, to 0 at the end.
@@ -20,7 +23,7 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
         done = ops.cast(step, "float32") / self.steps
         rise = done / 0.4
         fall = 1 - (done - 0.4) / 0.4 * (1 - 1 / 20)
-        end = (1 - done) / 0.2 / 20
+        end = (1 - done) / 0.2 / 20  # from a twentieth at 80 % to 0
         return self.peak * ops.where(done < 0.4, rise, ops.where(done < 0.8, fall, ops.maximum(end, 0.0)))
 
     def get_config(self):
@@ -44,7 +47,7 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule times a variable, by which a rollback halves the learning rate."""
+    """A schedule multiplied by a variable, with which a rollback halves the learning rate."""
 
     def __init__(self, schedule, factor):
         self.schedule = schedule
@@ -57,7 +60,5 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"schedule": self.schedule, "factor": float(self.factor)}
 
 
-WARMUP = 0.05
-"""Fraction of the steps in which `Cosine` rises."""
 SCHEDULES = {"piecewise_linear": PiecewiseLinear, "cosine": Cosine}
 """Schedules by the names that recipes use."""

@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .recipe import OptimizationConfig
+from ..devices.replicas import Replicas
+from ..recipe import OptimizationConfig
+from ..stopping import handling
 from .schedule import SCHEDULES, ScaledSchedule
-from .stop_signals import handling
-from .strategy import Replicas
 
-INTERRUPTED = b"\nstopping after this step, to save a checkpoint; Ctrl-C again stops at once\n"
+INTERRUPT_NOTICE = b"\nstopping after this step, to save a checkpoint; Ctrl-C again stops at once\n"
 
 
 class StepResult(NamedTuple):
@@ -71,6 +71,7 @@ class Step:
         # XLA fuses what lies between convolutions; on a CPU its own depthwise convolution is eight times slower.
         xla = replicas.num_replicas == 1 and bool(tf.config.list_logical_devices("GPU"))
         self._gradients = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
+        # A call of a compiled step returns to Python, which keeps a GPU waiting; `run_several` loops inside TensorFlow.
         self.run = tf.function(self._run)
         self.run_several = tf.function(self._run_several)
 
@@ -80,6 +81,7 @@ class Step:
             self._schedule, weight_decay=optimization.weight_decay, epsilon=optimization.epsilon
         )
         if not optimization.decay_norm_and_bias:
+            # Biases and BatchNormalization's scales and shifts are vectors; kernels have more axes.
             optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) == 1])
         if self.uses_loss_scaling:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -117,7 +119,7 @@ class Step:
                     raise KeyboardInterrupt
                 self.interrupted = True
                 with contextlib.suppress(OSError, ValueError, AttributeError):  # a notebook's stderr has no descriptor
-                    os.write(sys.stderr.fileno(), INTERRUPTED)  # print() may be what was interrupted
+                    os.write(sys.stderr.fileno(), INTERRUPT_NOTICE)  # print() may be what was interrupted
             self.stop.assign(1.0)
 
         with handling(signal.SIGTERM, stop), handling(signal.SIGINT, stop):
@@ -125,7 +127,7 @@ class Step:
 
     def _run(self, batch) -> StepResult:
         """Train one step on each replica's images `[share, height, width, 3]` and labels `[share, classes]`."""
-        results = self._replicas.strategy.run(self._replica_step, args=batch)
+        results = self._replicas.strategy.run(self._replica_step, args=batch)  # equal on all replicas
         self.counter.assign_add(1)
         return self._replicas.strategy.experimental_local_results(results)[0]
 
@@ -179,9 +181,9 @@ class Step:
         """Return the part's share of the batch's mean loss, its number of correct images, and its gradients, scaled."""
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)  # [part, classes]
-            losses = tf.nn.softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+            losses = tf.nn.softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))  # [part]
             loss = tf.reduce_sum(losses) / self._optimization.batch_size
-            scaled = loss * self._current_loss_scale()
+            scaled = loss * self._current_loss_scale()  # small float16 gradients would be rounded to 0 otherwise
         gradients = tape.gradient(scaled, self.model.trainable_variables)
         correct = tf.argmax(logits, -1) == tf.argmax(labels, -1)
         return [loss, tf.reduce_sum(tf.cast(correct, tf.float32)), *gradients]

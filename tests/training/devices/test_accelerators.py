@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_convmixer.environment.install import install_command
-from keras_convmixer.training import accelerators
+from keras_convmixer.training.devices import accelerators
 
 INSTALL = install_command("train", "gpu")
 

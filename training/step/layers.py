@@ -1,4 +1,4 @@
-"""The training copy of a model: logits, the training precision, and layers that train faster than Keras's own."""
+"""Layers that compute the same as Keras's own and train faster."""
 
 from __future__ import annotations
 
@@ -7,39 +7,6 @@ import tensorflow as tf
 
 IMAGES_AT_ONCE = 8
 """Images that `_filter_gradient` joins; the fastest of 2 to 64, measured on two cores."""
-
-
-def build_training_model(model: keras.Model, num_replicas: int, precision: str = "float32") -> keras.Model:
-    """Return a copy of a classifier for training, with the same weights in the same order; it returns logits.
-
-    Layers are replaced by faster ones that compute the same. Measured on two cores, ConvMixer-256/8 at 32 pixels, a
-    batch of 64, milliseconds per layer forward and backward: BatchNormalization 18.2 in Keras's own operations, 4.9 in
-    TensorFlow's fused kernel; the gradient of a 5x5 depthwise kernel 27.5 in TensorFlow's own operation, 9.8 as a
-    depthwise convolution.
-
-    Args:
-        model: functional model whose last layer is the classifier; it is not changed.
-        num_replicas: several replicas keep Keras's BatchNormalization, which is synchronized over them.
-        precision: Keras's dtype policy. The pooling and the classifier at the end stay float32.
-    """
-    faster = {}
-    if num_replicas == 1:
-        faster[keras.layers.BatchNormalization] = FusedBatchNormalization
-    if not tf.config.list_logical_devices("GPU"):
-        faster[keras.layers.DepthwiseConv2D] = CPUDepthwiseConv2D
-    classifier = model.layers[-1]
-
-    def clone(layer):
-        config = layer.get_config()
-        if not isinstance(layer, (keras.layers.InputLayer, keras.layers.GlobalAveragePooling2D, keras.layers.Dense)):
-            config["dtype"] = precision
-        if layer is classifier:
-            config["activation"] = "linear"  # the loss takes logits
-        return faster.get(type(layer), type(layer)).from_config(config)
-
-    training_model = keras.models.clone_model(model, clone_function=clone)
-    training_model.set_weights(model.get_weights())
-    return training_model
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -66,7 +33,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 class CPUDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """A depthwise convolution of stride 1 with padding "same" whose kernel gradient is fast on CPUs."""
+    """Depthwise convolution of stride 1 with padding "same" whose kernel gradient is fast on CPUs."""
 
     def call(self, inputs):
         """Convolve images `[batch, height, width, channels]`, as DepthwiseConv2D does."""
@@ -99,13 +66,16 @@ def _filter_gradient(images, upstream, shape):
     """
     batch, height, width, channels = images.shape
     rows, columns = shape[:2]
-    top, left = (rows - 1) // 2, (columns - 1) // 2
+    top, left = (rows - 1) // 2, (columns - 1) // 2  # zeros that padding "same" adds before an image
+    # The largest divisor of the batch up to IMAGES_AT_ONCE.
     joined = next(number for number in range(min(IMAGES_AT_ONCE, batch), 0, -1) if batch % number == 0)
     tall = joined * (height + rows - 1)
     padded = tf.pad(images, ((0, 0), (top, rows - 1 - top), (left, columns - 1 - left), (0, 0)))
     padded = tf.reshape(padded, (-1, tall, width + columns - 1, channels))  # [batch / joined, tall, ...]
     kernels = tf.pad(upstream, ((0, 0), (0, rows - 1), (0, 0), (0, 0)))
-    kernels = tf.reshape(kernels, (-1, tall, width, channels))[:, : tall - rows + 1, :, :, None]
+    kernels = tf.reshape(kernels, (-1, tall, width, channels))  # rows - 1 rows of zeros after each image
+    # One kernel of shape [tall - rows + 1, width, channels, 1] for each tall image: "valid" then leaves `rows` rows.
+    kernels = kernels[:, : tall - rows + 1, :, :, None]
     pairs = zip(tf.split(padded, batch // joined), tf.unstack(kernels), strict=True)
     sums = [tf.nn.depthwise_conv2d(part, kernel, (1, 1, 1, 1), "VALID")[0] for part, kernel in pairs]
     return tf.add_n(sums)[..., None]  # [rows, columns, channels, 1]

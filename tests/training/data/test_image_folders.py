@@ -1,4 +1,4 @@
-"""What commands do with damaged pictures and with files that are no pictures by their ending: all the same."""
+"""What commands do with damaged images and with files that are not images by their ending: all the same."""
 
 import errno
 import os
@@ -31,8 +31,8 @@ def save(folder, count=60):
 
 @pytest.fixture
 def folder(tmp_path):
-    """120 pictures, one more that is a damaged AVIF, and files of other endings."""
-    place = save(tmp_path / "pictures")
+    """120 images, one more that is a damaged AVIF, and files of other endings."""
+    place = save(tmp_path / "photos")
     (place / "cat/damaged.avif").write_bytes(damaged_avif())
     for name in ("cat/1.heic", "dog/2.HEIC", "dog/notes.txt", "dog/README", "dog/.hidden", "cat/.more/3.heic"):
         (place / name).parent.mkdir(exist_ok=True)
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 
 LEFT_OUT = (
-    r"4 files of .*pictures are left out, by ending \(2 \.heic, 1 without an ending, 1 \.txt\); "
+    r"4 files of .*photos are left out, by ending \(2 \.heic, 1 without an ending, 1 \.txt\); "
     r"endings that are read: .*\.webp"
 )
 
@@ -62,7 +62,7 @@ def test_one_damaged_avif_among_120_is_left_out_and_counted_everywhere(folder):
 
 
 def test_what_macos_puts_into_zip_files_is_skipped(folder):
-    """Beside the labels and in them, and in folders of splits: a hidden file for each picture, none a picture."""
+    """Beside the labels and in them, and in folders of splits: a hidden file for each image, none of them an image."""
     for place in (folder, folder / "cat", folder / "cat/more"):
         (place / "__MACOSX/cat").mkdir(parents=True)
         (place / "__MACOSX/cat/._000.png").write_bytes(b"resource fork")
@@ -187,7 +187,7 @@ def test_every_ending_that_pillow_reads_here_is_read(tmp_path):
     }.items():
         if format not in Image.OPEN:
             continue
-        (tmp_path / f"picture{ending}").write_bytes(encode(photograph(), format))
+        (tmp_path / f"photo{ending}").write_bytes(encode(photograph(), format))
     found = image_files(tmp_path)
     assert not found.others
     assert len(found.paths) == len(list(tmp_path.iterdir()))

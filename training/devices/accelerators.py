@@ -11,10 +11,10 @@ import tensorflow as tf
 from keras_convmixer.environment.install import install_command
 from keras_convmixer.environment.peak_memory import peak_memory
 
-from .strategy import Replicas
+from .replicas import Replicas
 
 DRIVER = Path("/proc/driver/nvidia/version")
-"""What Linux shows where NVIDIA's driver is loaded."""
+"""File that Linux shows while NVIDIA's driver is loaded."""
 INSTALL = install_command("train", "gpu")
 
 
@@ -32,9 +32,9 @@ def fastest_precision() -> str:
 
 
 def missing_gpu_advice() -> str:
-    """Say why TensorFlow trains on the CPU, and what to install to train on a GPU; empty where it is meant to.
+    """Say why TensorFlow trains on the CPU, and what to install to train on a GPU; empty if there is nothing to say.
 
-    It is meant to where a GPU or TPU is used, and where CUDA_VISIBLE_DEVICES hides the GPUs.
+    There is nothing to say where a GPU or TPU is used, and where CUDA_VISIBLE_DEVICES hides the GPUs.
     """
     if tf.config.list_physical_devices("GPU") or os.environ.get("TPU_NAME"):
         return ""
@@ -58,6 +58,6 @@ def missing_gpu_advice() -> str:
 
 
 def peak_memory_by_device() -> dict[str, int]:
-    """Return the most bytes that this process has held at once: of the host, and of each GPU by its name."""
+    """Return the largest number of bytes that this process has held: on the host, and on each GPU by its name."""
     gpus = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices("GPU")]
     return {"host": peak_memory()} | {gpu: tf.config.experimental.get_memory_info(gpu)["peak"] for gpu in gpus}

@@ -1,0 +1,1 @@
+"""One training step: the model and its copy for training, fast layers, learning-rate schedules, the step itself."""
