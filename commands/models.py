@@ -144,5 +144,5 @@ def convert(
     require_target(out)
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
-        model = convert(path, out, activation, image_size, not scaled_input)
+        model = convert(path, out, activation, image_size, scaled_input)
     tables.print_conversion(source, out, summary(model))

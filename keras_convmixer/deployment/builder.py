@@ -1,4 +1,4 @@
-"""Adds layers to the deployed model: names, weights, groups of channels, scales and shifts that could not be folded."""
+"""Add layers to the deployed model: unique names, weights, groups of channels, and what could not be folded."""
 
 import keras
 import numpy as np
@@ -9,17 +9,17 @@ from .pending import PendingTensor
 CHANNELS_LAST = {"data_format": "channels_last"}
 """Passed explicitly, so that Keras's global setting has no effect."""
 SPLITS = 4
-"""Most outputs of XNNPACK's SPLIT; into more groups, tensors are sliced one by one."""
+"""Most outputs of XNNPACK's SPLIT. For more groups of channels, a tensor is sliced once for each."""
 
 
 class Builder:
-    """Adds layers to a model that is deployed for one of deploy.TARGETS."""
+    """Adds layers to a model that is deployed for one of `deploy.TARGETS`."""
 
     def __init__(self, target: str):
         self.target = target
         self.for_litert = target != "tensorflow"
-        self._named: dict[str, object] = {}  # every operation of the model
-        self._clones: dict[int, object] = {}
+        self._named: dict[str, object] = {}  # every operation of the deployed model, by name
+        self._clones: dict[int, object] = {}  # copies of layers with weights, by the original's id
 
     def add(self, kind: type, name: str, **arguments) -> keras.layers.Layer:
         """Return a new float32 layer."""
@@ -27,6 +27,7 @@ class Builder:
 
     def linear(self, original: keras.layers.Layer, tensor, weights: list, name: str, **changes):
         """Call a new convolution or dense layer, configured as `original` but for `changes`, with new weights."""
+        # Without what concerns training alone, which may be objects of the user's own.
         kernel = "depthwise" if isinstance(original, keras.layers.DepthwiseConv2D) else "kernel"
         plain = {f"{kernel}_initializer": "zeros", f"{kernel}_regularizer": None, f"{kernel}_constraint": None}
         plain |= {"bias_initializer": "zeros", "bias_regularizer": None, "bias_constraint": None}
@@ -37,7 +38,7 @@ class Builder:
     def copy(self, operation):
         """Return a new copy of a layer or operation, without its weights.
 
-        One that cannot be made from its configuration, as a Lambda or a layer with a vocabulary, is returned itself.
+        If its configuration does not suffice, as for a Lambda or a layer with a vocabulary, it is returned itself.
         """
         if type(operation) in (keras.Sequential, Functional):
             return self._name(keras.models.clone_model(operation), operation.name)
@@ -60,12 +61,12 @@ class Builder:
         result = copy(*arguments, **keywords)
         copy.set_weights(weights)
         for layer in all_layers(copy):
-            if hasattr(layer, "finalize_state"):  # what adapt() learned is in weights that nothing else reads
+            if hasattr(layer, "finalize_state"):  # Normalization computes with what this reads from its weights
                 layer.finalize_state()
         return result
 
     def rename(self, operation, name: str) -> None:
-        """Give a layer of the deployed model a name; a layer that has it gets another."""
+        """Give a layer of the deployed model a name; a layer that has this name gets another one."""
         former = self._named.pop(name, None)
         if former is not None and former is not operation:
             self._name(former, f"{name}_part")
@@ -73,6 +74,7 @@ class Builder:
         self._named[name] = operation
 
     def _name(self, operation, base):
+        """Name an operation `base`, or `base_2`, `base_3`, ... if the name is taken."""
         name, number = base, 1
         while name in self._named:
             number += 1
@@ -82,10 +84,10 @@ class Builder:
         return operation
 
     def apply(self, pending: PendingTensor) -> list:
-        """Apply the scale and shift that a tensor still lacks, once for all who use it; return its tensors.
+        """Apply a tensor's pending scale and shift, once for all layers that use it; return its tensors.
 
-        A 1x1 depthwise convolution with a bias is one microkernel in XNNPACK and one rounding in int8, where
-        multiplication and addition are two. Elsewhere a BatchNormalization is one operation.
+        For LiteRT it is a 1x1 depthwise convolution with a bias: one microkernel of XNNPACK, and one rounding in int8,
+        where a multiplication and an addition are two. Otherwise it is a BatchNormalization.
         """
         tensors = pending.materialize()
         if pending.affine is not None and pending.affine.changes:
@@ -109,7 +111,7 @@ class Builder:
         return call_with_weights(layer, tensor, weights)
 
     def whole(self, pending: PendingTensor):
-        """Return a tensor in one piece, with its scale and shift applied."""
+        """Return a tensor as one tensor of all channels, with its scale and shift applied."""
         self.apply(pending)
         return self.groups(pending, 1)[0]
 

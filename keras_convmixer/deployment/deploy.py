@@ -1,4 +1,9 @@
-"""deploy(): the same function as a model that runs faster where it is deployed."""
+"""deploy(): rewrite a model as one that computes the same and runs faster where it is deployed.
+
+The calls of the model's layers are visited in order. Each goes into the deployed model in one of three ways: the layers
+of a nested model are visited in its place (`_inline_nested`), a rule of rules.py rewrites it (`_rewrite`), or it is
+copied (`_copy`).
+"""
 
 from __future__ import annotations
 
@@ -77,7 +82,7 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     builder = Builder(target)
     inputs = [builder.copy(producer(tensor)).output for tensor in graph.inputs]
     for tensor, original in zip(inputs, graph.inputs, strict=True):
-        tensor.name = original.name  # a copy of an input is named like its layer otherwise
+        tensor.name = original.name  # otherwise it has its layer's name
     results = _rewrite_graph(builder, graph, [PendingTensor([tensor]) for tensor in inputs])
     outputs = _outputs(builder, results, graph.outputs)
     deployed = keras.Model(
@@ -94,9 +99,10 @@ def _rewrite_graph(builder: Builder, graph: Functional, inputs: list[PendingTens
     """Rewrite every call of a graph, in the order in which Keras runs them; return its outputs."""
     graph_calls = calls(graph)
     times_called = Counter(id(call.operation) for call in graph_calls)
+    # How many calls take each tensor; an output counts as one more.
     uses = Counter(id(tensor) for call in graph_calls for tensor in call.inputs)
     uses.update(id(tensor) for tensor in graph.outputs)
-    # By the ids of the original's tensors.
+    # id of the original's tensor -> what has become of it
     pending = {id(tensor): value for tensor, value in zip(graph.inputs, inputs, strict=True)}
     for call in graph_calls:
         given = [pending[id(tensor)] for tensor in call.inputs]
@@ -109,7 +115,7 @@ def _rewrite_graph(builder: Builder, graph: Functional, inputs: list[PendingTens
             results = _copy(builder, call, given)
         for tensor, result in zip(call.outputs, results, strict=True):
             if uses[id(tensor)] > 1:
-                result.materialize()  # now, so that its users do not each build the layer
+                result.materialize()  # now, as otherwise each of them would build the layer
             result.rank = len(tensor.shape)
             pending[id(tensor)] = result
     return [pending[id(tensor)] for tensor in graph.outputs]
@@ -123,26 +129,26 @@ def _has_default_arguments(call: Call) -> bool:
 
 
 def _inline_nested(builder: Builder, call: Call, given: list[PendingTensor]) -> list[PendingTensor] | None:
-    """Rewrite the calls inside a model that is a layer; None where it is not one, or changes its input."""
+    """Rewrite the calls inside a nested model; None if the layer is not a model, or changes its input."""
     inner = graph_of(call.operation)
     if inner is None or not len(call.inputs) == len(inner.inputs) == 1:
         return None
     outer_tensor, inner_tensor = call.inputs[0], inner.inputs[0]
     if outer_tensor.dtype != inner_tensor.dtype or len(outer_tensor.shape) != len(inner_tensor.shape):
-        return None  # which the model casts, or adds an axis to
-    given[0].materialize()  # its uses inside are not counted
+        return None  # the model casts its input, or adds an axis
+    given[0].materialize()  # several layers inside may use it
     return _rewrite_graph(builder, inner, given)
 
 
 def _rewrite(builder: Builder, call: Call, given: list[PendingTensor]) -> list[PendingTensor] | None:
-    """Apply the rule of a layer; None where it has none, or the rule does not apply."""
+    """Apply the rule for a layer; None if there is none, or it does not apply."""
     rule = rule_of(call.operation) if len(call.outputs) == 1 else None
     result = rule and rule(builder, call.operation, given)
     return None if result is None else [result]
 
 
 def _copy(builder: Builder, call: Call, given: list[PendingTensor]) -> list[PendingTensor]:
-    """Call a copy of the layer as the layer was called, on whole tensors."""
+    """Call a copy of the layer with the same arguments, on whole tensors."""
     tensors = {id(tensor): builder.whole(one) for tensor, one in zip(call.inputs, given, strict=True)}
     args, kwargs = call.arguments_with(tensors)
     outputs = builder.call(call.operation, *args, **kwargs)
@@ -150,15 +156,18 @@ def _copy(builder: Builder, call: Call, given: list[PendingTensor]) -> list[Pend
 
 
 def _outputs(builder: Builder, results: list[PendingTensor], originals: list) -> list:
-    """Return the outputs' tensors, each of a layer of its own with the original's name."""
+    """Return the deployed model's outputs, each from a layer of its own with the name of the original's.
+
+    Keras names an output after the layer that returns it, and exporters use these names.
+    """
     tensors, used = {}, set()
     for pending, original in zip(results, originals, strict=True):
-        if id(original) in tensors:
+        if id(original) in tensors:  # a model may return the same tensor twice
             continue
         name, tensor = producer(original).name, builder.whole(pending)
         is_input = isinstance(producer(tensor), keras.layers.InputLayer)
         if not (is_input and isinstance(producer(original), keras.layers.InputLayer)):
-            if is_input or id(tensor) in used:  # all layers before it were dropped, or another output is the same
+            if is_input or id(tensor) in used:  # every layer was dropped, or two outputs have become the same tensor
                 tensor = builder.add(keras.layers.Identity, name)(tensor)
             used.add(id(tensor))
             if len(call_of(original).outputs) == 1:

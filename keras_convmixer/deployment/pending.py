@@ -1,4 +1,4 @@
-"""Tensors and layers of the original model with arithmetic that is not yet applied, so that it can still be folded.
+"""Delayed arithmetic: a scale and a shift that go into the weights of a layer instead of being computed.
 
 At inference a BatchNormalization is a scale and a shift for each channel:
 
@@ -33,14 +33,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Affine:
-    """A scale and a shift for each channel, float64 `[channels]`, as a normalization at inference."""
+    """The map x -> scale * x + shift of each channel, as a normalization at inference; float64 `[channels]` both."""
 
     scale: np.ndarray
     shift: np.ndarray
 
     @classmethod
     def identity(cls, channels: int) -> Affine:
-        """Return the one that changes nothing."""
+        """Return the map that changes nothing."""
         return cls(np.ones(channels), np.zeros(channels))
 
     @property
@@ -59,19 +59,20 @@ class Affine:
         return self.scales or self.shifts
 
     def then(self, other: Affine) -> Affine:
-        """Return the affine map that applies this one, then `other`."""
+        """Return the map that applies this one, then `other`."""
+        # o.scale * (scale * x + shift) + o.shift = (scale * o.scale) * x + (shift * o.scale + o.shift)
         return Affine(self.scale * other.scale, self.shift * other.scale + other.shift)
 
     def part(self, channels: slice) -> Affine:
-        """Return it for some of the channels."""
+        """Return the map of some of the channels."""
         return Affine(self.scale[channels], self.shift[channels])
 
 
 class Plan(Protocol):
-    """How a convolution or dense layer is built once its weights are final."""
+    """The way in which a convolution or dense layer is built once its weights are final."""
 
     adds_pieces: bool
-    """Whether it adds up pieces of its kernel."""
+    """Whether it is built as a sum of several layers, each with a piece of the kernel."""
 
     def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
         """Add the layers to the deployed model; return the tensors of the result, in groups of channels."""
@@ -82,8 +83,11 @@ class Plan(Protocol):
 class FoldableLayer:
     """A convolution or dense layer that is not built yet, so that what follows can still go into its weights.
 
-    `kernel` and `bias` are float64, with the output channels last. `activations` follow it, each a function of its
-    tensors. If `homogeneous`, it ends in an activation that positive scales can move through, as ReLU.
+    Attributes:
+        kernel, bias: float64, with the output channels last.
+        plan: builds the layer.
+        homogeneous: whether it ends in an activation f with f(scale * x) = scale * f(x) for positive scales, as ReLU.
+        activations: that activation if it is a layer of its own, as a function of the layer's tensors.
     """
 
     kernel: np.ndarray
@@ -93,11 +97,11 @@ class FoldableLayer:
     activations: tuple[Callable[[list], list], ...] = ()
 
     def then(self, affine: Affine) -> tuple[FoldableLayer, Affine]:
-        """Return it with as much of an affine map in its weights as possible, and the rest of the map.
+        """Return the layer with as much of an affine map in its weights as possible, and the rest of the map.
 
-        Without an activation nothing is left. Past a homogeneous one, the signs and the shift are.
+        Without an activation, nothing is left. After a homogeneous one, the signs and the shift are left.
         """
-        if self.homogeneous:
+        if self.homogeneous:  # scale * relu(x) + shift = sign * relu(|scale| * x) + shift
             size = np.abs(affine.scale)
             rest = Affine(np.where(affine.scale < 0, -1.0, 1.0), affine.shift)
             return replace(self, kernel=self.kernel * size, bias=self.bias * size), rest
@@ -105,11 +109,11 @@ class FoldableLayer:
         return replace(self, kernel=kernel, bias=bias), Affine.identity(len(bias))
 
     def activated(self, activation: Callable[[list], list]) -> FoldableLayer:
-        """Return it with a homogeneous activation after it."""
+        """Return the layer with a homogeneous activation after it."""
         return replace(self, homogeneous=True, activations=(*self.activations, activation))
 
     def build(self) -> list:
-        """Add it to the deployed model; return its tensors, one or several groups of channels."""
+        """Add the layer to the deployed model; return its tensors, one or several groups of channels."""
         tensors = self.plan.build(self.kernel, self.bias)
         for activation in self.activations:
             tensors = activation(tensors)
@@ -119,14 +123,23 @@ class FoldableLayer:
 class PendingTensor:
     """A tensor of the original model, with a per-channel scale and shift not yet applied.
 
-    Its value is `affine` of the tensors of the deployed model that `materialize()` returns; several are equal groups of
-    its channels, in order. `affine` is None where the tensor has no last axis of known length or is not float32: such a
-    tensor is whole, and nothing is left to apply to it.
+    Its value is `affine` of the tensors of the deployed model that `materialize()` returns. Several tensors are equal
+    groups of its channels, in order. For example, through convolution 1, BatchNormalization a, ReLU, BatchNormalization
+    b, convolution 2:
+
+        after           layer                                 affine
+        convolution 1   convolution 1                         identity
+        a               convolution 1 with a in its weights   identity
+        ReLU            the same, then ReLU                   identity
+        b               the same, times |b's scale|           signs of b's scale, b's shift
+        convolution 2   convolution 2, with affine in its weights; before that, materialize() has added convolution 1
+                        and ReLU to the deployed model
 
     Attributes:
-        layer: the layer that will return it; None once that is built.
-        affine: what is left to apply.
-        name: a name for the layer that will apply it.
+        layer: the layer that will return it; None if that was built.
+        affine: what is left to apply. None if the last axis has no known length or the dtype is not float32: then
+            nothing is ever left.
+        name: a name for the layer that will apply `affine`.
         rank: number of axes of the original tensor.
     """
 
@@ -143,7 +156,7 @@ class PendingTensor:
         if affine is None:
             self.affine = Affine.identity(len(layer.bias)) if layer else _identity(tensors)
         self.rank: int | None = None if tensors is None else len(tensors[0].shape)
-        # The same channels in one group, in eight: each is made once, for all who want it so. Before `affine`.
+        # Number of groups -> the tensors, before `affine`. Each grouping is built once, for all layers that use it.
         self._groupings: dict[int, list] = {} if tensors is None else {len(tensors): tensors}
 
     @property
@@ -152,7 +165,7 @@ class PendingTensor:
         return None if self.affine is None else len(self.affine.scale)
 
     def materialize(self) -> list:
-        """Build the layer that returns it, if it is not built yet; return its tensors, before `affine`."""
+        """Build the layer that returns it, if that was not done yet; return its tensors, before `affine`."""
         if self.layer is not None:
             tensors, self.layer = self.layer.build(), None
             self._groupings = {len(tensors): tensors}
@@ -161,9 +174,10 @@ class PendingTensor:
     def in_groups(self, count: int, regroup: Callable[[list, int], list]) -> list:
         """Return its tensors, before `affine`, as `count` equal groups of channels.
 
-        `regroup(tensors, count)` joins tensors into one or splits one tensor.
+        `regroup(tensors, count)` joins several tensors into one, or splits one.
         """
         tensors = self.materialize()
+        # From 4 groups to 8: through 1.
         if 1 not in self._groupings and count not in self._groupings:
             self._groupings[1] = regroup(tensors, 1)
         if count not in self._groupings:
@@ -176,10 +190,11 @@ class PendingTensor:
         self.affine = Affine.identity(self.channels)
 
     def then(self, affine: Affine, name: str) -> PendingTensor:
-        """Return an affine map of this tensor, as far as possible in the weights of the layer that returns it.
+        """Return this tensor with an affine map applied, as far as possible in the weights of the layer before it.
 
         `name` is that of the map's layer in the original model.
         """
+        # What is left over from an earlier map comes first, so the weights cannot take in a later one.
         if self.layer is not None and not self.affine.changes:
             layer, rest = self.layer.then(affine)
             return PendingTensor(affine=rest, layer=layer, name=name)
@@ -189,6 +204,7 @@ class PendingTensor:
 
 
 def _identity(tensors: list[Any]) -> Affine | None:
+    """Return the identity for groups of channels; None if they have no channels of known number, or not float32."""
     lengths = [tensor.shape[-1] if len(tensor.shape) > 1 else None for tensor in tensors]
     if None in lengths or any(tensor.dtype != "float32" for tensor in tensors):
         return None

@@ -1,7 +1,7 @@
 """Rewrite rules by layer type. Layers without a rule are copied unchanged.
 
-A rule is a function of (builder, layer, inputs) that returns the layer's output as a PendingTensor, or None where it
-does not apply. pending.py has the mathematics of folding.
+A rule is a function of (builder, layer, inputs). It returns the layer's output as a PendingTensor, or None if the
+rewrite would not be exact. pending.py has the mathematics of folding.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ DROPPED = tuple(
         *("RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
     )
 )
-"""Layers that act in training only. RandomCrop is not among them: at inference it crops the center."""
+"""Layers that return their input at inference. RandomCrop is not one of them: at inference it crops the center."""
 ELEMENTWISE = {
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "hard_sigmoid"),
     *("hard_silu", "tanh", "softplus", "softsign"),
 }
-"""Activations of each number by itself, by the names of their functions."""
+"""Names of the activation functions that change each number by itself."""
 ELEMENTWISE_OPERATIONS = {
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish", "Sigmoid", "Tanh", "Softplus"),
 }
@@ -46,9 +46,10 @@ ELEMENTWISE_OPERATIONS = {
 
 
 def rule_of(operation: object) -> Rule | None:
-    """Return the rule of a layer or operation, None where it has none.
+    """Return the rule for a layer or operation; None if there is none.
 
-    By exact type, as a subclass may do anything. float32 only, as other dtypes round where a rewrite does not.
+    Rules are for exact types, as a subclass may do anything, and for float32, as other dtypes round between the
+    operations that a rule merges.
     """
     if isinstance(operation, keras.layers.Layer) and (
         operation.dtype_policy.name != "float32"
@@ -64,21 +65,27 @@ def rule_of(operation: object) -> Rule | None:
 
 
 def _drop(builder, layer, inputs):
-    return inputs[0] if inputs[0].channels is not None else None  # at inference it casts what is not float32
+    """Drop a layer that returns its input at inference. It casts what is not float32: then it stays."""
+    return inputs[0] if inputs[0].channels is not None else None
 
 
 def _affine(builder, layer, inputs):
+    """Fold a normalization or scaling into the layer before it, or leave it pending for the layer after it."""
     (pending,) = inputs
     affine = pending.channels and affine_of(layer, pending.channels, pending.rank)
     return pending.then(affine, layer.name) if affine else None
 
 
 def affine_of(layer: keras.layers.Layer, channels: int, rank: int | None) -> Affine | None:
-    """Return a layer as a scale and a shift for each channel of its input; None where it is something else."""
+    """Return a normalization or scaling layer as a scale and a shift for each channel of its input.
+
+    None if it is not one, for example as it normalizes along another axis. `rank` is that of the input.
+    """
     one, zero = np.ones(channels), np.zeros(channels)
     if isinstance(layer, keras.layers.BatchNormalization):
         if layer.moving_mean.shape != (channels,) or layer.axis not in (-1, rank - 1):
             return None
+        # gamma * (x - mean) / sqrt(variance + epsilon) + beta
         scale = (_array(layer.gamma) if layer.scale else one) / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
         shift = (_array(layer.beta) if layer.center else zero) - _array(layer.moving_mean) * scale
         return Affine(scale, shift)
@@ -88,20 +95,23 @@ def affine_of(layer: keras.layers.Layer, channels: int, rank: int | None) -> Aff
         if np.size(layer.scale) > 1 and keras.config.image_data_format() != "channels_last":
             return None
         scale, shift = np.asarray(layer.scale, "float64"), np.asarray(layer.offset, "float64")
-    else:
+    else:  # Normalization: (x - mean) / deviation or, with `invert`, deviation * x + mean
         mean, deviation = _array(layer.mean), np.sqrt(_array(layer.variance))
         if deviation.min() <= keras.config.epsilon():
-            return None  # a constant channel: x - mean is exactly 0, but not when scaled by 1e7 and moved elsewhere
+            return None  # a constant channel: x - mean is exactly 0, which 1e7 * x - 1e7 * mean would not be
         scale, shift = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
     if scale.size not in (1, channels) or shift.size not in (1, channels):
         return None
     if any(value.size > 1 and value.shape[-1] != channels for value in (scale, shift)):
-        return None  # for another axis
+        return None  # they vary along another axis
     return Affine(scale.reshape(-1) * one, shift.reshape(-1) + zero)
 
 
 def _convolution(builder, layer, inputs):
-    """Conv2D or Dense: takes in the scale of its input, and the shift where no zeros are padded."""
+    """Fold the pending scale of the input into a Conv2D or Dense, and the shift if it pads no zeros.
+
+    A Conv2D in groups is left as it is, but for one with a group for each channel, which is a depthwise convolution.
+    """
     (pending,) = inputs
     if pending.channels is None or getattr(layer, "data_format", "channels_last") != "channels_last":
         return None
@@ -114,7 +124,7 @@ def _convolution(builder, layer, inputs):
     source = builder.groups(pending, 1)[0]
     kernel = _array(layer.kernel)  # [..., input channels, output channels]
     bias = _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
-    # w (scale x + shift) + b = (w scale) x + (b + w shift), summed over all positions of the kernel
+    # w (scale x + shift) + b = (w scale) x + (b + w shift), summed over all positions of the kernel and input channels
     bias = bias + affine.shift @ kernel.reshape(-1, *kernel.shape[-2:]).sum(0) if affine.shifts else bias
     kernel = kernel if grouped else kernel * affine.scale[:, None]
     patches = builder.for_litert and PatchEmbeddingPlan.fits(layer, source)
@@ -123,7 +133,7 @@ def _convolution(builder, layer, inputs):
 
 
 def _depthwise(builder, layer, inputs):
-    """DepthwiseConv2D: takes in the scale of its input, and the shift where no zeros are padded."""
+    """Fold the pending scale of the input into a DepthwiseConv2D, and the shift if it pads no zeros; choose a plan."""
     (pending,) = inputs
     if pending.channels is None or layer.data_format != "channels_last" or layer.depth_multiplier != 1:
         return None
@@ -133,9 +143,9 @@ def _depthwise(builder, layer, inputs):
     if pending.affine.shifts and pads(layer):
         builder.apply(pending)
     affine = pending.affine
-    kernel = _array(layer.kernel).reshape(*layer.kernel_size, pending.channels)
+    kernel = _array(layer.kernel).reshape(*layer.kernel_size, pending.channels)  # [height, width, channels]
     bias = _array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
-    bias = bias + kernel.sum((0, 1)) * affine.shift
+    bias = bias + kernel.sum((0, 1)) * affine.shift  # a shift that is left is 0, or no zeros are padded
     plan = None
     if builder.target == "litert_int8" and by_channel:
         plan = BlockPlan.fitting(builder, layer, pending)
@@ -145,7 +155,7 @@ def _depthwise(builder, layer, inputs):
 
 
 def _as_depthwise(layer):
-    """Return a Conv2D with a group for each channel, as in ConvNeXt, as a DepthwiseConv2D."""
+    """Return a DepthwiseConv2D for a Conv2D that has a group for each channel, as in ConvNeXt."""
     same = ("strides", "padding", "dilation_rate", "activation", "use_bias", "name", "data_format")
     depthwise = keras.layers.DepthwiseConv2D(
         layer.kernel_size, dtype="float32", **{key: getattr(layer, key) for key in same}
@@ -159,7 +169,7 @@ def _array(variable):
 
 
 def _pending(layer, kernel: np.ndarray, bias: np.ndarray, plan: Plan) -> PendingTensor:
-    """Return a layer's output, not built yet where what follows can go into its weights."""
+    """Return a layer's output. The layer is built later if what follows it can go into its weights, now if not."""
     homogeneous = layer.activation is keras.activations.relu and not plan.adds_pieces
     foldable = FoldableLayer(kernel, bias, plan, homogeneous)
     if homogeneous or layer.activation in (None, keras.activations.linear):
@@ -168,13 +178,13 @@ def _pending(layer, kernel: np.ndarray, bias: np.ndarray, plan: Plan) -> Pending
 
 
 def _activation(builder, layer, inputs):
-    """An activation of each number by itself: goes through groups of channels.
+    """Apply an activation of each number by itself to the groups of channels that there are.
 
-    ReLU leaves the layer before it unbuilt, so that the scale of what follows goes into its weights; but not where that
-    layer adds up pieces of its kernel. A normalization after ReLU scales up the channels that ReLU mostly stops, whose
-    partial sums would take the int8 range from all others. Measured on a ConvMixer-128/6 with 7x7 kernels, 78 % on
-    CIFAR-10: mean logit error 3.4 % of the logits' range, 0.6 % without. Measure others by
-    `python benchmarks/partial_sums.py`.
+    With ReLU the layer before it stays unbuilt, so that a scale after ReLU can go into its weights. The exception is a
+    layer that adds up pieces of its kernel: a normalization after ReLU scales up the channels that are mostly negative
+    before it, and in int8 their large partial sums would take the range from the other channels. Measured on a
+    ConvMixer-128/6 with 7x7 kernels, 78 % on CIFAR-10: mean error of the logits 3.4 % of their range with that scale in
+    the pieces, 0.6 % without. `python benchmarks/partial_sums.py` measures it.
     """
     (pending,) = inputs
     if pending.channels is None:
@@ -190,7 +200,10 @@ def _activation(builder, layer, inputs):
 
 
 def _add(builder, layer, inputs):
-    """A sum: passes on the shifts of its terms. Scales are applied, each with its shift, which then costs nothing."""
+    """Add tensors before their shifts, which stay pending: (x + a) + (y + b) = (x + y) + (a + b).
+
+    A term with a scale is an exception: its scale must be applied, and its shift is applied with it at no cost.
+    """
     channels = {pending.channels for pending in inputs}
     if len(channels) != 1 or None in channels:
         return None
@@ -210,7 +223,10 @@ def _add(builder, layer, inputs):
 
 
 def _average(builder, layer, inputs):
-    """An average: passes on scale and shift, unless it counts padded zeros."""
+    """Average before scale and shift, which stay pending: mean(scale * x + shift) = scale * mean(x) + shift.
+
+    Not where padded zeros are among the numbers, as the shift would not have been added to them.
+    """
     (pending,) = inputs
     if pending.channels is None or layer.data_format != "channels_last":
         return None
@@ -236,6 +252,7 @@ _RULES: dict[type, Rule] = {
 
 
 def _is_elementwise(operation):
+    """Tell whether a layer or operation is an activation that changes each number by itself."""
     if type(operation) is keras.layers.Activation:
         return _is_elementwise_function(operation.activation)
     if type(operation) in (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU):

@@ -1,4 +1,4 @@
-"""Compare a deployed model with the original."""
+"""Compare the outputs of a deployed model with those of the original."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 from ..environment.keras_internals import input_structure
 
 TOLERANCE = 1e-4
+"""Largest allowed difference, as a share of the range of an output's values."""
 AMPLIFICATION = 10
-"""A rewrite may change the outputs by this many times as much as a change of the inputs' last bits does."""
+"""A larger difference is allowed up to this multiple of what a change of the last bit of each input makes."""
 UNKNOWN_SIDE = 64
+"""Length of a side that the model leaves open, in the noise."""
 IMAGES = 2
+"""Number of images in a batch of noise."""
 
 
 @dataclass(frozen=True)

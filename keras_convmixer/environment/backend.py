@@ -1,4 +1,4 @@
-"""Keras on one of its backends, and which of them the work needs."""
+"""Import Keras on one of its backends, and check that a model or a piece of work fits it."""
 
 from .install import install_command
 
@@ -12,22 +12,29 @@ except ImportError as error:
 
 
 def require_tensorflow(work: str) -> None:
-    """Check that Keras runs on TensorFlow; `work` is what needs it, as in "training".
+    """Check that Keras runs on TensorFlow.
 
-    Raises RuntimeError: Keras runs on another backend.
+    Args:
+        work: what needs it, as the subject of the error: "training".
+
+    Raises:
+        RuntimeError: Keras runs on another backend.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            f"{work} needs Keras on TensorFlow, and it runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"
+            f"{work} needs Keras on TensorFlow, and it runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow "
+            "in the environment before Keras is imported"
         )
 
 
 def require_functional(model: keras.Model) -> None:
-    """Check that a model is functional or Sequential, and built, so that its layers' connections are known.
+    """Check that a model is functional or Sequential and was built, so that the graph of its layers is known.
 
-    Raises ValueError: it is a subclass of keras.Model, or a Sequential model without an input shape.
+    Raises:
+        ValueError: it is a subclass of keras.Model, or a Sequential model without an input shape.
     """
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         raise ValueError(
-            f"{model.name} is not a functional or Sequential model, or it was not built: rebuild it as one"
+            f"{model.name} is not a functional or Sequential model, or was not built: build it as "
+            "keras.Model(inputs, outputs), or give the Sequential model an Input"
         )

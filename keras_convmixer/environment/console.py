@@ -1,12 +1,13 @@
-"""What a person sees: results on stdout, progress and messages on stderr.
+"""Write to the terminal: results to stdout, progress and messages to stderr.
 
-All text is made printable here, so that a label or a path cannot steer the terminal. From top to bottom:
+No other file prints. All text is made printable here, so that control characters in a label or a path have no effect.
+In the order of the file:
 
 - results: `print_facts`, `print_table`, `print_json`, `print_line`, and `duration` for their cells;
 - messages: `report`, `report_traceback`, `announce`;
-- work that takes long: `progress_bar` where steps are counted, `waiting` where they are not. A terminal shows a moving
-  bar or spinner; a pipe or file gets a line now and then;
-- the process: `escape_warnings`, `silence_native_logs`.
+- long work: `progress_bar` if its steps are counted, `waiting` if not. A terminal shows a bar or a spinner; a pipe or a
+  file gets a line now and then;
+- settings of the process: `escape_warnings`, `silence_native_logs`.
 """
 
 import contextlib
@@ -37,13 +38,13 @@ from rich.text import Text
 from ..files.printable import is_printable, printable
 
 SHORT = 16
-"""Characters of a table's text cell that are never folded; longer ones fold where the terminal is narrow."""
+"""Longest text cell of a table, in characters, that is never wrapped; longer ones are, if the terminal is narrow."""
 _NUMBER = re.compile(r"[-+]?[\d,.]+(e[-+]?\d+)?( ?\S)?")
-"""A cell that is right-aligned: a number, with a unit or a footnote's mark of one character."""
+"""Cells of a numeric column: a number, and perhaps a unit or the mark of a footnote of one character."""
 PATIENCE, EVERY = 3.0, 10.0
-"""Seconds of silence before a pipe or a file gets its first line about waiting, and between two such lines."""
+"""Seconds before the first line about waiting in a pipe or a file, and between two such lines."""
 SPEED_PERIOD = 300.0
-"""Seconds over which the time that is left is estimated; rich's own 30 are too few for steps that take as long."""
+"""Seconds over which speed is averaged to estimate the remaining time. rich's own 30 are fewer than some steps take."""
 
 
 def print_facts(title: str, facts: dict) -> None:
@@ -55,8 +56,8 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
     """Print rows on stdout, under the names of `columns` if given: numbers right-aligned, text left-aligned."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = 160  # a file or a pipe has no width
-    if title is not None:  # a title of the table's would fold where the table ends
+        console.width = 160  # a file or a pipe has none of its own
+    if title is not None:  # the table's own title would wrap at the width of the table
         console.print(Text(printable(title), style="bold"))
     table = Table(show_header=columns is not None)
     names = columns or ("",) * len(rows[0])
@@ -65,7 +66,7 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
         cells = [row[index] for row in rows]
         numeric = columns is not None and _is_numeric(cells)
         table.add_column(
-            # Where the terminal is narrow, names of numbers and long text fold; numbers and short text stay whole.
+            # In a narrow terminal, the names of numeric columns and long text wrap; numbers and short text stay whole.
             name.replace(" ", "\n") if numeric and narrow else name,
             justify="right" if numeric else "left",
             overflow="ellipsis" if numeric else "fold",
@@ -77,24 +78,24 @@ def print_table(title: str | None, columns: tuple[str, ...] | None, rows: list[t
 
 
 def _is_numeric(cells: list[str]) -> bool:
-    """Tell whether a column holds numbers; "" and "-" stand for a number that there is not."""
+    """Tell whether a column holds numbers; "" and "-" stand for a missing one."""
     given = [cell for cell in cells if cell not in ("", "-")]
     return bool(given) and all(map(_NUMBER.fullmatch, given))
 
 
 def print_json(content: object, indent: int | None = 2) -> None:
-    """Print JSON on stdout, on one line with `indent=None`; characters that are not seen are escaped, as JSON can."""
+    """Print JSON on stdout, on one line with `indent=None`; invisible characters are escaped as JSON does."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
     print("".join(c if c == "\n" or is_printable(c) else json.dumps(c)[1:-1] for c in text))
 
 
 def print_line(text: str) -> None:
-    """Print a line on stdout, without control characters."""
+    """Print a line on stdout, with control characters escaped."""
     print(printable(text))
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that a person would choose: "12 s", "3.4 minutes", "5.2 hours", "6.3 days"."""
+    """Return a duration in a fitting unit: "12 s", "3.4 minutes", "5.2 hours", "6.3 days"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     for unit, length, most in (("minutes", 60, 100), ("hours", 3600, 48), ("days", 86400, float("inf"))):
@@ -104,31 +105,31 @@ def duration(seconds: float) -> str:
 
 
 def report(text: str) -> None:
-    """Print a line on stderr, without control characters."""
+    """Print a line on stderr, with control characters escaped."""
     print(printable(text), file=sys.stderr)
 
 
 def report_traceback() -> None:
-    """Print the traceback of the exception that is being handled, without control characters."""
+    """Print the traceback of the current exception on stderr, with control characters escaped."""
     for line in traceback.format_exc().rstrip("\n").split("\n"):
         report(line)
 
 
 def announce(step: str, command: str) -> None:
-    """Say on stderr which step begins, and with which command a person does it alone."""
+    """Print on stderr which step begins, and the command that does this step alone."""
     line = Text.assemble("\n", (step, "bold"), "   ", (printable(f"$ {command}"), "dim"))
     Console(stderr=True).print(line, soft_wrap=True)
 
 
 class _PlainColumn(TextColumn):
-    """A column of a progress bar that shows text as it is, without markup, emoji codes and control characters."""
+    """A text column of a progress bar, without markup and emoji codes, and with control characters escaped."""
 
     def render(self, task):
         return Text(printable(self.text_format.format(task=task)))
 
 
 class _LinesInsteadOfBar(Progress):
-    """Progress for a pipe or a file, where no bar can move: a line for each unfinished task every 10 s."""
+    """Progress for a pipe or a file, where a bar cannot move: a line for each unfinished task every 10 s."""
 
     def start(self) -> None:
         self._lines = contextlib.ExitStack()
@@ -144,7 +145,7 @@ class _LinesInsteadOfBar(Progress):
 
 
 def _progress_line(task: Task) -> str:
-    """Return "reading photos: 1,200 of 50,000, 310 a second, 2.6 minutes left", as far as it is known."""
+    """Return what is known of a task: "reading photos: 1,200 of 50,000, 310 a second, 2.6 minutes left"."""
     line = task.description
     if task.total is not None:
         line += f": {task.completed:,.0f} of {task.total:,.0f}"
@@ -156,12 +157,14 @@ def _progress_line(task: Task) -> str:
 
 
 def progress_bar(visible: bool = True) -> Progress:
-    """Return a progress bar on stderr that goes away when done; lines where stderr is not a terminal.
+    """Return a progress bar on stderr that disappears when it is done; if stderr is not a terminal, it prints lines.
 
-    Its tasks need a field `detail`, which is shown at the end of the line.
+    Each task needs a field `detail`, text that is shown at the end of its line. If not `visible`, it shows nothing.
 
     Example:
         ```python
+        from keras_convmixer.environment.console import progress_bar
+
         with progress_bar() as progress:
             task = progress.add_task("timing", total=6, detail="")
             progress.update(task, advance=1, detail="int8")
@@ -184,7 +187,7 @@ def progress_bar(visible: bool = True) -> Progress:
 
 @contextlib.contextmanager
 def waiting(for_what: str, visible: bool = True) -> Iterator[None]:
-    """Show a spinner on stderr in this context; where stderr is not a terminal, a line after 3 s and every 10 s."""
+    """Show a spinner on stderr in this context; if stderr is not a terminal, print a line after 3 s and every 10 s."""
     console = Console(stderr=True)
     if not visible:
         yield
@@ -199,7 +202,7 @@ def waiting(for_what: str, visible: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _repeatedly(action: Callable[[], None], every: float, first: float | None = None) -> Iterator[None]:
-    """Call `action` every so many seconds, the first time after `first`, from another thread in this context."""
+    """Call `action` from another thread every `every` seconds in this context, the first time after `first` seconds."""
     ended = threading.Event()
 
     def run():
@@ -218,7 +221,7 @@ def _repeatedly(action: Callable[[], None], every: float, first: float | None = 
 
 
 def escape_warnings() -> None:
-    """Let Python's warnings, and log records that nobody handles, show without control characters in this process."""
+    """Escape control characters in the warnings and log records that Python writes to stderr, in this process."""
     format_warning = warnings.formatwarning
     warnings.formatwarning = lambda message, *place: format_warning(printable(str(message)), *place)
     if logging.lastResort:
@@ -230,12 +233,12 @@ class _PrintableFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
-@functools.cache  # a second call would find the null device
+@functools.cache  # a second call would take the null device for stderr
 def silence_native_logs() -> None:
-    """Keep what C++ writes to stderr (start-up notes, converter traces) off the screen for this process.
+    """Discard what C++ code writes to stderr (start-up notes, traces of the converter), in this process.
 
-    No environment variable stops TensorFlow 2.21's. Python's own stderr stays. It costs the text of a native
-    crash, which `--verbose` brings back.
+    No environment variable silences TensorFlow 2.21. Python's own stderr still works. The message of a crash in C++ is
+    lost too; with --verbose, the commands do not call this.
     """
     python_stderr = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)

@@ -1,11 +1,11 @@
-"""The one place that says how this package is installed, in messages and in bundles."""
+"""Say how this package is installed, for messages and bundles. No other file does."""
 
 PUBLISHED = False
-"""Whether the package index has this package; until then it is installed from a checkout of its repository."""
+"""Whether the package is on the package index. Until then it is installed from a checkout of its repository."""
 
 
 def install_command(*extras: str) -> str:
-    """Return the words that tell how to install this package with `extras` of setup.cfg.
+    """Return how to install this package with `extras` of setup.cfg, for a sentence.
 
     Example:
         ```python

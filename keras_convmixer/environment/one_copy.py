@@ -1,14 +1,19 @@
-"""Refuse to mix two copies of this package, as when Python runs in one checkout and another one is installed."""
+"""Refuse to mix two copies of this package, for example a checkout that Python runs in and an installed one."""
 
 from pathlib import Path
 
 
 def require_one_copy(package: str, file: str) -> None:
-    """Check that a subpackage belongs to the library that is imported; `file` is its __init__.py.
+    """Check that a subpackage is of the same copy as the library that imports it.
 
-    A checkout has training/, export/ and commands/ beside keras_convmixer/, a wheel inside it.
+    A checkout has training/, export/ and commands/ beside keras_convmixer/, an installed wheel has them inside.
 
-    Raises ImportError: it is another copy's.
+    Args:
+        package: the subpackage's name, for the error.
+        file: its __init__.py.
+
+    Raises:
+        ImportError: it is of another copy.
     """
     library, folder = Path(__file__).resolve().parents[1], Path(file).resolve().parent
     if folder.parent not in (library, library.parent):

@@ -1,4 +1,7 @@
-"""Files and folders that appear whole under their name, or not at all."""
+"""Write files and folders atomically: under their final name they are complete, or what was there before.
+
+A file or folder is written under a temporary name beside its place, flushed to the disk, and renamed.
+"""
 
 import ctypes
 import errno
@@ -17,27 +20,28 @@ from pathlib import Path
 from .folder_lock import Lock, lock_folder
 
 PATIENCE = 10.0
-"""Seconds to wait for another process's lock on a folder, which lasts milliseconds, or as long as a training in it."""
+"""Seconds to wait for another process's lock on a folder. Most are held for milliseconds; a training holds its own."""
 
 
 def require_folder_name(path: Path) -> None:
-    """Check that a folder `path` is there or can be made.
+    """Check that `path` is a local folder, or that one can be made there.
 
     Raises:
-        FileExistsError: it, or a folder above it, is a file.
-        ValueError: it is an address such as gs://bucket, whose folders cannot be replaced in one step.
+        FileExistsError: `path`, or something above it, is a file.
+        ValueError: `path` is an address such as gs://bucket, where a folder cannot be replaced in one step.
     """
     if re.match(r"[a-z0-9]+:/", str(path)):
-        raise ValueError(f"{path} is no local folder: write to one, and copy it there")
+        raise ValueError(f"{path} is not a local folder: write to one, and copy it there")
     for place in (Path(path), *Path(path).parents):
         if place.exists() and not place.is_dir():
             raise FileExistsError(f"{place} is a file: name a folder")
 
 
 def require_file_name(path: Path) -> None:
-    """Check that a file can be written under `path`, so that no work is done in vain.
+    """Check, before work is done for it, that a file can be written at `path`.
 
-    Raises OSError: its folder does not exist or cannot be written to, or `path` is a folder.
+    Raises:
+        OSError: its folder does not exist or cannot be written to, or `path` is a folder.
     """
     path = Path(path).absolute()
     if not path.parent.is_dir():
@@ -50,10 +54,18 @@ def require_file_name(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; it takes the name `path` when the block ends well.
+    """Yield a temporary path to write to, which is renamed to `path` when the block ends without an error.
 
-    The path has the same suffix, for writers that choose a format by it. Where the block raises, what was
-    there before stays. A full disk, and what `require_file_name` finds, is an OSError that says what to do.
+    The temporary path has the suffix of `path`, as some writers choose a format by it. If the block raises, what was at
+    `path` before stays.
+
+    Example:
+
+        with atomic_file(Path("labels.txt")) as partial:
+            partial.write_text("cat")
+
+    Raises:
+        OSError: the disk is full, or `require_file_name` refuses `path`; the message says what to do.
     """
     path = Path(path).resolve()
     require_file_name(path)
@@ -70,22 +82,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, alone: bool = False) -> Iterator[Path]:
-    """Yield an empty folder to fill; it takes the name `path` when the block ends well.
+    """Yield an empty temporary folder to fill, which is renamed to `path` when the block ends without an error.
 
-    A folder that is there already is exchanged in one system call, so that at every moment, also when the
-    process is killed, `path` is the former folder or the new one. File systems without that call (NFS, and
-    every one outside Linux) get two renames instead: killed between them, `path` is missing, and the next
-    call puts the former folder back. What killed processes of this host left beside `path` is swept up first, where the
-    file system has locks; those of other hosts may still be at work.
+    A folder that is at `path` already is exchanged with the new one in one system call. So `path` is the former or the
+    new folder at every moment, also if the process is killed. Where that call is missing (NFS, and every system but
+    Linux), two renames do it: if the process is killed between them, `path` is missing, and the next call puts the
+    former folder back.
+
+    Temporary folders that killed processes left beside `path` are removed first: those of this host, if the file system
+    has locks. Those of other hosts may still be in use.
 
     Args:
         path: the folder.
-        alone: refuse where another process of this host is filling a folder for `path`, as of two that number what they
-            add both would take the same number. Without it the last one to end stays.
+        alone: raise if another process of this host is filling a folder for `path`. A caller that numbers what it adds
+            needs this, as two at once would take the same number. Otherwise the last one to end wins.
 
     Raises:
-        FileExistsError: `alone`, and another process is at it.
-        OSError: the disk is full, or `path` is a mount point; says what to do.
+        FileExistsError: `alone` is set, and another process is filling a folder for `path`.
+        OSError: the disk is full, or `path` is a mount point; the message says what to do.
     """
     path = Path(path).resolve()
     if os.path.ismount(path):
@@ -93,10 +107,10 @@ def atomic_folder(path: Path, alone: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
         with _open(path.parent) as parent:
-            unguarded = f"what killed processes leave in {path.parent} as .{path.name}.*.partial stays, to be deleted"
+            unguarded = f"delete by hand what killed processes leave as {path.parent}/.{path.name}.*.partial"
             if alone:
-                unguarded += f", and nothing keeps two processes that write {path} at once apart"
-            # Nobody sweeps a partial folder between its making and its locking.
+                unguarded += f", and do not let two processes write {path} at once"
+            # Holding the parent's lock: otherwise another process could remove the new folder before it is locked.
             lock_folder(parent, seconds=PATIENCE, unguarded=unguarded)
             if _sweep(path, unguarded) and alone:
                 raise FileExistsError(f"another process is writing {path}: wait for it, or name another folder")
@@ -113,8 +127,9 @@ def atomic_folder(path: Path, alone: bool = False) -> Iterator[Path]:
 
 
 def _put(partial: Path, path: Path) -> None:
+    """Rename a folder to `path`, in the place of a folder that may be there."""
     try:
-        partial.rename(path)  # one step where nothing, or an empty folder, has that name
+        partial.rename(path)  # enough if nothing, or an empty folder, is there
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
@@ -130,10 +145,10 @@ def _put(partial: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step; False where the system cannot."""
+    """Swap two names in one step; return False where the system cannot."""
     if sys.platform != "linux":
         return False
-    at_fdcwd, rename_exchange = -100, 2  # renameat2(2)
+    at_fdcwd, rename_exchange = -100, 2  # values of AT_FDCWD and RENAME_EXCHANGE, see renameat2(2)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), rename_exchange) == 0:
         return True
@@ -151,12 +166,12 @@ def _host() -> str:
 def _sweep(path: Path, unguarded: str) -> bool:
     """Remove what killed processes left; return whether another process is filling a folder for `path`.
 
-    A folder still being filled holds its lock, which dies with the process. Only what this host left is removed, as on
-    some network file systems a lock is not seen from another host.
+    A process holds a lock on the folder that it fills, and the system releases it when the process dies. Only folders
+    of this host are removed, as on some network file systems one host does not see another's locks.
     """
     token = "[0-9a-f]" * 8
-    name = f"{glob.escape(path.name)}.{token}"  # not a folder's whose name begins with this one's
-    if not path.exists():
+    name = f"{glob.escape(path.name)}.{token}"  # the token keeps `bundle` from matching the folders of `bundle.2`
+    if not path.exists():  # a process was killed between the two renames of `_put`
         for former in path.parent.glob(f".{name}.{token}.former"):
             former.rename(path)
             break
@@ -164,7 +179,7 @@ def _sweep(path: Path, unguarded: str) -> bool:
         shutil.rmtree(former, ignore_errors=True)
     busy = False
     for partial in path.parent.glob(f".{name}.{_host()}.partial"):
-        with suppress(OSError), _open(partial) as descriptor:  # it may be renamed at this moment, or be no folder
+        with suppress(OSError), _open(partial) as descriptor:  # it may just have been renamed, or not be a folder
             lock = lock_folder(descriptor, seconds=0, unguarded=unguarded)
             if lock is Lock.OURS:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -183,17 +198,18 @@ def _open(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def explaining_full_disk(path: Path) -> Iterator[None]:
-    """Turn the errors of a full disk, TensorFlow's too, into an OSError that names `path` and says what to do."""
+    """Turn the error of a full disk, also TensorFlow's, into an OSError that names `path` and says what to do."""
     try:
         yield
     except Exception as error:
-        if os.strerror(errno.ENOSPC) not in str(error):  # not by type: TensorFlow's is no OSError
+        if os.strerror(errno.ENOSPC) not in str(error):  # by its text, as TensorFlow's is not an OSError
             raise
         reason = "no space is left on the device: free some, or choose another place"
         raise OSError(errno.ENOSPC, reason, str(path)) from error
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk, so that a power cut after the rename leaves it whole."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Lock a folder for one process, where its file system can."""
+"""Lock a folder for one process, if its file system has locks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from enum import Enum
 log = logging.getLogger(__name__)
 
 HELD = {errno.EWOULDBLOCK, errno.EAGAIN}
+"""Errors of `flock` that mean that another process holds the lock."""
 MISSING = {
     *(errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK),
-    # Lustre without `flock` answers ENOSYS, NFS EBADF for a folder or EACCES or EIO, some FUSE file systems EINVAL.
+    # Lustre without `flock` answers ENOSYS; NFS EBADF for a folder, EACCES or EIO; some FUSE file systems EINVAL.
     *(errno.EBADF, errno.EINVAL, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE),
 }
-"""Errors of `flock` that say that a file system has no locks."""
+"""Errors of `flock` that mean that the file system has no locks."""
 
 
 class Lock(Enum):
-    """What became of an attempt to lock a folder."""
+    """Result of an attempt to lock a folder."""
 
     OURS = "this process has it until the descriptor is closed"
     HELD = "another process has it"
@@ -30,7 +31,7 @@ class Lock(Enum):
 
 
 def lock_folder(descriptor: int, seconds: float, unguarded: str) -> Lock:
-    """Lock an open folder until its descriptor is closed; the lock dies with the process.
+    """Lock an open folder until its descriptor is closed or the process ends, however it ends.
 
     Example:
 
@@ -40,8 +41,8 @@ def lock_folder(descriptor: int, seconds: float, unguarded: str) -> Lock:
 
     Args:
         descriptor: of the folder.
-        seconds: for how long to wait for a process that has it.
-        unguarded: what may happen where there are no locks, for the log.
+        seconds: how long to wait while another process has the lock.
+        unguarded: a clause for the warning that the file system has no locks: what may happen, or what to do.
     """
     until = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""labels.txt, one label a line in the order of the classes: what a label may be, and how the file is read."""
+"""Read, write and check labels.txt: the labels in the order of the classes, one a line, UTF-8."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ NAME = "labels.txt"
 
 
 def is_label(text: object) -> bool:
-    """Tell whether text can be a line of labels.txt: it is not empty, has no end of line, and is valid Unicode.
+    """Tell whether text can be a line of labels.txt: not blank, without a line break, and valid Unicode.
 
-    Other characters are data, and stay: who shows a label calls `printable`.
+    Other unusual characters are allowed. They are stored as they are; code that shows a label calls `printable`.
     """
     if not isinstance(text, str) or not text.strip() or text.splitlines() != [text]:
         return False
-    return not any("\ud800" <= character <= "\udfff" for character in text)  # a name on a disk that is not UTF-8
+    # Surrogates: what Python puts in place of the bytes of a file name that are not UTF-8.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def require_labels(source: Path | str, labels: Sequence[str]) -> None:
-    """Raise ValueError where what a data set calls its labels cannot be labels."""
+    """Check that the names which a data set, `source`, gives its classes can be labels.
+
+    Raises:
+        ValueError: one cannot.
+    """
     for label in labels:
         if not is_label(label):
-            raise ValueError(
-                f"{source} has the label {label!r}: rename it, as a label has to be one line of UTF-8 text"
-            )
+            raise ValueError(f"{source} has the label {label!r}: rename it, as a label must be one line of UTF-8 text")
 
 
 def write_labels(folder: Path, labels: Sequence[str]) -> None:
-    """Write a folder's labels.txt."""
+    """Write labels.txt into a folder."""
     (folder / NAME).write_bytes(labels_text(labels).encode())
 
 
@@ -38,7 +41,11 @@ def labels_text(labels: Sequence[str]) -> str:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read a labels.txt; raises ValueError where it is not UTF-8 text."""
+    """Read a labels.txt.
+
+    Raises:
+        ValueError: it is not UTF-8 text.
+    """
     try:
         return tuple(path.read_bytes().decode().splitlines())
     except UnicodeDecodeError:

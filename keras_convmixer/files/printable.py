@@ -1,4 +1,8 @@
-"""Text from files and models, as a terminal, a page or a figure may show it: labels, names, paths, messages."""
+"""Make text from files and models safe to show on a terminal, a page or a figure.
+
+Labels, names and paths come from files that a stranger may have made. A name with the control character Escape could
+clear the screen or recolor it; one with a mark of writing direction could make the rest of the line read backwards.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,21 @@ import unicodedata
 from collections.abc import Sequence
 
 JOINERS = "\u200c\u200d"
-"""Format characters that belong to words and pictures: Persian needs the first, emoji of families the second."""
+"""Invisible characters that are allowed: words in Persian need the first, emoji of families the second."""
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of characters that are not seen and change how others are: controls such as Escape, with which
-terminals are commanded, directions of writing, halves of characters, ends of lines."""
+"""Unicode categories that are escaped: control characters such as Escape (Cc), invisible format characters such as
+marks of writing direction (Cf), halves of surrogate pairs (Cs), line and paragraph separators (Zl, Zp)."""
 
 
 def printable(text: str) -> str:
-    r"""Return text in one line with all that is not seen written as Python writes it; the rest stays as it is.
+    r"""Return text as one line, with invisible characters replaced by their Python escapes.
 
     Example:
 
         printable("7\x1b[2J")  # "7\\x1b[2J": the screen stays as it is
         printable("\u202e7")  # "\\u202e7": what follows is not shown backwards
 
-    Labels and paths come from folders, and so from whoever sent them: a name may hold any of these. What is kept in
-    files, as labels.txt, stays as it was; what is shown goes through here.
+    For text that is shown. Text that is stored, as in labels.txt, stays as it is.
     """
     return "".join(character if is_printable(character) else _escape(character) for character in text)
 
@@ -32,7 +35,7 @@ def first_line(error: Exception) -> str:
 
 
 def first_of(texts: Sequence[str], most: int = 10) -> str:
-    """Join the first texts and count the others, for a sentence.
+    """Join the first `most` texts with commas and count the others, for a sentence.
 
     Example:
 
@@ -43,7 +46,7 @@ def first_of(texts: Sequence[str], most: int = 10) -> str:
 
 
 def is_printable(character: str) -> bool:
-    """Tell whether a character is seen, or is a space or a joiner within a word."""
+    """Tell whether a character is visible, a space, or one of `JOINERS`."""
     return unicodedata.category(character) not in UNPRINTABLE or character in JOINERS
 
 

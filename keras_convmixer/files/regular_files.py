@@ -1,4 +1,4 @@
-"""Open files that a stranger may have named: never a pipe, a device or a folder, whose reading may not end."""
+"""Open regular files only. A path that a user gives may lead to a pipe or a device, from which reading never ends."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-"""What a path may lead to besides files, by its mode."""
-
-
+"""Names of what a path may lead to other than a file, by the type bits of its mode."""
 JSON_LIMIT = 2**20
-"""Bytes of a run's JSON file at most; a recipe has under 2,000."""
+"""Largest JSON file that is read, in bytes; a recipe has under 2,000."""
 
 
 class NotAFile(ValueError):
-    """A path leads to something else than a file."""
+    """A path leads to something other than a file."""
 
 
 def open_file(path: Path, wanted: str = "a file") -> BinaryIO:
-    """Open a file to read its bytes.
+    """Open a regular file to read its bytes.
 
     Example:
 
@@ -37,16 +35,16 @@ def open_file(path: Path, wanted: str = "a file") -> BinaryIO:
 
     Args:
         path: the file, or a link to one.
-        wanted: what the caller needs, for the error's remedy.
+        wanted: what the caller needs, for the end of the error: "name an image file".
 
     Raises:
-        FileNotFoundError: there is no such file, or it is a link to one that is not there.
-        NotAFile: it is a folder, a pipe, a socket or a device, or a link that leads back to itself.
-        OSError: the system cannot open it.
+        FileNotFoundError: there is no such file, or `path` is a link to one that does not exist.
+        NotAFile: `path` is a folder, a pipe, a socket or a device, or a link that leads back to itself.
+        OSError: the system cannot open it, for example for lack of permission.
     """
     path = Path(path)
     try:
-        # Not blocking: opening a pipe would wait until somebody writes into it.
+        # O_NONBLOCK: opening a pipe would otherwise wait until somebody writes into it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         if path.is_symlink():
@@ -66,9 +64,11 @@ def open_file(path: Path, wanted: str = "a file") -> BinaryIO:
 
 
 def read_file(path: Path, limit: int, wanted: str = "a file") -> bytes:
-    """Return a file's bytes, at most `limit` of them.
+    """Return the content of a file of at most `limit` bytes.
 
-    Raises what `open_file` raises, and ValueError: the file is larger.
+    Raises:
+        ValueError: the file is larger.
+        Others that `open_file` raises.
     """
     with open_file(path, wanted) as file:
         content = file.read(limit + 1)
@@ -80,7 +80,13 @@ def read_file(path: Path, limit: int, wanted: str = "a file") -> bytes:
 def read_json(path: Path, remedy: str) -> dict:
     """Return the JSON object in a file.
 
-    Raises what `open_file` raises, and ValueError: the file is damaged; the sentence ends in `remedy`.
+    Args:
+        path: the file.
+        remedy: what the user can do if the file is damaged, for the end of the error.
+
+    Raises:
+        ValueError: the file is not a JSON object, or larger than `JSON_LIMIT`.
+        Others that `open_file` raises.
     """
     try:
         content = json.loads(read_file(path, JSON_LIMIT).decode())
@@ -89,5 +95,5 @@ def read_json(path: Path, remedy: str) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): {remedy}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged (it holds no JSON object): {remedy}")
+        raise ValueError(f"{path} is damaged (it does not hold a JSON object): {remedy}")
     return content

@@ -1,4 +1,4 @@
-"""Decode images as a person sees them: which formats are read, up to which size, upright, and on white."""
+"""Decode images as an image viewer shows them: upright, and on white where they are transparent."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..files.regular_files import NotAFile, open_file
 
 ImageSource = str | Path | bytes | np.ndarray | Image.Image
-"""Where an image may come from: a file's path or its content, pixels uint8 `[height, width, channels]`, or Pillow."""
+"""An image as a file's path, the file's content, uint8 pixels `[height, width, channels]`, or a Pillow image."""
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are read, by Pillow's names. Among the other formats that Pillow opens, some start other programs."""
+"""Formats that are read, by Pillow's names. Pillow opens more, for some of which it starts other programs."""
 MIN_SIDE, MAX_RATIO, MAX_PIXELS = 2, 100, 50_000_000
-"""Images are refused below this shorter side, above this ratio of the sides, and above this number of pixels, of
-which `Preprocessing.max_pixels` may be another."""
+"""Images are refused if a side is shorter than MIN_SIDE, if one side is over MAX_RATIO times the other, or if they have
+more than MAX_PIXELS pixels, a limit that `Preprocessing.max_pixels` may change."""
 LARGEST = 178_000_000
 """Largest `max_pixels`: Pillow itself refuses images of over 178.9 million pixels."""
 STRIP = 1 << 20
-"""Pixels that are laid on white at once."""
+"""Number of pixels of a transparent image that are laid on white at once."""
 
 
 def _suffixes():
-    """Return the endings of the formats; import only their plugins, in a tenth of the time of `Image.init`."""
+    """Return the endings of FORMATS. It imports only their plugins, in a tenth of the time of `Image.init`."""
     for name in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
         with contextlib.suppress(ImportError):  # AVIF came with Pillow 11.3
             importlib.import_module(f"PIL.{name}ImagePlugin")
@@ -41,14 +41,14 @@ SUFFIXES = _suffixes()
 
 
 class Refused(ValueError):
-    """An image is not damaged, but refused: for its size, its shape, or pixels of 32 bits."""
+    """An image that is not damaged is refused, for its size, its shape, or pixels of 32 bits."""
 
 
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read an image as a person sees it: RGB, upright, on white where it is transparent.
+    """Read an image as RGB, upright, on white where it is transparent.
 
-    Of an animation, the first frame. 16-bit greyscale keeps its high byte. Upright is by the orientation in EXIF, or
-    where there is none in XMP; one that cannot be read is ignored.
+    Of an animation, the first frame is taken; of 16-bit greyscale, the high byte. The orientation is that in EXIF or
+    else in XMP; if it cannot be read, it is ignored.
 
     Args:
         source: the path of a file, the content of one, uint8 pixels `[height, width, 3]` (RGB) or `[height, width]` or
@@ -56,7 +56,7 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         max_pixels: largest height times width that is read.
 
     Raises:
-        FileNotFoundError: there is no such file, or it is a link to one that is not there.
+        FileNotFoundError: there is no such file, or it is a link to one that does not exist.
         ValueError: the source is not an image of one of `FORMATS`, is damaged, has 32-bit pixels or over `max_pixels`,
             is under 2 pixels high or wide, or over a hundred times longer than wide; or an array of another shape or
             dtype; `NotAFile` where it is a folder, a pipe, a socket or a device, which is never read.
@@ -91,7 +91,7 @@ def name_of(source: ImageSource) -> str:
 
 @contextlib.contextmanager
 def _explaining_errors(name: str, max_pixels: int) -> Iterator[None]:
-    """Turn the errors of Pillow and its decoders into sentences about the image `name`."""
+    """Turn the errors of Pillow and its decoders into messages about the image `name`."""
     try:
         yield
     except UnidentifiedImageError:
@@ -101,8 +101,8 @@ def _explaining_errors(name: str, max_pixels: int) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise Refused(_too_large(name, "", max_pixels)) from None
     except Exception as error:  # decoders raise errors of any type, AVIF's RuntimeError
-        # With these the system refuses a place in the file that only the file can have named; any other error of the
-        # system says nothing about the file, which may be whole.
+        # The system raises these two for impossible positions in the file, which come from the file itself. Its other
+        # errors do not show that the file is damaged.
         if getattr(error, "errno", None) not in (None, errno.EINVAL, errno.EOVERFLOW):
             raise
         raise ValueError(f"{name} is damaged ({error}): get the file again") from None
@@ -156,7 +156,7 @@ def _decode(name, image, kind, depth):
 
 
 def _png_depth(image):
-    """Return the bits that a PNG has for each sample, by Pillow's name for how it is stored, as "L;4" or "RGB;16B"."""
+    """Return a PNG's bits per sample, from Pillow's name for its raw format, such as "L;4" or "RGB;16B"."""
     if image.format != "PNG" or not image.tile:
         return 8
     raw = image.tile[0][3]

@@ -1,4 +1,4 @@
-"""Find the images in a folder, and report files that are left out: the same in every command."""
+"""Find the images in a folder, and report the files that are left out, for all commands."""
 
 import os
 from collections import Counter
@@ -25,23 +25,21 @@ SPLIT_FOLDERS = {
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A folder's images, and how many files there are of each other ending."""
+    """A folder's images, and the number of other files by their endings."""
 
     paths: list[Path]
     others: Counter
 
     def described_others(self) -> str:
-        """Return "3 .heic, 1 .txt", the most frequent first; an empty string without other files."""
+        """Return, for example, "3 .heic, 1 .txt", the most frequent first; an empty string if there are none."""
         return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in self.others.most_common())
 
 
 def image_files(folder: Path) -> ImageFiles:
     """Find the images in a folder and its subfolders by their endings, sorted.
 
-    Hidden files and folders don't count, nor do those of macOS's zip, `__MACOSX`.
-
-    Links to folders are followed, and each folder is searched once, so that one which leads back to a folder above
-    it has no end.
+    Hidden files and folders are skipped, and so is `__MACOSX`. Links to folders are followed. Each folder is searched
+    once, so a link to a folder above it does no harm.
 
     Example:
 
@@ -72,7 +70,7 @@ def _raise(error):
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return a folder's subfolders, sorted; hidden ones and `__MACOSX` don't count."""
+    """Return a folder's subfolders, sorted, without hidden ones and `__MACOSX`."""
     found = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     return [entry for entry in found if not entry.name.startswith(".") and entry.name != MACOS]
 
@@ -89,7 +87,7 @@ def may_share_test_images(folder: Path, data: Path) -> bool:
 
 
 def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:
-    """Return one sentence that counts the files that were left out because of their ending; none without such files."""
+    """Return one sentence that counts the files left out because of their ending; an empty tuple if there are none."""
     if not others:
         return ()
     count, described = sum(others.values()), ImageFiles([], others).described_others()
@@ -98,15 +96,19 @@ def sentence_of_others(folder: Path, others: Counter) -> tuple[str, ...]:
 
 
 def sentence_of_failure(name: Path | str, error: Exception) -> str:
-    """Return a sentence about an image that `read_image` could not read.
+    """Return a sentence about an image that `read_image` could not read, for its error.
 
-    Its own sentences name the file; those of the system do not.
+    Messages of `read_image` name the file; those of the operating system do not.
     """
     return f"{name}: {error.strerror}" if getattr(error, "strerror", None) else str(error)
 
 
 def require_few_damaged(damaged: Sequence[str], count: int) -> None:
-    """Raise ValueError where more than 1 % of `count` images are damaged; `damaged` has a sentence for each."""
+    """Check that at most 1 % of `count` images are damaged; `damaged` has a sentence for each.
+
+    Raises:
+        ValueError: more are damaged.
+    """
     if len(damaged) > DAMAGED * count:
         others = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         raise ValueError(
@@ -115,7 +117,7 @@ def require_few_damaged(damaged: Sequence[str], count: int) -> None:
 
 
 def report_left_out(damaged: Sequence[str], others: Sequence[str] = (), listed: Path | None = None) -> None:
-    """Report on stderr the damaged images, and the files of other endings, that were left out.
+    """Report on stderr the damaged images and the files of other endings that were left out.
 
     Args:
         damaged: a sentence for each damaged image.

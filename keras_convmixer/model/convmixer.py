@@ -29,7 +29,7 @@ def ConvMixer(
     classifier_activation: str | Callable | None = "softmax",
     name: str = "convmixer",
 ) -> keras.Model:
-    """Build a ConvMixer: a patch embedding, then `depth` equal blocks of a depthwise and a pointwise convolution.
+    """Build a ConvMixer: a patch embedding, then `depth` blocks of a depthwise and a pointwise convolution.
 
     The model takes float32 images `[batch, height, width, channels]`: pixels 0..255 with `include_preprocessing=True`,
     otherwise scaled by the caller. It returns probabilities `[batch, classes]`, or logits with
@@ -49,8 +49,8 @@ def ConvMixer(
         include_preprocessing: put ImageNet's scaling inside the model; needs 3 channels.
         include_top: end in average pooling and the classifier.
         weights: None (random), "imagenet" (published for 1536/20, 768/32 with ReLU, and 1024/20), or the path of a file
-            that `load_weights` takes. A classifier for another number of classes is left out, and weights for RGB are
-            adapted to other numbers of channels as in timm, each with a warning.
+            that `load_weights` reads. If the file's classifier has another number of classes, it is left out; weights
+            for RGB are adapted to other numbers of channels as in timm. Each is reported by a warning.
         input_tensor: a Keras tensor to use as the model's input.
         input_shape: (height, width, channels); height and width may be None. The default is (224, 224, 3), without top
             (None, None, 3).

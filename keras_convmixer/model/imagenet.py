@@ -1,4 +1,4 @@
-"""ImageNet as the published weights know it: the scaling of pixels, and the names of the 1000 classes."""
+"""ImageNet's scaling of pixels and names of classes, as the published weights use them."""
 
 import functools
 from importlib import resources
@@ -16,17 +16,19 @@ CLASSES = 1000
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """Scale pixels 0..255 as the published weights expect them, as `include_preprocessing=True` does in the model.
+    """Scale pixels 0..255 for the published weights, as `include_preprocessing=True` does inside the model.
 
     Source: ImageNet's mean and standard deviation, keras.applications' "torch" mode.
 
     Args:
-        x: RGB array or tensor, `[height, width, 3]` or `[batch, height, width, 3]`, of any dtype; it stays as it is.
-        data_format: where the channels are; by default as Keras is configured.
+        x: RGB array or tensor, `[height, width, 3]` or `[batch, height, width, 3]`, of any dtype. It is not changed.
+        data_format: "channels_last" or "channels_first", where the axis of channels is; the default is Keras's setting.
 
-    Returns an array or tensor of the same kind and shape, with floats of about -2.1..2.6.
+    Returns:
+        An array or tensor of the same kind and shape, floats of about -2.1..2.6.
 
-    Raises ValueError: x has another shape.
+    Raises:
+        ValueError: x has another shape.
 
     Example:
         ```python
@@ -38,12 +40,12 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     if not keras.ops.is_tensor(x) and not keras.backend.is_keras_tensor(x):
         x = np.asarray(x)
     if getattr(x.shape, "rank", 0) is None:
-        raise ValueError("x has no known number of axes: call its set_shape first, as tf.io.decode_image does not")
+        raise ValueError("x has an unknown number of axes: call x.set_shape first, for example after decode_image")
     shape = tuple(x.shape)
     axis = -3 if data_format == "channels_first" else -1
-    if len(shape) not in (3, 4) or shape[axis] not in (3, None):  # decoded in tf.data, it may not say its channels
+    if len(shape) not in (3, 4) or shape[axis] not in (3, None):  # None in tf.data
         raise ValueError(f"x has shape {shape}: give RGB pixels, [height, width, 3] or [batch, height, width, 3]")
-    # Keras's own writes into a float array that it is given, and fails on a tensor of integers.
+    # Keras's function changes a float array in place, and fails on a tensor of integers: so a copy, and a cast.
     if isinstance(x, np.ndarray):
         x = x.astype(x.dtype if np.issubdtype(x.dtype, np.floating) else keras.config.floatx())
     elif not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
@@ -52,15 +54,17 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
 
 
 def decode_predictions(preds: ArrayLike, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Name the `top` most probable ImageNet classes of each image, best first; works offline.
+    """Name the `top` most probable ImageNet classes of each image, the most probable first. It works offline.
 
     Args:
         preds: probabilities or logits `[batch, 1000]`, an array or a tensor.
-        top: how many classes to name, 1 or more.
+        top: number of classes to name, 1 or more.
 
-    Returns for each image a list of tuples (WordNet id, name, score), as keras.applications does.
+    Returns:
+        A list for each image, of tuples (WordNet id, name, score), as in keras.applications.
 
-    Raises ValueError: preds has another shape, or `top` is under 1.
+    Raises:
+        ValueError: preds has another shape, or `top` is less than 1.
 
     Example:
         ```python
@@ -75,7 +79,7 @@ def decode_predictions(preds: ArrayLike, top: int = 5) -> list[list[tuple[str, s
             f"preds has shape {preds.shape}: give [batch, {CLASSES}], what a model of {CLASSES} classes returns"
         )
     if top < 1:
-        raise ValueError(f"top={top}: give how many names each image is to get, 1 or more")
+        raise ValueError(f"top={top}: give the number of classes to name, 1 or more")
     names = class_names()
     order = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [[(*names[index], row[index]) for index in best] for row, best in zip(preds, order, strict=True)]
@@ -83,10 +87,10 @@ def decode_predictions(preds: ArrayLike, top: int = 5) -> list[list[tuple[str, s
 
 @functools.cache
 def class_names() -> tuple[tuple[str, str], ...]:
-    """Return (WordNet id, name) of the 1000 classes in the order of the published weights' outputs.
+    """Return (WordNet id, name) of the 1000 classes, in the order of the published models' outputs.
 
-    Two names stand for two classes each ("crane", "maillot"); the ids are unique. Source: WordNet 3.0's first
-    lemma of each synset, which keras.applications shows too.
+    The ids are unique; two names, "crane" and "maillot", are each those of two classes. Source: the first lemma of each
+    synset in WordNet 3.0, as in keras.applications.
     """
     lines = resources.files(__package__).joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     return tuple((wordnet_id, name) for wordnet_id, name in map(str.split, lines))

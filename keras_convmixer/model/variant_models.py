@@ -1,4 +1,7 @@
-"""The variants of the paper's tables as functions: architecture, cost and reported accuracy are those of `VARIANTS`."""
+"""The paper's variants as functions, one for each row of `VARIANTS`.
+
+They are written out, so that help() and editors show each signature; a test compares them with the table.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -310,7 +313,7 @@ def ConvMixer256_8(
 
 
 def _build(variant: Variant, **arguments: Any) -> keras.Model:
-    """Build a variant; with its classifier and no shape given, for images of the variant's size."""
+    """Build a variant. With the classifier, the default input shape is that of the variant's images."""
     if arguments["include_top"] and arguments["input_shape"] is None and arguments["input_tensor"] is None:
         arguments["input_shape"] = (variant.image_size, variant.image_size, 3)
     return ConvMixer(

@@ -1,4 +1,4 @@
-"""The variants of the paper, as a table of architectures and reported accuracies."""
+"""The paper's variants of ConvMixer: a table of their architectures, and formulas for their cost."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ ACTIVATIONS = {"gelu": "GELU", "relu": "ReLU"}
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the paper's tables: an architecture, what it costs, and how well it was reported to do.
+    """A variant in the paper's tables: its architecture, cost and reported accuracy.
 
     Source: the paper's tables of results; READMEs of locuslab/convmixer and locuslab/convmixer-cifar10.
 
@@ -28,7 +28,7 @@ class Variant:
     top1: float
     """Reported accuracy on the data set's evaluation images, in percent."""
     source: str
-    """Where `top1` was reported, and after how many epochs where that is known."""
+    """Who reported `top1`, and the number of epochs of training if it is known."""
     activation: str = "gelu"
     dataset: str = "ImageNet"
     image_size: int = 224
@@ -36,25 +36,25 @@ class Variant:
     weights: str | None = None
     """Repository of the published weights on the Hugging Face hub."""
     revision: str | None = None
-    """Commit of that repository that the weights are taken from; None: its main branch."""
+    """Commit of that repository; None for its main branch."""
     sha256: str | None = None
-    """Checksum of the weights' file; None where it is not known, and any file of this architecture is taken."""
+    """SHA-256 of the weights' file; None if it is not known: then any file of this architecture is taken."""
 
     @property
     def parameters(self) -> int:
-        """Trained numbers, as PyTorch counts: without the normalizations' moving statistics."""
+        """Number of trained parameters, as PyTorch counts: without the normalizations' moving statistics."""
         return parameters(self.dim, self.depth, self.kernel_size, self.patch_size, self.classes)
 
     @property
     def gmacs(self) -> float:
-        """Billions of multiplications with addition for one image, those of depthwise convolutions included."""
+        """Billions of multiply-accumulate operations for one image."""
         sizes = (self.dim, self.depth, self.kernel_size, self.patch_size)
         return sum(multiplications(*sizes, self.image_size, self.classes).values()) / 1e9
 
 
 def parameters(dim: int, depth: int, kernel_size: int, patch_size: int, classes: int) -> int:
-    """Count a ConvMixer's trained numbers: weights, biases, each normalization's scale and offset."""
-    stem = (3 * patch_size**2 + 1 + 2) * dim
+    """Count a ConvMixer's trained parameters: weights, biases, and the normalizations' scales and offsets."""
+    stem = (3 * patch_size**2 + 1 + 2) * dim  # 1 bias, 2 of the normalization
     depthwise = (kernel_size**2 + 1 + 2) * dim
     pointwise = (dim + 1 + 2) * dim
     return stem + depth * (depthwise + pointwise) + (dim + 1) * classes
@@ -63,7 +63,7 @@ def parameters(dim: int, depth: int, kernel_size: int, patch_size: int, classes:
 def multiplications(
     dim: int, depth: int, kernel_size: int, patch_size: int, image_size: int, classes: int
 ) -> dict[str, int]:
-    """Count multiplications with addition for one image, by kind of layer."""
+    """Count multiply-accumulate operations for one image, by kind of layer."""
     positions = (image_size // patch_size) ** 2
     return {
         "patch embedding": positions * 3 * patch_size**2 * dim,
@@ -74,13 +74,15 @@ def multiplications(
 
 
 def _timm(name):
+    """Return timm's repository of published weights on the hub."""
     return f"timm/convmixer_{name}.in1k"
 
 
-# Published weights go by the short name; kernel and patch size are in the name where another row has it.
+# Names are ConvMixer{dim}_{depth}, as in the paper. Variants without published weights have kernel and patch size in
+# their names where others have the same dim and depth.
 VARIANTS = {
     "ConvMixer1536_20": Variant(1536, 20, 9, 7, 81.37, f"{REFERENCE}, 150 epochs", weights=_timm("1536_20")),
-    # Commit and checksums: the hub's pages of these files. Those of 1536/20 were not to be had.
+    # Commit and checksums are from the hub's pages of these files. Those of 1536/20 were not available.
     "ConvMixer768_32": Variant(
         *(768, 32, 7, 7, 80.16),
         f"{REFERENCE}, 300 epochs",
@@ -118,6 +120,6 @@ VARIANTS = {
 
 
 def variant_of(dim: int, depth: int, kernel_size: int, patch_size: int) -> Variant | None:
-    """Return the row of these sizes, of whatever activation and number of classes; None if there is none."""
+    """Return the variant with these sizes, whatever the activation and number of classes; None if there is none."""
     sizes = (dim, depth, kernel_size, patch_size)
     return next((v for v in VARIANTS.values() if (v.dim, v.depth, v.kernel_size, v.patch_size) == sizes), None)

@@ -1,7 +1,7 @@
 """Find the activation that a model's outputs come from.
 
-The search walks back from the outputs. It tries each operation on numbers, so that names do not matter: a Lambda that
-computes a softmax is a softmax. Operations that keep probabilities, such as a reshape or an average, are passed.
+The search walks back from the outputs. It runs each operation on numbers, so that names do not matter: a Lambda that
+computes a softmax counts as a softmax. Operations that keep probabilities, such as a reshape or an average, are passed.
 """
 
 from __future__ import annotations

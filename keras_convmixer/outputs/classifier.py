@@ -6,11 +6,8 @@ import keras
 import numpy as np
 
 from ..environment.backend import require_functional
-from .kind import SINGLE, outputs_of, spread, varied_images
-
-
-class NotFinite(ValueError):
-    """A model returned NaN or infinity."""
+from ..files.printable import first_line
+from .kind import SINGLE, NotFinite, outputs_of, spread, varied_images
 
 
 def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarray | None = None) -> keras.Model:
@@ -37,6 +34,7 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
     Raises:
         ValueError: the model is neither functional nor Sequential, has other inputs or outputs, or its outputs are
             neither probabilities nor logits, or could be both.
+        NotFinite: see `kind.outputs_of`.
     """
     if getattr(model, "is_classifier_view", False):
         return model
@@ -68,9 +66,14 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
 
 
 def require_single_label(classifier: keras.Model, work: str) -> None:
-    """Check that a view of `as_classifier` is single-label; raise ValueError otherwise.
+    """Check that a view of `as_classifier` is single-label.
 
-    `work` is the subject of the sentence, such as "pruning".
+    Args:
+        classifier: the view.
+        work: what needs it, as the subject of the error: "pruning".
+
+    Raises:
+        ValueError: it is multi-label or binary.
     """
     if classifier.returns.kind != SINGLE:
         raise ValueError(
@@ -85,12 +88,16 @@ def predict(
     batch_size: int = 64,
     batch_done: Callable[[int], None] = lambda count: None,
 ) -> np.ndarray:
-    """Run a model of `as_classifier` over images `[count, ...]` of pixels 0..255: float32 `[count, classes]`.
+    """Return a classifier's probabilities of images, float32 `[count, classes]`.
 
-    After each batch `batch_done` is called with its number of images, to show progress.
+    Args:
+        model: a view of `as_classifier`.
+        images: `[count, height, width, channels]`, pixels 0..255.
+        batch_size: number of images that are computed at once.
+        batch_done: called after each batch with its number of images, to show progress.
 
     Raises:
-        NotFinite: it returns NaN or infinity.
+        NotFinite: the model returns NaN or infinity for an image.
     """
     if not model.compiled:
         model.compile(jit_compile=False)  # on a CPU Keras's default, XLA, is eight times slower
@@ -103,22 +110,22 @@ def predict(
 
 
 def _on_floats(model, images):
-    """Return a model that takes integer pixels as one that takes float32; it shares the layers and has no casts."""
+    """Return a model for integer pixels as one for float32; it shares the layers and does not cast."""
     given = model.inputs[0]
     pixels = keras.Input(batch_shape=given.shape, name=given.name)
     try:
         view = keras.models.clone_model(model, input_tensors=pixels, clone_function=lambda layer: layer)
         view = keras.Model(pixels, view.outputs[0], name=model.name)
-        # Where an integer wraps around, as in 255 - 2 * x, the two differ.
+        # The two differ where an integer wraps around, as in 255 - 2 * x.
         batches = [np.floor(varied_images(given))] + ([spread(images)] if images is not None and len(images) else [])
         same = all(
             np.allclose(*(_run(each, batch) for each in (model, view)), rtol=1e-4, atol=1e-4, equal_nan=True)
             for batch in batches
         )
-    except Exception as error:  # backends raise their own types where an operation takes no floats
+    except Exception as error:  # if an operation does not take floats, each backend raises types of its own
         raise ValueError(
-            f"the model's layers take {given.dtype} only ({str(error).splitlines()[0]}): let its input be float32, or "
-            "cast it to float32 first"
+            f"the model's layers take {given.dtype} only ({first_line(error)}): let its input be float32, or cast it "
+            "to float32 first"
         ) from None
     if not same:
         raise ValueError(

@@ -10,12 +10,13 @@ import numpy as np
 from .activations import CLOSE, HALF_TOLERANCE, are_distributions, source_of, within_0_and_1
 
 SINGLE, MULTI, BINARY = KINDS = ("single-label", "multi-label", "binary")
-"""One softmax over the classes; a sigmoid for each of several labels; a single sigmoid."""
+"""One softmax over the classes; one sigmoid for each of several labels; a single sigmoid."""
 SUM_TOLERANCE = 1e-4
 """Largest deviation from 1 of the sum of float32 probabilities."""
 IMAGES = 16
+"""Number of the caller's images that a model is run on."""
 UNKNOWN_SIDE = 64
-"""Pixels of a side of unknown length, in images that are made up."""
+"""Height or width, in pixels, of the generated images where the model leaves it open."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Outputs:
     """The activation that turns the model's values into probabilities: "softmax", "sigmoid", or None."""
     reason: str
     """A clause about the model, as in "it ends in a softmax, predictions"."""
+
+
+class NotFinite(ValueError):
+    """A model returned NaN or infinity."""
 
 
 def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray | None = None) -> Outputs:
@@ -55,6 +60,7 @@ def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray |
 
     Raises:
         ValueError: the values are neither probabilities nor logits, or could be either.
+        NotFinite: the layers do not decide, and the model returns NaN or infinity for every image.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"output_kind={kind!r}: give one of {', '.join(map(repr, KINDS))}")
@@ -65,6 +71,11 @@ def outputs_of(model: keras.Model, kind: str | None = None, images: np.ndarray |
     values = None  # of the outputs, if they are needed
     if not source.certain or (images is not None and source.kinds == {"logits"}):
         values = _values(model, images)
+    if values is None and not source.certain:
+        raise NotFinite(
+            "the model returns NaN or infinity for every image, so its values do not show whether they are "
+            "probabilities: its training diverged; train with a lower learning rate"
+        )
     found = _one_output(model, source, values, kind) if width == 1 else _several_outputs(model, source, values, kind)
     if kind is not None and found.kind != kind:
         raise ValueError(
@@ -102,7 +113,7 @@ def _by_values(source, values):
 
 
 def _as_logits(model, source, values, kind):
-    """Decide for what is not probabilities; refuse what is not logits either."""
+    """Decide for values that are not probabilities; refuse those that are not logits either."""
     if source.kinds == {"log-softmax"}:
         return Outputs(SINGLE, "softmax", f"it returns logarithms of probabilities{_at(source)}")
     if source.kinds <= {"softmax", "sigmoid"}:
@@ -179,7 +190,7 @@ def _kind_by_loss(model, width):
 
 
 def _values(model, images):
-    """Run the model on noise and some images; return the finite rows, float64 `[images, classes]`, None without any."""
+    """Run the model on noise and some images; return the finite rows, float64 `[images, classes]`; None if none are."""
     given = model.inputs[0]
     batches = [varied_images(given)]
     if images is not None and len(images):
@@ -187,11 +198,12 @@ def _values(model, images):
     rows = []
     with keras.device("cpu"):  # a GPU rounds matrix products to TF32
         for batch in batches:
-            count = given.shape[0] or len(batch)  # a model with a fixed batch size takes just so many
+            count = given.shape[0] or len(batch)  # a model with a fixed batch size takes exactly so many
+            batch = np.resize(batch, (max(count, len(batch)), *batch.shape[1:]))  # repeats images if there are fewer
             for start in range(0, len(batch) - count + 1, count):
                 values = model(keras.ops.convert_to_tensor(batch[start : start + count].astype(given.dtype)))
                 rows.append(np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(values, "float32")), "float64"))
-    rows = np.concatenate(rows) if rows else np.zeros((0, 1))
+    rows = np.concatenate(rows)
     rows = rows[np.isfinite(rows).all(-1)]
     return rows if len(rows) else None
 

@@ -1,4 +1,4 @@
-"""Open files of weights: the tensors of the ConvMixer in one, under timm's names, without running code in it."""
+"""Open a file of weights of any format: find the ConvMixer's tensors in it, without running code."""
 
 import math
 from collections.abc import Callable
@@ -15,46 +15,46 @@ from .formats.pytorch import Contents, open_torch
 from .tensor_names import find_names, require_few_names
 
 EPSILON = 1e-5
-"""Epsilon of every BatchNormalization in PyTorch's ConvMixer and in `ConvMixer`."""
+"""Epsilon of every BatchNormalization of a ConvMixer, in PyTorch and here."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors in PyTorch's layout under timm's names, each read when it is asked for."""
+    """The tensors of a ConvMixer in a file, by timm's names and in PyTorch's layout."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
-    """Shape of each tensor by name, without PyTorch's counters of batches, which say nothing about the model."""
+    """Shape of each tensor, without PyTorch's counters of batches."""
     read: Callable[[str], np.ndarray]
+    """Read a tensor by its name."""
     activation: str | None = None
-    """Name in Keras; None where the file does not say it, as PyTorch's own do not."""
+    """The activation's name in Keras; None if the file does not name it, as PyTorch's do not."""
     epsilon: Callable[[str], float | None] = lambda name: EPSILON
-    """Return a BatchNormalization's epsilon by its name in timm, such as "stem.2"; None where the file has none."""
+    """Return a BatchNormalization's epsilon by its name in timm, such as "stem.2"; None if the file lacks it."""
     extra: dict[str, tuple[int, ...]] | None = None
-    """Shapes of tensors beside the ConvMixer's that are not part of one."""
+    """Shapes of tensors beside the ConvMixer's, which are ignored."""
     others: tuple[str, ...] = ()
     """Keys of the file's other entries, such as "optimizer"."""
     average_instead_of: str | None = None
-    """If these tensors are a moving average and the file has the weights themselves too: the place of the latter."""
+    """The place of the weights themselves, if the file has them too and these tensors are their moving average."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Open .safetensors, PyTorch's files (.pth, .pth.tar, .pt, .bin, .ckpt, .t7), or Keras's .weights.h5.
+    """Open a file of weights: .safetensors, PyTorch's (.pth, .pth.tar, .pt, .bin, .ckpt, .t7), or Keras's .weights.h5.
 
-    Names may be timm's, or the reference's, whose nn.Sequential numbers its layers. A prefix of all names, such as
-    `module.`, and dictionaries around them, such as `state_dict`, are recognized: those are taken that make the most
-    names fit. Of a PyTorch file only tensors are read (`weights_only=True`); of the others, names and shapes first.
+    Names and shapes are read now, the tensors when `Checkpoint.read` is called (those of a PyTorch file now, too).
+    tensor_names.py has which names are understood.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is of another kind, or holds Python objects, which could run code.
-        ImportError: a PyTorch file, and no PyTorch of version 2.10 or later: `weights_only` of earlier ones can be
+        ImportError: it is a PyTorch file, and PyTorch is not installed or older than 2.10, whose `weights_only` can be
             made to run code.
         OSError: the file cannot be read.
     """
     path = local_path(path)
     with open_file(path, "a file of weights"):
-        pass  # safetensors says of a file that may not be read that it does not exist
+        pass  # safetensors itself calls a file that may not be read missing
     if path.name.endswith(KERAS_WEIGHTS_SUFFIX):
         weights = open_keras_weights(path)
         checkpoint = Checkpoint(
@@ -68,12 +68,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(
             f"{path} does not have the name of a file of weights: give one that ends in {', '.join(SUFFIXES)}"
         )
-    # A tensor may repeat one number of the file (PyTorch's `expand`), and many share the same numbers.
+    # A tensor may be one number of the file, repeated (PyTorch's `expand`), and tensors may share numbers.
     count = sum(math.prod(shape) for shape in checkpoint.shapes.values())
-    if count > 2 * path.stat().st_size:  # the smallest have four bits
+    if count > 2 * path.stat().st_size:  # the smallest numbers have 4 bits
         raise ValueError(
-            f"{path} says that it holds {count:,} numbers, in {path.stat().st_size:,} bytes: save each tensor with "
-            "numbers of its own"
+            f"{path} states {count:,} numbers and has {path.stat().st_size:,} bytes: save each tensor with numbers of "
+            "its own"
         )
     return checkpoint
 
@@ -111,7 +111,7 @@ def _open_safetensors(path):
     def read(_, name):
         try:
             return file.get_tensor(name)
-        except (SafetensorError, TypeError, AttributeError) as error:  # of precisions that NumPy does not know
+        except (SafetensorError, TypeError, AttributeError) as error:  # a dtype that NumPy does not have
             raise ValueError(f"{path}: {name} cannot be read ({error}): save it as float32") from None
 
     return Contents({"": shapes}, read, activation=(file.metadata() or {}).get("activation"))

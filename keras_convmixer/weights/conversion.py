@@ -1,4 +1,4 @@
-"""From a file of weights to a file of weights: PyTorch's to Keras's and back, the architecture read off the shapes."""
+"""Convert files of weights from PyTorch to Keras and back; the architecture is read off the tensors' shapes."""
 
 import logging
 import math
@@ -17,19 +17,21 @@ from .published import fetch, published_names
 from .tensor_fit import require_fit
 from .tensor_names import architecture_of, tensor_shapes
 
-ACTIVATION = "gelu"  # of the reference's code, where the paper's tables have no such sizes
-IMAGE_SIZE = 224
+ACTIVATION, IMAGE_SIZE = "gelu", 224
+"""Assumed for a ConvMixer whose sizes are not those of a variant: the activation is that of the reference's code."""
 
 logger = logging.getLogger(__name__)
 
 
 def source_file(source: str) -> Path:
-    """Return the file that `source` is, or the published weights' of the variant that it names, fetched if need be.
+    """Return the path of a file of weights.
 
-    Of a run folder, its model.keras.
+    Args:
+        source: a path of a file; a run folder, whose model.keras is taken; or the name of a variant with published
+            weights, which are downloaded if they are not in the hub's cache.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: `source` is none of these.
         ConnectionError: the published weights are not in the hub's cache and cannot be downloaded.
     """
     variant = VARIANTS.get(source)
@@ -46,11 +48,11 @@ def source_file(source: str) -> Path:
 
 
 def require_target(out: Path) -> None:
-    """Check that `convert` can write to `out`, before any work is done for it.
+    """Check, before work is done for it, that `convert` can write to `out`.
 
     Raises:
-        ValueError: it ends neither in .keras nor in .safetensors.
-        OSError: its folder does not exist or cannot be written to, or it is a folder.
+        ValueError: `out` ends neither in .keras nor in .safetensors.
+        OSError: its folder does not exist or cannot be written to, or `out` is a folder.
     """
     if not out.name.endswith((KERAS_SUFFIX, SAFETENSORS_SUFFIX)):
         raise ValueError(f"{out} must end in .keras, for Keras, or in .safetensors, for PyTorch")
@@ -62,20 +64,21 @@ def convert(
     out: str | Path,
     activation: str | None = None,
     image_size: int | None = None,
-    include_preprocessing: bool = True,
+    scaled_input: bool = False,
 ) -> keras.Model:
-    """Write the ConvMixer in `source` to `out`, and return it as a model.
+    """Convert a file of weights; return the model that has them.
 
-    What was at `out` before stays until the new file is whole.
+    What was at `out` before stays until the new file is complete.
 
     Args:
         source: a file that `load_weights` takes.
         out: a path that ends in .keras, for plain Keras, or in .safetensors, for timm.
-        activation: name in Keras. PyTorch's files do not say it; by default it is that of the paper's variant of these
-            sizes and, where there is no such variant, GELU, with a warning.
-        image_size: height and width in pixels of the images that the .keras model takes; by default the variant's, or
-            224.
-        include_preprocessing: put ImageNet's scaling into the .keras model, which then takes pixels 0..255.
+        activation: the activation's name in Keras, which PyTorch's files do not have. The default is that of the
+            paper's variant with the same sizes; if there is none, "gelu", with a warning.
+        image_size: height and width in pixels of the images that the .keras model takes. The default is the variant's,
+            or 224.
+        scaled_input: let the .keras model take what `preprocess_input` returns. The default is a model that takes
+            pixels 0..255, with ImageNet's scaling inside.
 
     Raises:
         ValueError: `source` does not hold a whole ConvMixer, or an argument would have no effect.
@@ -96,29 +99,29 @@ def convert(
     to_keras = out.name.endswith(KERAS_SUFFIX)
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size={image_size}: give the side of the images in pixels, 1 or more")
-    if not to_keras and (image_size is not None or not include_preprocessing):
+    if not to_keras and (image_size is not None or scaled_input):
         raise ValueError(
-            f"{out} holds weights alone, which say nothing of image size or scaling: leave these options out"
+            f"{out} will hold weights only, which do not depend on the images: leave image_size and scaled_input out"
         )
     if source.name.endswith(KERAS_SUFFIX):
         if to_keras or activation is not None:
             raise ValueError(f"{source} is a Keras model already: name a .safetensors file to write, and no activation")
         model = read_keras_model(source)
     else:
-        model = _build(source, activation, image_size, include_preprocessing and to_keras)
+        model = _build(source, activation, image_size, include_preprocessing=to_keras and not scaled_input)
     if to_keras:
         with atomic_file(out) as partial:
             model.save(partial)
     else:
         try:
             save_weights_torch(model, out)
-        except ValueError as error:  # of a .keras file, any model
+        except ValueError as error:  # a .keras file may hold any model
             raise ValueError(f"{source}: {error}") from None
     return model
 
 
 def summary(model: keras.Model) -> dict[str, Any]:
-    """Return what a model of `convert` is.
+    """Describe a model that `convert` returned.
 
     Example:
         ```python
@@ -129,15 +132,16 @@ def summary(model: keras.Model) -> dict[str, Any]:
         ```
 
     Returns:
-        Name of the activation; shapes of one image and of one output, without the batch; whether the model takes
-        pixels 0..255, or else what `preprocess_input` returns; number of trained parameters.
+        A dict with "activation", the activation's name; "images" and "outputs", the shapes of one image and of one
+        output; "takes_pixels", whether the model takes pixels 0..255 and not what `preprocess_input` returns; and
+        "parameters", the number of trained parameters.
     """
     return {
         "activation": model.get_layer("stem_activation").activation.__name__,
         "images": model.input_shape[1:],
         "takes_pixels": model.layers[1].name == "preprocessing",
         "outputs": model.output_shape[1:],
-        # Those of BatchNormalization's statistics are not trained.
+        # The moving statistics of BatchNormalization are not trained.
         "parameters": sum(math.prod(weight.shape) for weight in model.weights if "moving_" not in weight.name),
     }
 
@@ -150,15 +154,15 @@ def _build(path, activation, image_size, include_preprocessing):
             f"{path} does not hold a whole ConvMixer: name a file of one, as timm's model.safetensors, the reference's "
             ".pth.tar or a .keras file"
         )
-    # Before a model of these sizes is built, which may be any that a file states.
+    # Before the model is built: a file may state any sizes, whatever it holds.
     require_fit(path, checkpoint.shapes, tensor_shapes(**sizes), checkpoint.extra)
     channels, classes = sizes.pop("channels"), sizes.pop("classes", None)
     if include_preprocessing and channels != 3:
         raise ValueError(
-            f"{path} is for images of {channels} channels, which ImageNet's scaling is not for: pass "
-            "include_preprocessing=False (--scaled-input)"
+            f"{path} is for images of {channels} channels, and ImageNet's scaling is for 3: set scaled_input, and "
+            "scale images before the model"
         )
-    variant = variant_of(**sizes)  # of any number of classes: what was fine-tuned keeps its activation
+    variant = variant_of(**sizes)  # with any number of classes, as fine-tuning keeps the activation
     activation = activation or checkpoint.activation or (variant.activation if variant else None)
     if activation is None:
         logger.warning("%s does not say its activation: %s is assumed; give it if it is another", path.name, ACTIVATION)

@@ -1,4 +1,4 @@
-"""Load files of weights into a model, and save a model's weights for PyTorch: exactly, or not at all."""
+"""Load a file of weights into a ConvMixer, and save a ConvMixer's weights for PyTorch."""
 
 import logging
 import math
@@ -24,19 +24,20 @@ logger = logging.getLogger(__name__)
 
 
 def load_weights(model: keras.Model, path: str | Path) -> None:
-    """Load a file of weights into a ConvMixer, normalization statistics included: all of it, or nothing.
+    """Load a file of weights into a ConvMixer, with the statistics of its normalizations.
 
-    Files are timm's .safetensors, PyTorch's (.pth, .pth.tar, .pt, .bin, .ckpt, .t7; they need PyTorch, and no code in
-    them is run), and Keras's .keras and .weights.h5. All are read as float32. Prefixes such as `module.`, and
-    dictionaries around the weights such as `state_dict`, are recognized; where a file has the weights and their moving
-    average, the average is loaded.
+    It reads timm's .safetensors, PyTorch's files (.pth, .pth.tar, .pt, .bin, .ckpt, .t7), for which PyTorch must be
+    installed, and Keras's .keras and .weights.h5. Code in a file is not run. Weights are converted to float32. Prefixes
+    of names, such as `module.`, and dictionaries around the weights, such as `state_dict`, are recognized. If a file
+    has both the weights and their moving average, the average is loaded.
 
-    A warning in the log says what was ignored or adapted. Where the model has no classifier, or one for another number
-    of classes, the file's classifier is left out, and the model's own stays as it is. Weights for RGB images are
-    adapted to other numbers of channels as in timm: summed for one channel, otherwise repeated and scaled.
+    If the model has no classifier, or one for another number of classes, the file's classifier is left out, and the
+    model's own stays as it is. Weights for RGB images are adapted to other numbers of channels as in timm: summed for
+    one channel, otherwise repeated and scaled. Warnings in the log say what was ignored or adapted. If an error is
+    raised, the model stays as it was.
 
     Args:
-        model: a ConvMixer, also one inside another model, or one built of layers with other names.
+        model: a ConvMixer; it may be inside another model, and its layers may have any names.
         path: the file; `~` is expanded.
 
     Example:
@@ -46,9 +47,9 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the model holds no ConvMixer; or the file is damaged, holds NaN or code, or does not fit: the
-            sentence lists every missing, extra or misshapen tensor by its name in timm.
-        ImportError: a PyTorch file, and PyTorch is not installed or older than 2.10.
+        ValueError: the model does not hold a ConvMixer, or the file is damaged, holds NaN or code, or does not fit. If
+            it does not fit, the message lists every missing, extra or misshapen tensor by its name in timm.
+        ImportError: it is a PyTorch file, and PyTorch is not installed or older than 2.10.
         OSError: the file cannot be read.
     """
     target = convmixer_layers(model)
@@ -79,14 +80,14 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
 
 
 def save_weights_torch(model: keras.Model, path: str | Path) -> None:
-    """Write a ConvMixer's weights as a .safetensors file that timm's ConvMixer of the same sizes loads strictly.
+    """Write a ConvMixer's weights as a .safetensors file, for timm's ConvMixer of the same sizes.
 
-    The tensors are float32, and the file's metadata name the activation. What was at `path` before stays where writing
-    fails. ImageNet's scaling, which `include_preprocessing=True` puts into the model, is not a weight: give the PyTorch
-    model what `preprocess_input` returns.
+    timm loads it with `strict=True`. The tensors are float32, and the file's metadata name the activation. If writing
+    fails, what was at `path` before stays. ImageNet's scaling, which `include_preprocessing=True` puts into the Keras
+    model, is not a weight: give the PyTorch model what `preprocess_input` returns.
 
     Args:
-        model: a ConvMixer, also one inside another model.
+        model: a ConvMixer; it may be inside another model.
         path: the file to write, which ends in .safetensors; `~` is expanded.
 
     Example:
@@ -96,8 +97,8 @@ def save_weights_torch(model: keras.Model, path: str | Path) -> None:
         ```
 
     Raises:
-        ValueError: the model holds no ConvMixer, or has other layers with weights, which would be lost; or `path` does
-            not end in .safetensors.
+        ValueError: the model does not hold a ConvMixer, or has other layers with weights, which would be lost; or
+            `path` does not end in .safetensors.
         OSError: the folder does not exist, or the disk is full.
     """
     from safetensors.numpy import save
@@ -127,9 +128,10 @@ def save_weights_torch(model: keras.Model, path: str | Path) -> None:
 
 
 def require_weights_file(weights: str | Path) -> Path:
-    """Check, before a model is built for it, that `weights` names a file of a kind that `load_weights` takes.
+    """Check, before a model is built, that `weights` is the path of a file that `load_weights` may read.
 
-    Raises ValueError: it is not a path, is of another kind, or does not exist.
+    Raises:
+        ValueError: it is not a path, has another suffix, or does not exist.
     """
     path = local_path(weights) if isinstance(weights, (str, os.PathLike)) else None
     if path is None or not path.name.endswith(SUFFIXES):
@@ -143,6 +145,7 @@ def require_weights_file(weights: str | Path) -> Path:
 
 
 def _open(path):
+    """Return the checkpoint in a file of any kind, a .keras file among them."""
     if not (path.suffix == KERAS_SUFFIX and path.is_file()):
         return read_checkpoint(path)
     model = read_keras_model(path)
@@ -156,28 +159,28 @@ def _open(path):
 
 
 def _channels_to_adapt(given, wanted):
-    """Return how many channels the model's images have, where RGB weights are to be adapted to them, else None."""
-    there, place = given.get(STEM, ()), wanted[STEM]
-    if len(there) != 4 or there[1] != RGB or place[1] == RGB:
+    """Return the number of channels to which RGB weights are to be adapted, that of the model's images; else None."""
+    theirs, ours = given.get(STEM, ()), wanted[STEM]  # [dim, channels, height, width]
+    if len(theirs) != 4 or theirs[1] != RGB or ours[1] == RGB:
         return None
-    return place[1] if (there[0], *there[2:]) == (place[0], *place[2:]) else None
+    return ours[1] if (theirs[0], *theirs[2:]) == (ours[0], *ours[2:]) else None
 
 
 def _adapt_channels(kernel, channels):
-    """Make a kernel `[dim, 3, size, size]` one for another number of channels.
+    """Adapt a kernel `[dim, 3, size, size]` for RGB to another number of channels.
 
     Source: `adapt_input_conv` in timm/models/_manipulate.py.
     """
     if channels == 1:
-        return kernel.sum(axis=1, keepdims=True)  # of a grey image as RGB, the same result
+        return kernel.sum(axis=1, keepdims=True)  # the same result as for the grey image, repeated as RGB
     repeated = np.concatenate([kernel] * math.ceil(channels / RGB), axis=1)[:, :channels]
     return repeated * np.float32(RGB / channels)
 
 
 def _adapt_epsilon(tensors, module, theirs, ours):
-    """Change a normalization's scale so that with another epsilon it computes the same.
+    """Change a normalization's scale so that it computes the same with the epsilon `ours` instead of `theirs`.
 
-    scale / sqrt(variance + theirs) = changed / sqrt(variance + ours). `theirs` is None where it is not known.
+    scale / sqrt(variance + theirs) = changed / sqrt(variance + ours). If `theirs` is None, unknown, nothing changes.
     """
     if theirs is None or np.float32(theirs) == np.float32(ours):
         return
@@ -187,16 +190,17 @@ def _adapt_epsilon(tensors, module, theirs, ours):
 
 
 def _check_activation(ours, checkpoint):
+    """Check that a file's weights were trained with the model's activation, as far as the file says; or warn."""
     if None not in (checkpoint.activation, ours) and checkpoint.activation != ours:
         raise ValueError(
-            f"{checkpoint.path} is of a model with activation={checkpoint.activation!r}, and this one has {ours!r}: "
-            "pass the activation that the weights were trained with"
+            f"{checkpoint.path} is for a model with activation={checkpoint.activation!r}, and this one has {ours!r}: "
+            "build the model with the activation that the weights were trained with"
         )
     sizes = architecture_of(checkpoint.shapes) or {}
     variant = variant_of(*(sizes.get(name, 0) for name in ("dim", "depth", "kernel_size", "patch_size")))
     if variant and variant.weights and checkpoint.activation is None and ours not in (None, variant.activation):
         logger.warning(
-            "%s has the sizes of published weights that are for activation=%r, and the model has %r",
+            "%s has the sizes of published weights, which were trained with activation=%r, and the model has %r",
             checkpoint.path.name,
             variant.activation,
             ours,
@@ -204,20 +208,22 @@ def _check_activation(ours, checkpoint):
 
 
 def _read(checkpoint, name):
+    """Return a tensor as float32; raise ValueError if it holds what no trained weights are."""
     array = checkpoint.read(name)
     if array.dtype.kind not in "fV":  # V: bfloat16
-        raise ValueError(f"{checkpoint.path}: {name} is of {array.dtype}: get a file of floating-point weights")
-    with np.errstate(over="ignore"):  # of float64: infinity is named below
+        raise ValueError(f"{checkpoint.path}: {name} is {array.dtype}: get a file of floating-point weights")
+    with np.errstate(over="ignore"):  # a large float64 becomes infinity, which is reported below
         array = array.astype("float32")
     if not np.isfinite(array).all() or (name.endswith("running_var") and (array < 0).any()):
         raise ValueError(
-            f"{checkpoint.path}: {name} holds NaN, infinity or a negative variance: the training that wrote it failed, "
-            "or the file was changed since; use an earlier checkpoint, or get the file again"
+            f"{checkpoint.path}: {name} holds NaN, infinity or a negative variance, as the training diverged or the "
+            "file is damaged: use an earlier checkpoint, or get the file again"
         )
     return array
 
 
 def _say_what_was_done(checkpoint, target, left_out, channels):
+    """Warn of everything in a file that was not loaded as it is."""
     name = checkpoint.path.name
     if left_out:
         head = target.shapes.get("head.bias")
@@ -239,8 +245,8 @@ def _say_what_was_done(checkpoint, target, left_out, channels):
     if any(checkpoint.epsilon(module) is None for module in target.epsilons):
         epsilon = next(iter(target.epsilons.values()))
         logger.warning(
-            "%s does not say its normalizations' epsilon: the model's, %g, is assumed; if it was another, as Keras's "
-            "default of 0.001, save that model as .keras",
+            "%s does not say its normalizations' epsilon: the model's, %g, is assumed; if it was trained with another, "
+            "such as Keras's default of 0.001, save the trained model as .keras",
             name,
             epsilon,
         )

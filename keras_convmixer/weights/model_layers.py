@@ -1,4 +1,10 @@
-"""The layers of the ConvMixer in a Keras model: found by structure, whatever they are called and however wrapped."""
+"""Find the layers of a ConvMixer in a Keras model by their order, whatever their names and the models around them.
+
+Each layer or operation of the model becomes a letter, and a regular expression finds the ConvMixer in the text. A
+ConvMixer of depth 1 with its classifier is
+
+    C A N  D A N +  C A N  P F        stem, depthwise part of the block with its sum, pointwise part, head
+"""
 
 import re
 from dataclasses import dataclass
@@ -9,8 +15,8 @@ from ..environment.backend import keras
 from ..environment.keras_internals import producer
 from .tensor_names import TENSORS, layer_names
 
-# A model's operations in order, a letter each: C, convolution of whole patches; D, depthwise convolution; A,
-# activation; N, normalization; +, sum; P, pooling; F, dense layer; W, other weights; ., no weights.
+# C: convolution of whole patches, D: depthwise convolution, A: activation, N: BatchNormalization, +: sum, P: global
+# average pooling, F: dense layer, W: any other operation with weights, .: any other one without.
 _CONVMIXER = re.compile(r"(?<![+.])\.*(?P<body>CA?N(?:DA?N\+CA?N)+)(?P<rest>.*)")
 _TRAINING_ONLY = (
     keras.layers.Dropout,
@@ -23,19 +29,19 @@ _TRAINING_ONLY = (
 )
 _ACTIVATION_LAYERS = (keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 _OPERATIONS = {"gelu", "relu", "silu", "sigmoid", "tanh", "elu", "selu", "leakyrelu", "hardswish", "hardsilu"}
-"""Classes of Keras's operations, in small letters, that are activations."""
+"""Class names, in lower case, of the operations of keras.ops that are activations."""
 
 
 @dataclass(frozen=True)
 class ConvMixerLayers:
-    """The layers with weights of a ConvMixer, and what its weights were trained with."""
+    """The layers of a ConvMixer that have weights."""
 
     layers: list
-    """Each with its tensors' names in timm and axes, in Keras's order."""
+    """Pairs of a layer and its weights, in Keras's order, as (name in timm, axes); see `tensor_names.TENSORS`."""
     activation: str | None
-    """Name in Keras; None where it has none."""
+    """The activation's name in Keras; None if Keras has no name for it."""
     others: list[str]
-    """Names of the layers with weights around the ConvMixer."""
+    """Names of the layers with weights that are around the ConvMixer."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -66,25 +72,28 @@ class ConvMixerLayers:
 
 
 def convmixer_layers(model: keras.Model) -> ConvMixerLayers:
-    """Find the ConvMixer in a model, which may wrap it or be built by other code, as keras.io's example.
+    """Find the ConvMixer in a model. It may be wrapped, or built by other code, such as keras.io's example.
 
     Example:
 
         model = keras.Sequential([keras.layers.Rescaling(1 / 255), kc.ConvMixer(classes=5)])
         convmixer_layers(model).shapes["head.weight"]  # (5, 1536)
 
-    Raises ValueError: there is none, or more than one, or a layer's weights were adapted, as for LoRA.
+    Raises:
+        ValueError: the model holds no ConvMixer or several ones, was not built, or has layers with additional weights,
+            such as LoRA's.
     """
     operations = [operation for operation in _operations(model) if not isinstance(operation, _TRAINING_ONLY)]
     letters = "".join(map(_letter, operations))
     found = list(_CONVMIXER.finditer(letters))
     if not found:
         raise ValueError(
-            f"the model {model.name!r} holds no ConvMixer: patch embedding, then depthwise convolution with a sum and "
-            "pointwise convolution in turn, each with bias, activation and normalization"
+            f"the model {model.name!r} does not hold a ConvMixer, which is a patch embedding, then blocks of a "
+            "depthwise convolution with a sum and a pointwise convolution, each with bias, activation and "
+            "normalization: give a model of ConvMixer()"
         )
     if _CONVMIXER.search(found[0]["rest"]):
-        raise ValueError(f"the model {model.name!r} holds several ConvMixers: give the one that is meant")
+        raise ValueError(f"the model {model.name!r} holds several ConvMixers: give one of them")
     start, end = found[0].span("body")
     places = range(start, end)
     sums = [operations[place] for place in places if letters[place] == "+"]
@@ -92,7 +101,8 @@ def convmixer_layers(model: keras.Model) -> ConvMixerLayers:
     for sum_, depthwise in zip(sums, depthwise_layers, strict=True):
         if not _adds_input(sum_, depthwise):
             raise ValueError(
-                f"the model {model.name!r} holds no ConvMixer: {sum_.name!r} does not add what {depthwise.name!r} takes"
+                f"the model {model.name!r} does not hold a ConvMixer, as {sum_.name!r} does not add the input of "
+                f"{depthwise.name!r}: give a model of ConvMixer()"
             )
     with_weights = [operation for operation in operations[start:end] if _letter(operation) in "CDN"]
     depth = letters[start:end].count("D")
@@ -107,8 +117,8 @@ def convmixer_layers(model: keras.Model) -> ConvMixerLayers:
             )
         if len(layer.weights) != len(TENSORS[kind]):
             raise ValueError(
-                f"the layer {layer.name!r} holds {len(layer.weights)} weights, and a ConvMixer's has "
-                f"{len(TENSORS[kind])}: take LoRA or quantization out of the model first"
+                f"the layer {layer.name!r} has {len(layer.weights)} weights, and that of a ConvMixer has "
+                f"{len(TENSORS[kind])}: remove LoRA or quantization from the model first"
             )
         layers.append((layer, [(f"{name}.{tensor}", axes) for tensor, axes in TENSORS[kind]]))
     known = {id(layer) for layer, _ in layers}
@@ -118,12 +128,15 @@ def convmixer_layers(model: keras.Model) -> ConvMixerLayers:
     }
     if len(activations) > 1:
         names = ", ".join(sorted(map(str, activations)))
-        raise ValueError(f"the model {model.name!r} holds no ConvMixer: its activations are of several kinds ({names})")
+        raise ValueError(
+            f"the model {model.name!r} does not hold a ConvMixer, as its activations differ ({names}): give a model of "
+            "ConvMixer()"
+        )
     return ConvMixerLayers(layers, activations.pop(), others)
 
 
 def _operations(model):
-    """Return a model's layers and operations in order, those of models in it in their place."""
+    """Return a model's layers and operations in order; a model among them is replaced by its own."""
     inner = model.layers if isinstance(model, keras.Sequential) else getattr(model, "operations", model.layers)
     found = []
     for operation in inner:
@@ -132,17 +145,17 @@ def _operations(model):
 
 
 def _adds_input(sum_, depthwise):
-    """Tell whether a sum adds a convolution's input; where they are in different models, suppose so."""
+    """Tell whether a sum adds a convolution's input; also True where they are in different models."""
     try:
         taken, added = _origin(depthwise.input), [_origin(tensor) for tensor in sum_.input]
-    except (AttributeError, ValueError):  # in a model that was never built, or used several times
+    except (AttributeError, ValueError):  # the model was not built, or the layer was called several times
         return True
     inside = isinstance(producer(taken), keras.layers.InputLayer)
     return inside or any(tensor is taken for tensor in added)
 
 
 def _origin(tensor):
-    """Return the tensor before layers that act in training only."""
+    """Return the tensor that a tensor is at inference: that before layers which act in training only."""
     operation = producer(tensor)
     while isinstance(operation, _TRAINING_ONLY) and not isinstance(operation, keras.layers.InputLayer):
         tensor = operation.input
@@ -151,6 +164,7 @@ def _origin(tensor):
 
 
 def _letter(operation):
+    """Return an operation's letter, see _CONVMIXER."""
     kinds = keras.layers
     if isinstance(operation, kinds.DepthwiseConv2D):
         return "D" if _keeps_size(operation) else "W"
@@ -172,31 +186,37 @@ def _letter(operation):
 
 
 def _takes_patches(layer):
+    """Tell whether a Conv2D is a patch embedding, or a 1x1 convolution."""
     square = layer.kernel_size[0] == layer.kernel_size[1] and layer.kernel_size == layer.strides
     whole = layer.padding == "valid" or layer.kernel_size == (1, 1)
     return square and whole and layer.groups == 1 and layer.data_format == "channels_last"
 
 
 def _keeps_size(layer):
+    """Tell whether a depthwise convolution is one of a ConvMixer's blocks."""
     square = layer.kernel_size[0] == layer.kernel_size[1]
     plain = layer.depth_multiplier == 1 and layer.strides == (1, 1) and layer.dilation_rate == (1, 1)
     return square and plain and layer.padding == "same" and layer.data_format == "channels_last"
 
 
 def _head(operations):
-    """Return the only dense layer behind a ConvMixer's pooling, None where there is none or other weights come."""
+    """Return the classifier: the dense layer after the pooling; None if there is none, or other weights follow."""
     letters = "".join(map(_letter, operations))
     match = re.fullmatch(r"[.P]*P[.]*(F)[.A]*", letters)
     return operations[match.start(1)] if match else None
 
 
 def _name(function):
+    """Return the name of an activation function of Keras; None for another function."""
     name = getattr(function, "__name__", None)
     return name if name and getattr(keras.activations, name, None) is function else None
 
 
 def _activation(convolution, behind):
-    """Return the name in Keras of a convolution's activation, in its layer or in the next; None if it has none."""
+    """Return the name in Keras of a convolution's activation, its own or that of the operation `behind` it.
+
+    "linear" without one; None for an activation that Keras has no name for.
+    """
     own = _name(convolution.activation)
     if own != "linear":
         return own

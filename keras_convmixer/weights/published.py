@@ -1,4 +1,4 @@
-"""Download the published ImageNet weights, and say which architectures have them."""
+"""Get the published ImageNet weights from the Hugging Face hub or its cache."""
 
 import errno
 import hashlib
@@ -27,10 +27,11 @@ def require_published(
     classes: int | None,
     classifier_activation: str | None,
 ) -> Variant:
-    """Return the variant whose published weights `weights="imagenet"` means; `classes` is None without top.
+    """Return the variant whose published weights fit a ConvMixer with these arguments; `classes` is None without top.
 
-    Raises ValueError: there are none for this architecture or activation, or their classifier would end in another
-    activation than softmax or none.
+    Raises:
+        ValueError: none were published for this architecture and activation, or the published classifier would end in
+            another activation than softmax or none.
     """
     variant = variant_of(dim, depth, kernel_size, patch_size)
     if variant is None or variant.weights is None:
@@ -40,8 +41,8 @@ def require_published(
         )
     if variant.activation != activation:
         raise ValueError(
-            f"weights='imagenet': those of {dim}/{depth} were trained with activation={variant.activation!r}, and "
-            f"activation={activation!r} would compute something else: pass activation={variant.activation!r}"
+            f"weights='imagenet': those of {dim}/{depth} were trained with activation={variant.activation!r}, so "
+            f"pass that instead of activation={activation!r}"
         )
     if classes == CLASSES and classifier_activation not in ("softmax", "linear"):
         raise ValueError(
@@ -51,15 +52,15 @@ def require_published(
 
 
 def fetch(variant: Variant) -> Path:
-    """Return the published weights' file, from the hub's cache or by download, with a progress bar.
+    """Return the path of a variant's published weights; download them if they are not in the hub's cache.
 
-    huggingface_hub's settings hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. The file is that of the variant's revision
-    and checksum, where the table has them, whatever the repository holds by now; one in the cache that is damaged, or
-    another, is fetched anew.
+    It shows huggingface_hub's progress bar and follows its settings: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT. If the
+    table of variants has a revision and a checksum, the file must be that one, whatever the repository holds by now. A
+    file in the cache that is damaged, or another one, is downloaded again.
 
     Raises:
-        ConnectionError: the file is not in the cache, or is damaged there, and cannot be downloaded.
-        ValueError: the hub has another file than the one that was published.
+        ConnectionError: the file is missing or damaged in the cache, and cannot be downloaded.
+        ValueError: the file on the hub is not the one that was published.
         OSError: the disk is full, or the cache may not be written.
     """
     path = _cached(variant) or _download(variant, "is not in the Hugging Face cache")
@@ -74,7 +75,10 @@ def fetch(variant: Variant) -> Path:
 
 
 def _cached(variant):
-    """Return the file in the cache, of the revision or the main branch, which is the same file; None if not there."""
+    """Return the path in the hub's cache; None if it is not there.
+
+    The main branch's file is taken too: if it is another than the revision's, its checksum will tell.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     for revision in (variant.revision, None):
@@ -85,7 +89,7 @@ def _cached(variant):
 
 
 def _fault(variant, path):
-    """Return what is wrong with a file, for a sentence; None if it is the published one."""
+    """Return what is wrong with a file, for a sentence: None if it is the published one, or cannot be told apart."""
     with path.open("rb") as file:
         if variant.sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() == variant.sha256:
             return None
@@ -103,7 +107,7 @@ def _download(variant, fault, **options):
     try:
         with explaining_full_disk(Path(HF_HUB_CACHE)):
             return Path(hf_hub_download(variant.weights, FILE, revision=variant.revision, **options))
-    except Exception as error:  # of the hub's, the HTTP library's and the system's own types
+    except Exception as error:  # huggingface_hub, its HTTP library and the system raise types of their own
         if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
             raise
         reason = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else f"{type(error).__name__}: {first_line(error)}"

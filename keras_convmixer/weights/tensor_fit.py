@@ -1,4 +1,4 @@
-"""Check that a file's tensors fit a model by name and shape, and name every misfit in one sentence."""
+"""Check that the tensors of a file fit a model by name and shape; an error names every tensor that does not."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,26 +9,36 @@ from .tensor_names import BLOCK, MEASURES, architecture_of
 Shapes = dict[str, tuple[int, ...]]
 _HEAD = ("head.weight", "head.bias")
 _LISTED = 12
-"""Names of what is ignored that are listed; the others are counted."""
+"""Most ignored names that a warning lists; further ones are counted."""
 _FAULTS, _LENGTH = 100, 200
-"""Misfits of a kind that are listed, and characters of a name, at most: a stranger's file may have any number."""
+"""Most misfits of a kind that an error lists, and most characters of a name: a stranger's file may have any number."""
 
 
 def head_without_place(shapes: Shapes, needed: Shapes) -> list[str]:
-    """Return the names of the file's classifier where the model has none, or one for another number of classes."""
+    """Return the names of the file's classifier if the model has none, or one for another number of classes.
+
+    `shapes` are the file's, `needed` the model's. Empty if the classifier is to be loaded, or does not fit otherwise.
+    """
     head = [name for name in _HEAD if name in shapes]
     if "head.weight" not in needed:
         return head
-    # Only the number of classes may differ; another width is a misfit as any other.
+    # Only the number of classes may differ; another width is a misfit like any other.
     fits = [shapes[name][:1] == needed[name][:1] for name in head]
     same_width = shapes.get("head.weight", ())[1:] == needed["head.weight"][1:]
     return head if head == list(_HEAD) and same_width and not any(fits) else []
 
 
 def require_fit(path: Path, shapes: Shapes, wanted: Shapes, extra: Shapes | None = None) -> None:
-    """Check that a file has exactly the wanted tensors; `extra` are listed where it has not.
+    """Check that a file has the wanted tensors, and no others.
 
-    Raises ValueError: it has not; every missing, extra or misshapen tensor is named.
+    Args:
+        path: the file, for the error.
+        shapes: the file's tensors.
+        wanted: the model's tensors.
+        extra: further tensors of the file, which are not an error, but are listed in one.
+
+    Raises:
+        ValueError: a tensor is missing, extra or of another shape; the message names each.
     """
     groups = {
         "missing": {(name, f"{list(wanted[name])}") for name in wanted.keys() - shapes.keys()},
@@ -55,7 +65,7 @@ def require_fit(path: Path, shapes: Shapes, wanted: Shapes, extra: Shapes | None
 
 
 def described(tensors: Shapes, others: tuple[str, ...] = ()) -> str:
-    """Return the names with shapes, and other names, for a sentence; of very many the first.
+    """Return names with their shapes, and `others`, for a sentence; of very many, the first.
 
     Example:
 
@@ -70,13 +80,16 @@ def described(tensors: Shapes, others: tuple[str, ...] = ()) -> str:
 
 
 def _shown(name):
-    """Return a name in a form that may be shown: a file may say anything."""
+    """Return a name in a form that may be shown: short, and without control characters."""
     name = name if name.isprintable() else repr(name)
     return name if len(name) <= _LENGTH else f"{name[:_LENGTH]}..."
 
 
 def _listed(tensors):
-    """Name every tensor; those that differ only by the block's number together: "blocks.{0-19}.1.bias [8]"."""
+    """Name tensors, given as (name, note), in one line.
+
+    Those that differ in the block's number alone are joined: "blocks.{0-19}.1.bias [8]".
+    """
     together = {}
     for name, note in tensors:
         name = _shown(name)
@@ -91,6 +104,7 @@ def _listed(tensors):
 
 
 def _ranges(numbers):
+    """Return sorted numbers as "{0-3,7}", or one number as it is."""
     if len(numbers) == 1:
         return str(numbers[0])
     runs = []

@@ -1,4 +1,15 @@
-"""Names of a ConvMixer's tensors in PyTorch: timm's, the reference's numbers, and what files put before them."""
+"""Find the tensors of a ConvMixer in a file by their names, and translate them to timm's.
+
+The depthwise kernel of the first block has, in the same model saved by different code, the names
+
+    blocks.0.0.fn.0.weight                  timm
+    3.0.fn.0.weight                         the reference, whose nn.Sequential numbers its layers
+    module.3.0.fn.0.weight                  the reference, trained under DataParallel
+    model.backbone.blocks.0.0.fn.0.weight   timm's, wrapped by a training framework
+
+and it may lie in a dictionary, such as "state_dict", beside an optimizer's state. Elsewhere in weights/, tensors go by
+timm's names.
+"""
 
 import re
 from collections import Counter
@@ -6,67 +17,77 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 BLOCK = re.compile(r"blocks\.(\d{1,4})\.")
-# The weights of each kind of layer in Keras's order: name in PyTorch, Keras's axes in PyTorch's order.
 TENSORS = {
-    "Conv2D": (("weight", (3, 2, 0, 1)), ("bias", (0,))),
-    "DepthwiseConv2D": (("weight", (2, 3, 0, 1)), ("bias", (0,))),
+    "Conv2D": (("weight", (3, 2, 0, 1)), ("bias", (0,))),  # [height, width, in, out] -> [out, in, height, width]
+    "DepthwiseConv2D": (("weight", (2, 3, 0, 1)), ("bias", (0,))),  # [height, width, dim, 1] -> [dim, 1, height, width]
     "Dense": (("weight", (1, 0)), ("bias", (0,))),
     "BatchNormalization": (("weight", (0,)), ("bias", (0,)), ("running_mean", (0,)), ("running_var", (0,))),
 }
+"""Weights of each kind of layer in Keras's order: the name in PyTorch, and the axes with which `np.transpose` turns
+Keras's array into PyTorch's."""
 HEAD = "head"
 
 _PARAMETER = r"(?:weight|bias|running_mean|running_var)"
-# Each finds the shortest prefix that leaves a name of a ConvMixer: "module.stem.0.weight" has the prefix "module.".
+# Both match the shortest prefix that leaves a name of a ConvMixer: "module.stem.0.weight" has the prefix "module.".
 _TIMM = re.compile(
     rf"(?P<prefix>(?:.*?\.)??)(?:stem\.[02]|blocks\.\d{{1,4}}\.(?:0\.fn\.[02]|[13])|{HEAD})\.{_PARAMETER}", re.DOTALL
 )
 _NUMBERED = re.compile(rf"(?P<prefix>(?:.*?\.)??)\d{{1,4}}(?:\.0\.fn\.[02]|\.[13])?\.{_PARAMETER}", re.DOTALL)
 _NUMBER = re.compile(r"\d{1,4}\.")
 _COUNTERS = ("num_batches_tracked", "n_averaged")
-"""PyTorch's own counters, in nearly every file: they say nothing about the model, and nobody has to hear of them."""
+"""PyTorch's own counters, which nearly every file has. They are not weights, and are ignored without a warning."""
 MEASURES = ("total_ops", "total_params")
-"""Counters that thop leaves in every module of a model whose operations it counted."""
+"""Counters that the profiler thop leaves in every module of a model that it has measured."""
 _WRAPPERS = {"module", "_orig_mod", "model", "backbone", "net", "encoder", "network"}
+"""Prefixes of wrappers that hold the model itself, as DataParallel, torch.compile and training frameworks add them."""
 _HEADS = {HEAD, "fc", "classifier", "linear"}
-# In timm's order of preference, then others that are common.
+"""Usual names of a classifier that stands beside the body."""
+# The dictionaries that are preferred if several hold a ConvMixer: in timm's order, then others that are common.
 _GROUPS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "")
 _AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|averaged?|avg)(?:[._]|$)", re.IGNORECASE)
 MOST_NAMES = 100_000
-"""A ConvMixer of 1,000 layers has 14,000; what names far more tensors was made to keep its reader busy."""
+"""Most tensors of a file that is read. A ConvMixer of 1,000 layers has 14,000; more would only take time."""
 _MOST_CANDIDATES = 6
-"""Prefixes, the most frequent, that are tried in each group; files of a stranger may have any number."""
+"""How many prefixes are tried in each group, the most frequent first; a stranger's file may have any number."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """Where in a file the tensors of a ConvMixer are."""
+    """The place of a ConvMixer's tensors in a file."""
 
     group: str
     """The dictionary that holds them, such as "state_dict" or "checkpoint.model"; empty for the file itself."""
     tensors: dict[str, str]
-    """The file's name of each, by timm's name."""
+    """timm's name -> the file's name."""
     ignored: tuple[str, ...] = ()
-    """Names in the group of what is not part of a ConvMixer, such as a loss's weight."""
+    """Names of tensors in the group that are not part of a ConvMixer, such as the weight of a loss."""
     average_instead_of: str | None = None
-    """If these are a moving average, and the file has the weights themselves too: the place of the latter."""
+    """The place of the weights themselves, if the file has them too and these tensors are their moving average."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
+    """The tensors of one group whose names begin with one prefix."""
+
     group: str
     prefix: str
     tensors: dict[str, str]
+    """timm's name -> the file's name."""
     twice: str | None
-    """Of a name in timm that two of the file's names mean."""
+    """A name of timm's that two of the file's names translate to; None if there is none."""
     whole: bool
+    """Whether they are all tensors of a ConvMixer."""
     average: bool
+    """Whether group or prefix say that they are a moving average."""
 
     @property
     def place(self):
+        """Group and prefix, for a sentence."""
         return ".".join(part for part in (self.group, self.prefix.rstrip(".")) if part) or "the file itself"
 
     @property
     def preference(self):
+        """A sort key, the preferred candidate last: whole, a moving average, under known wrappers, in a known group."""
         words = set(self.prefix.split(".")) - {""}
         group = self.group.rsplit(".", 1)[-1]
         order = _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
@@ -74,7 +95,7 @@ class _Candidate:
 
 
 def layer_names(depth: int) -> list[tuple[str, str]]:
-    """Return name in timm and kind in Keras of each layer with weights, from the stem to the head.
+    """Return (name in timm, class in Keras) of each layer with weights, from the stem to the head.
 
     Example:
 
@@ -88,9 +109,11 @@ def layer_names(depth: int) -> list[tuple[str, str]]:
 
 
 def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int] | None:
-    """Return `ConvMixer`'s arguments as the shapes tell them, `channels` too; None if they tell no whole one.
+    """Read a ConvMixer's architecture off the shapes of its tensors in PyTorch, by timm's names.
 
-    `classes` is missing where there is no classifier.
+    Returns:
+        Arguments of `ConvMixer`, and `channels`, the number of channels of its images. `classes` is missing if there
+        is no classifier. None if stem or blocks are missing.
     """
     stem, depthwise = shapes.get("stem.0.weight", ()), shapes.get("blocks.0.0.fn.0.weight", ())
     blocks = {int(found[1]) for name in shapes if (found := BLOCK.match(name))}
@@ -110,7 +133,10 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int] | N
 def tensor_shapes(
     dim: int, depth: int, kernel_size: int, patch_size: int, channels: int = 3, classes: int | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of such a model in PyTorch by timm's name; `classes=None`: no classifier."""
+    """Return the shapes in PyTorch of a ConvMixer's tensors, by timm's names; without a classifier for `classes=None`.
+
+    The inverse of `architecture_of`.
+    """
     weights = {
         "stem.0": (dim, channels, patch_size, patch_size),
         "0.fn.0": (dim, 1, kernel_size, kernel_size),
@@ -129,23 +155,29 @@ def tensor_shapes(
 
 
 def require_few_names(count: int) -> None:
-    """Check the number of tensors in a file, before each is looked at. Raises ValueError: it is over `MOST_NAMES`."""
+    """Check the number of tensors in a file, before each is looked at.
+
+    Raises:
+        ValueError: there are more than `MOST_NAMES`; the message lacks the file's name, as its subject.
+    """
     if count > MOST_NAMES:
         raise ValueError(f"names {count:,} tensors, far more than any ConvMixer has: name a file of one")
 
 
 def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
-    """Find the ConvMixer among a file's groups of named tensors, which are given by their shapes.
+    """Find the ConvMixer in a file, which is given as groups of named shapes.
 
-    Prefixes, in any nesting, and the group are those that make the most names fit. Where a file has the weights and
-    their moving average, whole, it is the average, as in timm. What fits nowhere is returned as ignored.
+    The most frequent prefixes of each group are tried, and the best is taken: a whole ConvMixer before a part of one, a
+    moving average before the weights themselves (as in timm), then by prefix, group, and number of tensors. Other
+    tensors of the group are returned as `ignored`.
 
     Example:
 
         find_names({"model": {"module.stem.0.weight": (8, 3, 2, 2), ...}, "optimizer": {...}}).group  # "model"
 
-    Raises ValueError: the file has several ConvMixers and nothing tells which one is meant, names a tensor twice, or
-    names very many.
+    Raises:
+        ValueError: the file holds several ConvMixers and none is preferred, has two names for one tensor, or has very
+            many names. The message lacks the file's name, as its subject.
     """
     require_few_names(sum(map(len, groups.values())))
     candidates = [found for group, shapes in groups.items() for found in _candidates(group, shapes)]
@@ -154,7 +186,7 @@ def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
         return Names(group, {}, _others(groups[group], {}))
     best = max(candidates, key=lambda found: (found.preference, len(found.tensors)))
     if best.twice:
-        raise ValueError(f"names tensors of the same place twice ({best.twice}): save the model's state_dict() anew")
+        raise ValueError(f"has two tensors for {best.twice}: save the model's state_dict() again")
     if best.whole:
         same = [found.place for found in candidates if found.preference == best.preference]
         if len(same) > 1:
@@ -168,18 +200,18 @@ def find_names(groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Names:
 
 
 def _candidates(group, shapes):
-    """Return what the group may be read as, one for each prefix that names of a ConvMixer have."""
-    prefixes = Counter()
+    """Return a candidate for each of the most frequent prefixes of a group."""
+    prefixes = Counter()  # (prefix, whether the names after it are the reference's numbers) -> number of names
     for name in shapes:
         for pattern in (_TIMM, _NUMBERED):
             if match := pattern.fullmatch(name):
                 prefixes[match["prefix"], pattern is _NUMBERED] += 1
-    # AveragedModel has its count of averaged steps beside its prefix `module.`.
+    # PyTorch's AveragedModel has `n_averaged` beside its weights, which are under `module.`.
     counted = {f"{name.removesuffix('n_averaged')}module." for name in shapes if name.endswith("n_averaged")}
     found = []
     for (prefix, numbered), _ in prefixes.most_common(_MOST_CANDIDATES):
         tensors, twice = _translate(shapes, prefix, numbered)
-        sizes = architecture_of({ours: shapes[theirs] for ours, theirs in tensors.items()})
+        sizes = architecture_of({timms: shapes[files] for timms, files in tensors.items()})
         whole = sizes is not None and all(name in tensors for name in tensor_shapes(**sizes))
         average = prefix in counted or bool(_AVERAGE.search(f"{group}.{prefix}"))
         found.append(_Candidate(group, prefix, tensors, twice, whole, average))
@@ -187,24 +219,27 @@ def _candidates(group, shapes):
 
 
 def _translate(shapes, prefix, numbered):
-    """Return the file's names by timm's, and a name of timm's that two of the file's mean."""
+    """Return timm's name -> the file's for the names with a prefix, and a name of timm's that two of them mean."""
     rests = {name: name.removeprefix(prefix) for name in shapes if name.startswith(prefix)}
     belong = _NUMBER if numbered else re.compile(rf"(?:stem|blocks|{HEAD})\.")
     own = {name: rest for name, rest in rests.items() if belong.match(rest) and not _ends_with(rest, MEASURES)}
     last = max((int(rest.split(".")[0]) for rest in own.values()), default=0) if numbered else None
     tensors, twice = {}, None
     for name, rest in own.items():
-        ours = _name_of_sequential(rest, last) if numbered else rest
-        if _ends_with(ours, _COUNTERS):
+        timms = _name_of_sequential(rest, last) if numbered else rest
+        if _ends_with(timms, _COUNTERS):
             continue
-        if ours in tensors:
-            twice = ours
-        tensors[ours] = name
+        if timms in tensors:
+            twice = timms
+        tensors[timms] = name
     return tensors, twice
 
 
 def _head_beside(shapes, body):
-    """Return a classifier's names where it stands beside a whole body: `backbone.stem.0.weight` and `fc.weight`."""
+    """Return the names of a classifier beside a body with another prefix: `fc.weight` beside `backbone.stem.0.weight`.
+
+    timm's name -> the file's name; empty if the body has its own classifier, or several layers could be it.
+    """
     if not body.whole or f"{HEAD}.weight" in body.tensors:
         return {}
     dim = shapes[body.tensors["stem.0.weight"]][0]
@@ -219,6 +254,7 @@ def _head_beside(shapes, body):
 
 
 def _others(shapes, tensors):
+    """Return the names of a group that are not among `tensors`, without PyTorch's counters."""
     used = set(tensors.values())
     return tuple(name for name in shapes if name not in used and not _ends_with(name, _COUNTERS))
 
@@ -228,7 +264,11 @@ def _ends_with(name, parts):
 
 
 def _name_of_sequential(name, head):
-    """Translate a name in the reference's nn.Sequential: 0 and 2 are the stem, 3 and on the blocks, last the head."""
+    """Translate the reference's name of a tensor to timm's; `head` is the number of the last layer.
+
+    Its nn.Sequential has the stem at 0 (convolution) and 2 (normalization), the blocks from 3 on, and the head last:
+    with 2 blocks and head 7, "3.1.bias" is "blocks.0.1.bias" and "7.bias" is "head.bias".
+    """
     first, rest = name.split(".", 1)
     number = int(first)
     if number in (0, 2):

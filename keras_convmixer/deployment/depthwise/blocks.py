@@ -1,7 +1,7 @@
-"""A depthwise convolution as 8-bit matrix products: of blocks of an image with blocks of repeated taps.
+"""Build a depthwise convolution as matrix products of blocks of an image, which are faster in 8 bits.
 
-A convolution on one row of one channel is a product with a banded matrix, in which each tap stands as often as the row
-has outputs. With taps 2, 3, 4, a row of 4 pixels and a zero at each end (`before` is 1), output i is
+A convolution on one row of one channel is a product with a banded matrix, whose columns repeat the taps. With taps
+2, 3, 4, a row of 4 pixels and a zero at each end (`before` is 1), output i is
 2 * pixel[i - 1] + 3 * pixel[i] + 4 * pixel[i + 1]:
 
 >>> kernel = np.array([2, 3, 4]).reshape(1, 3, 1)  # [height, width, channels]
@@ -16,8 +16,27 @@ array([11., 20., 29., 18.])
 >>> np.correlate([0, 1, 2, 3, 4, 0], [2, 3, 4], "valid")
 array([11, 20, 29, 18])
 
-These are 16 multiplications instead of 12. XNNPACK computes an 8-bit depthwise convolution tap by tap, and 64
-multiplications of a matrix product at a time, so it is several times faster still.
+These are 16 multiplications instead of 12. But XNNPACK computes an 8-bit depthwise convolution tap by tap, and a matrix
+product 64 multiplications at a time, so it is several times faster all the same.
+
+As a Keras layer, all these products are one convolution in groups. If the numbers that one product needs are the
+channels of a group, side by side in memory, then a group for each original channel has its own matrix. With 9x9 taps on
+16x16x1024, where a block is a row of 16 outputs and needs 9 rows of 16 pixels:
+
+    image                                   [16, 16, 1024]
+    padded with 4 zeros above and below     [24, 16, 1024]
+    a row of pixels as channels             [24,  1, 1024 * 16]
+    convolution, 9x1, in 1024 groups        [16,  1, 1024 * 16]
+    a row of outputs as positions           [16, 16, 1024]
+
+Wider images are cut into smaller blocks. With 9x9 taps on 56x56, 4x4 outputs need 12x12 pixels, which are
+3x3 whole blocks of 4x4:
+
+    image                                   [56, 56, channels]
+    padded with 4 zeros on each side        [64, 64, channels]
+    4x4 pixels as channels                  [16, 16, channels * 16]
+    convolution, 3x3, in groups             [14, 14, channels * 16]
+    4x4 outputs as positions                [56, 56, channels]
 """
 
 from __future__ import annotations
@@ -33,20 +52,20 @@ from .cover import microkernel
 from .geometry import Window, ceil_div, round_up, window_of
 
 LANES = 16
-"""Outputs of a matrix product that XNNPACK's 8-bit microkernels compute at once, on x86 and, mostly, on Arm."""
+"""Outputs that XNNPACK's 8-bit matrix products compute at once, on x86 and, mostly, on Arm."""
 WIDEST_ROW = 32
-"""Widest image of which a whole row is one block: a row's multiplications grow with the square of its width."""
+"""Widest image for which a whole row may be a block: a row's multiplications grow with the square of its width."""
 MATRIX_SPEEDUP = 6
-"""Assumed speed of an 8-bit matrix product's multiplications, relative to those of a depthwise microkernel. Measured
-on an x86 with VNNI: 216 against 20 a nanosecond, 11 times."""
+"""How many multiplications of an 8-bit matrix product are assumed to take as long as one of a depthwise convolution.
+Measured on an x86 with VNNI: 11, as 216 and 20 are done in a nanosecond."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Outputs `rows` x `columns` that one matrix product computes from `input_rows` x `input_columns` pixels.
+    """`rows` x `columns` outputs, which one matrix product computes from `input_rows` x `input_columns` pixels.
 
-    A block with `whole_row` is one row of outputs, and taps beyond the ends of the image are left out of its matrix.
-    Other blocks tile the image; their pixels are whole blocks too, and the image is padded with zeros up to them.
+    With `whole_row` it is one row of outputs, and the matrix leaves out taps beyond the ends of the row. Other blocks
+    tile the image. Their pixels are a whole number of blocks, for which the image is padded with zeros.
     """
 
     rows: int
@@ -54,30 +73,33 @@ class Block:
     input_rows: int
     input_columns: int
     count: int
-    """How many blocks there are in an image."""
+    """Number of blocks in an image."""
     whole_row: bool = False
 
     @property
     def cost(self) -> int:
-        """Multiplications for one channel of an image."""
+        """Number of multiplications for one channel of an image."""
         return self.input_rows * self.input_columns * round_up(self.rows * self.columns, LANES) * self.count
 
 
 def best_block(taps: tuple[int, int], size: tuple[int, int], outputs: tuple[int, int]) -> Block | None:
-    """Return the block of least cost for a kernel and an image; None where pieces of the kernel are faster.
+    """Return the cheapest block for a kernel and an image; None if pieces of the kernel are faster.
 
-    9x9 taps on 16x16 pixels: 16 blocks of a whole row, each a product of 9 x 16 pixels with 16 outputs, together 36,864
-    multiplications. Tap by tap there are 81 * 256 = 20,736, each MATRIX_SPEEDUP times as slow.
+    `taps`, `size` (in pixels) and `outputs` are (rows, columns). For 9x9 taps on 16x16 pixels it is a whole row: 16
+    products of 9 x 16 pixels by 16 outputs, together 36,864 multiplications. Tap by tap there are 81 * 256 = 20,736,
+    each MATRIX_SPEEDUP times as slow. On 56x56 pixels it is 4x4 outputs from 12x12 pixels:
 
     >>> best_block(taps=(9, 9), size=(16, 16), outputs=(16, 16))
     Block(rows=1, columns=16, input_rows=9, input_columns=16, count=16, whole_row=True)
+    >>> best_block(taps=(9, 9), size=(56, 56), outputs=(56, 56))
+    Block(rows=4, columns=4, input_rows=12, input_columns=12, count=196, whole_row=False)
     """
     candidates = []
     if outputs[1] <= WIDEST_ROW:
         candidates.append(Block(1, outputs[1], taps[0], size[1], outputs[0], whole_row=True))
     for rows in (1, 2, 4, 8, 16):
         block = rows, LANES // rows
-        # n outputs see n + taps - 1 pixels, rounded up: the input is cut into blocks of the outputs' size.
+        # n outputs in a row see n + taps - 1 pixels, here rounded up to whole blocks: the input is cut into these.
         pixels = [round_up(side + reach - 1, side) for side, reach in zip(block, taps, strict=True)]
         count = np.prod([ceil_div(length, side) for length, side in zip(outputs, block, strict=True)])
         candidates.append(Block(*block, *pixels, int(count)))
@@ -86,12 +108,12 @@ def best_block(taps: tuple[int, int], size: tuple[int, int], outputs: tuple[int,
 
 
 def banded(kernel: np.ndarray, outputs: tuple[int, int], pixels: tuple[int, int], before: int) -> np.ndarray:
-    """Return the matrix that computes a block: each tap of a kernel at the pixel that it multiplies for each output.
+    """Return the matrix that computes a block: for each output, each tap of the kernel at the pixel that it multiplies.
 
     Args:
         kernel: `[height, width, channels]`.
-        outputs, pixels: (rows, columns) of a block of outputs, and of the pixels that it is computed from.
-        before: how many taps of the first output lie left of the first pixel, where there are zeros.
+        outputs, pixels: (rows, columns) of a block's outputs, and of the pixels from which it is computed.
+        before: number of taps of the first output that lie to the left of the first pixel, on zeros.
 
     Returns:
         `[rows of pixels, columns of pixels, rows of outputs, columns of outputs, channels]`.
@@ -99,7 +121,7 @@ def banded(kernel: np.ndarray, outputs: tuple[int, int], pixels: tuple[int, int]
     height, width, channels = kernel.shape
     matrix = np.zeros((*pixels, *outputs, channels))
     for row, column in np.ndindex(*outputs):
-        # Tap t of this output lies at pixel column + t - before; those that lie on pixels are first..last.
+        # Tap t of this output lies on pixel column + t - before; those from `first` to before `last` are in the image.
         first, last = max(before - column, 0), min(width, pixels[1] + before - column)
         left = column + first - before
         matrix[row : row + height, left : left + last - first, row, column] = kernel[:, first:last]
@@ -107,13 +129,13 @@ def banded(kernel: np.ndarray, outputs: tuple[int, int], pixels: tuple[int, int]
 
 
 class BlockPlan:
-    """A depthwise convolution on blocks, of stride and dilation 1.
+    """Plan to build a depthwise convolution of stride and dilation 1 as a grouped convolution on blocks.
 
-    The layer is a grouped convolution: the input channels of a group are one original channel's pixels of a block, its
-    output channels are that channel's outputs of a block. That takes a transposition before and after. Measured
-    with both, static int8, one thread, ms: 9x9 on 16x16x1024 0.45 against 1.23 in pieces, 7x7 on 32x32x768 1.2
-    against 2.6. Sums stay in 32 bits, where those of pieces are rounded. The price is the file: 144 x 16 weights for a
-    channel of 9x9 taps on rows of 16. In float32 it is slower than pieces.
+    The input channels of a group are one original channel's pixels of a block; its output channels are that channel's
+    outputs of a block. This takes a transposition before and one after. Measured with both, static int8, one thread:
+    9x9 on 16x16x1024 0.45 ms, and 1.23 in pieces; 7x7 on 32x32x768 1.2 ms, and 2.6. Sums stay in 32 bits, where those
+    of pieces are rounded to 8. The price is the size of the file: 9x9 taps on rows of 16 become 144 x 16 weights for
+    each channel. In float32, blocks are slower than pieces.
     """
 
     adds_pieces = False
@@ -121,14 +143,14 @@ class BlockPlan:
     def __init__(self, builder: Builder, layer: keras.layers.DepthwiseConv2D, source, block: Block, window: Window):
         self._builder, self._layer, self._source, self._block, self._window = builder, layer, source, block, window
         self._outputs = _outputs(window, source.shape[1:3])
-        # (rows, columns) of pixels that one position of the convolution's input holds for each channel.
+        # (rows, columns) of the pixels of each channel that are at one position of the convolution's input.
         self._pixels = (1, source.shape[2]) if block.whole_row else (block.rows, block.columns)
 
     @classmethod
     def fitting(cls, builder: Builder, layer: keras.layers.DepthwiseConv2D, pending: PendingTensor) -> BlockPlan | None:
-        """Return the plan for a layer on a tensor; None where blocks are slower, or do not fit.
+        """Return the plan for a layer on a tensor; None if blocks are slower, or the layer has no such form.
 
-        Their pixels are needed as they are: what is pending on the tensor is built first.
+        It builds the layer that returns the tensor, as the shape must be known.
         """
         size = pending.materialize()[0].shape[1:3]
         if None in size or {*layer.strides, *layer.dilation_rate} != {1}:
@@ -165,8 +187,9 @@ class BlockPlan:
     def _weights(self, kernel):
         """Return the convolution's kernel `[rows of blocks, columns of blocks, pixels, channels * outputs]`."""
         block, (rows, columns) = self._block, self._pixels
+        # high x wide positions of the convolution's input make up the pixels of a block, rows x columns are at each.
         inputs, outputs = (block.input_rows, block.input_columns), (block.rows, block.columns)
-        before = self._window.columns.before if block.whole_row else 0  # in others `_padded` has added the zeros
+        before = self._window.columns.before if block.whole_row else 0  # for other blocks, `_padded` adds the zeros
         matrix = banded(self._window.crop(kernel), outputs, inputs, before)
         high, wide, channels = inputs[0] // rows, inputs[1] // columns, kernel.shape[-1]
         matrix = matrix.reshape(high, rows, wide, columns, *outputs, channels)
@@ -174,12 +197,12 @@ class BlockPlan:
         return matrix.reshape(high, wide, rows * columns, channels * np.prod(outputs))
 
     def _padded(self):
-        """Pad with the layer's zeros, and with more up to whole blocks."""
+        """Pad with the zeros of the layer, and with further ones that complete the last blocks."""
         block, (height, width) = self._block, self._source.shape[1:3]
 
         def zeros(size, side, outputs, step, pixels):
             """Return the zeros before and after a side of `size` pixels."""
-            needed = (ceil_div(outputs, step) - 1) * step + pixels  # from the first block's first to the last's last
+            needed = (ceil_div(outputs, step) - 1) * step + pixels  # from the first block's start to the last one's end
             return side.before, needed - size - side.before
 
         rows = zeros(height, self._window.rows, self._outputs[0], block.rows, block.input_rows)
@@ -191,7 +214,7 @@ class BlockPlan:
         return self._builder.add(keras.layers.ZeroPadding2D, name, padding=padding, **CHANNELS_LAST)(self._source)
 
     def _cropped(self, tensor):
-        """Leave out the outputs by which whole blocks exceed the image."""
+        """Crop the outputs of the last blocks that are beyond the image."""
         excess = tuple((0, have - wanted) for have, wanted in zip(tensor.shape[1:3], self._outputs, strict=True))
         if not any(map(any, excess)):
             return tensor
@@ -199,28 +222,28 @@ class BlockPlan:
         return self._builder.add(keras.layers.Cropping2D, name, cropping=excess, **CHANNELS_LAST)(tensor)
 
     def _into_blocks(self, tensor):
-        """Turn `[height, width, channels]` into `[blocks, blocks, channels * pixels]`."""
+        """Turn `[height, width, channels]` into `[high, wide, channels * pixels]`, a block at each position."""
         _, height, width, channels = tensor.shape
         (rows, columns), name = self._pixels, f"{self._layer.name}_blocks"
         if rows == 1:
             split, order = (height, width // columns, columns, channels), (1, 2, 4, 3)
-        else:
+        else:  # [high, rows, wide, columns, channels] -> [high, wide, channels, rows, columns]
             split, order = (height // rows, rows, width // columns, columns, channels), (1, 3, 5, 2, 4)
         joined = (height // rows, width // columns, channels * rows * columns)
         return self._rearranged(tensor, split, order, joined, name)
 
     def _from_blocks(self, tensor, channels):
-        """Turn `[blocks, blocks, channels * outputs]` into `[height, width, channels]`."""
+        """Turn `[high, wide, channels * outputs]`, a block at each position, into `[height, width, channels]`."""
         _, height, width, _ = tensor.shape
         rows, columns, name = self._block.rows, self._block.columns, f"{self._layer.name}_image"
         if rows == 1:
             split, order = (height, width, channels, columns), (1, 2, 4, 3)
-        else:
+        else:  # [high, wide, channels, rows, columns] -> [high, rows, wide, columns, channels]
             split, order = (height, width, channels, rows, columns), (1, 4, 2, 5, 3)
         return self._rearranged(tensor, split, order, (height * rows, width * columns, channels), name)
 
     def _rearranged(self, tensor, split, order, joined, name):
-        """Split axes, exchange them (counted from 1, after the batch), join them."""
+        """Reshape to the shape `split`, permute the axes (1 is the first after the batch), reshape to `joined`."""
         tensor = self._builder.add(keras.layers.Reshape, name, target_shape=split)(tensor)
         tensor = self._builder.add(keras.layers.Permute, name, dims=order)(tensor)
         return self._builder.add(keras.layers.Reshape, name, target_shape=joined)(tensor)

@@ -1,4 +1,4 @@
-"""Which rectangles a depthwise kernel is cut into so that LiteRT's CPU engine has a fast kernel for each."""
+"""Choose the pieces into which a depthwise kernel is cut, so that LiteRT's CPU engine has a fast kernel for each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from .geometry import Side
 
 MICROKERNELS = {3: 3.2, 4: 4.1, 9: 8.4, 25: 24.1}
-"""Taps of XNNPACK's depthwise microkernels, on x86 and on Arm: the cost of each, in taps."""
+"""Taps of XNNPACK's depthwise microkernels, on x86 and on Arm -> cost. The unit of costs is about that of a tap."""
 MOST_TAPS = max(MICROKERNELS)
 LOW = 4
 ROW_COST = 0.04
-"""Extra relative cost of each row of a piece above LOW: it works on more rows of the image."""
+"""Extra relative cost of each row of a piece beyond LOW rows, as it reads more rows of the image."""
 ADD_COST = 2.5
 CROP_COST = 1.5
-"""Cost of a sum of two tensors and of a cropped copy, in taps."""
+"""Costs of adding two tensors and of a cropped copy."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Piece:
 
     @property
     def taps(self) -> int:
-        """How many taps it has."""
+        """Number of taps."""
         return (self.bottom - self.top) * (self.right - self.left)
 
     def transposed(self) -> Piece:
-        """Return it with rows and columns exchanged."""
+        """Return the piece with rows and columns exchanged."""
         return Piece(self.left, self.right, self.top, self.bottom)
 
 
 def cover(rows: Side, columns: Side) -> tuple[Piece, ...]:
-    """Return the cheapest pieces that together are the kernel, each tap in one of them, the largest first.
+    """Return the cheapest pieces that make up a kernel, each tap in one of them; the largest first.
 
     A convolution is linear in its kernel, so the sum of the pieces' results is the kernel's result. Three taps on
     three pixels with a zero on each side, whole and as the first two taps and the last one:
@@ -72,21 +72,22 @@ def cover(rows: Side, columns: Side) -> tuple[Piece, ...]:
     Piece(top=0, bottom=3, left=0, right=7) 21
     Piece(top=3, bottom=7, left=0, right=1) 4
 
-    The cost of a piece goes by the microkernel it runs in: 25 taps cost what 10 do, so a cover fills its
-    microkernels (24.1 + 24.1 + 4.1) rather than take four corners of 4x4, 4x3, 3x4 and 3x3 (3 x 24.1 + 8.4). Further
-    costs:
+    The cost of a piece is that of the microkernel it runs in. 10 taps cost as much as 25, so it is best to fill the
+    microkernels: these three pieces cost 24.1 + 24.1 + 4.1, and four corners of 4x4, 4x3, 3x4 and 3x3 taps
+    3 x 24.1 + 8.4. Further costs:
 
     - Rows: 3x8 is 15 % cheaper than 8x3, as fewer rows of the image have to stay in the cache.
-    - Crops: a piece beside the kernel's center needs a negative number of zeros on one side. That is a copy, which is
-      cheaper than reaching the center with taps of zero: these cost as taps do, and make the file larger.
-    - Additions: each further piece adds whole tensors.
-    - Zeros are free: XNNPACK takes a PAD before a VALID convolution into the convolution.
+    - Crops: a piece that does not contain the kernel's center needs a negative number of zeros on one side, a cropped
+      copy. It is cheaper than extending the piece to the center with taps of zero, which cost as much as others.
+    - Additions: each further piece adds two tensors.
+    - Zeros are free: XNNPACK merges a PAD with the VALID convolution after it.
 
     A kernel of at most 25 taps stays whole: partial sums are rounded in int8, and there is little to gain.
-    `python benchmarks/cover.py` measures these costs, and what was left out because it was never faster: pieces
-    cropped from one shared padded tensor; interleaved pieces of dilated taps, all centered, which need no crops.
+    `python benchmarks/cover.py` measures these costs, and two ways that were never faster: pieces cropped from one
+    shared padded tensor, and interleaved pieces of dilated taps, which are all centered and need no crops.
 
-    The search is over horizontal strips, each cut into pieces from left to right, and over the same by columns.
+    The search covers all layouts of horizontal strips, each cut into pieces from left to right, and all layouts of
+    vertical strips, each cut from top to bottom.
     """
     if microkernel(rows.taps * columns.taps):
         return (Piece(0, rows.taps, 0, columns.taps),)
@@ -98,16 +99,17 @@ def cover(rows: Side, columns: Side) -> tuple[Piece, ...]:
 
 
 def cost(rows: Side, columns: Side, pieces: Sequence[Piece]) -> float:
-    """Return the cost of a cover for each position and channel, in taps."""
+    """Return the cost of a cover, for each position and channel."""
     return sum(_cost(rows, columns, piece) for piece in pieces) + ADD_COST * (len(pieces) - 1)
 
 
 def microkernel(taps: int) -> int | None:
-    """Return the number of taps of the microkernel that `taps` run in, None where there is none."""
+    """Return the size of the smallest microkernel for a number of taps; None if there is none."""
     return next((size for size in MICROKERNELS if taps <= size), None)
 
 
 def _cost(rows, columns, piece):
+    """Return the cost of a piece, without adding it to others."""
     size = microkernel(piece.taps)
     if size is None:
         return math.inf
@@ -126,15 +128,15 @@ class _Layout(NamedTuple):
         return _Layout(self.cost + ADD_COST + other.cost, [*self.pieces, *other.pieces])
 
 
-_NOTHING = _Layout(-ADD_COST, [])  # the first piece is added to nothing
+_NOTHING = _Layout(-ADD_COST, [])  # `plus` counts an addition for each piece, and the first one has none
 _CostOf = Callable[[Piece], float]
 
 
 def _strips(height: int, width: int, cost_of: _CostOf) -> list[Piece]:
-    """Return the cheapest cover by strips of whole width, each cut into pieces of its height.
+    """Return the cheapest cover by strips of the kernel's width, each cut into pieces of the strip's height.
 
-    A dynamic program over rows: the best cover of the rows above `bottom` is a last strip from some row `top` on,
-    under the best cover of the rows above `top`, which is known already.
+    It is a dynamic program over rows. The last strip of the best cover of the rows above `bottom` begins at some row
+    `top`, and above it is the best cover of the rows above `top`, which was computed before. All tops are tried.
     """
     best = [_NOTHING]  # best[row] covers the rows above `row`
     for bottom in range(1, height + 1):
@@ -144,7 +146,7 @@ def _strips(height: int, width: int, cost_of: _CostOf) -> list[Piece]:
 
 
 def _strip(top: int, bottom: int, width: int, cost_of: _CostOf) -> _Layout:
-    """Cut one strip into pieces: the same dynamic program over its columns."""
+    """Cut one strip into pieces, by the same dynamic program over its columns."""
     best = [_NOTHING]  # best[column] covers the strip to the left of `column`
     for right in range(1, width + 1):
         layouts = []
@@ -156,4 +158,5 @@ def _strip(top: int, bottom: int, width: int, cost_of: _CostOf) -> _Layout:
 
 
 def _cheapest(layouts: list[_Layout]) -> _Layout:
+    """Return the layout of least cost; of equal ones, that of the fewest pieces."""
     return min(layouts, key=lambda layout: (layout.cost, len(layout.pieces)))

@@ -1,4 +1,7 @@
-"""A depthwise convolution as LiteRT's CPU engine runs it fast: in groups of channels, in pieces of its kernel."""
+"""Build a depthwise convolution as LiteRT's CPU engine runs it fast: in groups of channels and pieces of its kernel.
+
+cover.py chooses the pieces and explains them.
+"""
 
 import keras
 import numpy as np
@@ -8,20 +11,20 @@ from .cover import Piece, cover
 from .geometry import Side, window_of
 
 GROUP_CHANNELS = 128
-"""Most channels of a group: 25 taps of weights and of pixels, float32, then stay in a 32 kB first-level cache."""
+"""Most channels of a group: 25 taps of weights and of pixels in float32, 25.6 kB, fit a first-level cache of 32 kB."""
 LEAST_CHANNELS = 32
-"""Fewest channels of a group; where no equal groups are as large, the channels stay together."""
+"""Fewest channels of a group. If no division into equal groups has as many, there is one group."""
 CACHE = 32 * 1024
-"""Bytes of a first-level cache; where a kernel's weights fit, groups gain less than splitting and joining cost."""
+"""Bytes of a first-level cache. For a kernel whose weights fit, groups gain less than splitting and joining costs."""
 
 
 def channel_groups(layer: keras.layers.DepthwiseConv2D, channels: int) -> int:
-    """Return into how many groups of equal size a depthwise convolution's channels are split, 1 for no split.
+    """Return the number of equal groups into which a depthwise convolution's channels are split, 1 for no split.
 
-    XNNPACK runs through all channels of a position before it goes to the next: 25 taps of 1024 channels are 200 kB
-    of weights and pixels for each position, from the second-level cache. Measured, one thread, 5x5 on
-    16x16x1024: 0.78 ms whole, 0.31 in groups of 128; 32x32x768: 1.93 and 1.26. Splitting and joining are two copies.
-    `python benchmarks/cover.py` measures it.
+    XNNPACK computes all channels of a position before it goes to the next. With 1024 channels, a position needs 25 taps
+    of weights and as many pixels: 2 * 25 * 1024 * 4 bytes = 200 kB, which only the second-level cache holds. Measured
+    with one thread, 5x5 taps on 16x16x1024: 0.78 ms whole, 0.31 in groups of 128; on 32x32x768: 1.93 and 1.26.
+    Splitting and joining cost two copies. `python benchmarks/cover.py` measures all this.
     """
     if 4 * np.prod(layer.kernel_size) * channels <= CACHE:  # 4 bytes a weight
         return 1
@@ -30,14 +33,15 @@ def channel_groups(layer: keras.layers.DepthwiseConv2D, channels: int) -> int:
 
 
 class DepthwisePlan:
-    """A depthwise convolution on groups of channels, one layer for each group or, for LiteRT, one for each piece.
+    """Plan to build a depthwise convolution as one layer for each group of channels or, for LiteRT, for each piece too.
 
-    The pieces are those of `cover.cover`. The kernel stays whole if its padding depends on an unknown image size.
+    The kernel stays whole if its padding depends on an unknown image size.
     """
 
     def __init__(self, builder: Builder, layer: keras.layers.DepthwiseConv2D, sources: list):
         self._builder, self._layer, self._sources = builder, layer, sources
         self._pieces: tuple[Piece, ...] = ()
+        # The taps that see a pixel; the pieces cover only these.
         self._window = window_of(layer, sources[0].shape[1:3]) if builder.for_litert else None
         if self._window is not None:
             rows, columns = self._window.rows, self._window.columns
@@ -64,6 +68,7 @@ class DepthwisePlan:
         return built
 
     def _sum(self, source, kernel, bias):
+        """Return the sum of a group's convolutions with the pieces, with the layer's activation."""
         name, activation = self._layer.name, self._layer.activation
         source, rows, columns = self._padded_if_size_is_unknown(source)
         kernel = self._window.crop(kernel)
@@ -85,7 +90,10 @@ class DepthwisePlan:
         return total
 
     def _padded_if_size_is_unknown(self, source):
-        """Pad an image of unknown size with all zeros at once, as a piece's crop could be larger than the image."""
+        """Pad an image of unknown size with all zeros at once, as a piece could crop more pixels than the image has.
+
+        Return the image, and the rows and columns with the padding that is left to do.
+        """
         rows, columns = self._window.rows, self._window.columns
         if not self.adds_pieces or None not in source.shape[1:3]:
             return source, rows, columns
@@ -93,7 +101,7 @@ class DepthwisePlan:
         return source, *(Side(side.taps, 0, 0, side.dilation) for side in (rows, columns))
 
     def _padded(self, tensor, *padding):
-        """Pad with zeros (before, after) by rows and by columns; where a number is negative, crop."""
+        """Pad with (before, after) zeros along rows and columns; a negative number crops."""
         crops = tuple(tuple(max(-amount, 0) for amount in side) for side in padding)
         zeros = tuple(tuple(max(amount, 0) for amount in side) for side in padding)
         name = self._layer.name

@@ -1,4 +1,4 @@
-"""Read .keras files without running code in them, and without trusting the sizes that they state."""
+"""Read .keras files without running code in them, and without trusting the sizes that they state for their layers."""
 
 import functools
 import math
@@ -19,22 +19,22 @@ from .kind import KERAS_SUFFIX, kind_of, local_path, unreadable
 
 _WEIGHTS = "model.weights.h5"
 _SLACK = 1_000_000
-"""Weights that a model may have beyond those in its file, such as the states of random generators."""
+"""Numbers that a model's weights may have beyond those in its file, such as the states of random generators."""
 _lock = threading.RLock()
 
 
 def read_keras_model(path: Path) -> keras.Model:
-    """Load a .keras file, without its optimizer; code in it is not run.
+    """Load a .keras file without its optimizer. Code in it is not run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a .keras file, is damaged, holds code or classes that plain Keras does not know, or states
-            sizes that it has no weights for.
+        ValueError: the file is not a .keras file, is damaged, holds code or classes that plain Keras does not have, or
+            describes larger layers than it has weights for.
         OSError: the file cannot be read.
     """
     path = local_path(path)
     with open_file(path, "a .keras file"):
-        pass  # Keras says of a file that may not be read, and of a damaged one, that it does not exist
+        pass  # Keras itself calls a file that may not be read, and a damaged one, missing
     count = None
     if path.suffix == KERAS_SUFFIX:
         kind = kind_of(path)
@@ -47,9 +47,9 @@ def read_keras_model(path: Path) -> keras.Model:
             return cast(keras.Model, keras.saving.load_model(path, compile=False, safe_mode=True))
     except MemoryError:
         raise
-    except Exception as error:  # of Keras's, h5py's and zipfile's own types, OSError too
+    except Exception as error:  # Keras, h5py and zipfile raise types of their own, and OSError
         reason = first_line(error)
-        if "safe_mode" in str(error):  # not Keras's own words, which advise to switch that off
+        if "safe_mode" in str(error):  # Keras's own message advises to switch that off
             reason = "it holds code, which is not run; build the model of Keras's own layers and save it again"
         elif unknown := re.search(r"Could not locate (?:class|function) '([^']+)'", str(error)):
             reason = f"it holds {unknown[1]}, which Keras does not have; build the model of Keras's own layers"
@@ -57,36 +57,37 @@ def read_keras_model(path: Path) -> keras.Model:
 
 
 def _count_weights(path):
-    """Return how many numbers a file's weights have, at most.
+    """Return an upper bound of how many numbers the file's weights are.
 
-    Raises ValueError: they would fill the memory, or are damaged.
+    Raises:
+        ValueError: the weights are damaged, or would fill the memory.
     """
     import h5py
 
     with zipfile.ZipFile(path) as archive:
-        if _WEIGHTS not in archive.namelist():  # of very large models, whose weights are in several files
+        if _WEIGHTS not in archive.namelist():  # a very large model has its weights in several files
             return sum(entry.file_size for entry in archive.infolist())
         try:
             with archive.open(_WEIGHTS) as content, h5py.File(content, "r") as file:
                 return sum(map(math.prod, check_datasets(path, file).values()))
         except MemoryError:
             raise
-        except Exception as error:  # of h5py's own reading: OSError, RuntimeError, KeyError and others
+        except Exception as error:  # h5py raises OSError, RuntimeError, KeyError and others on damaged files
             raise ValueError(f"{path} cannot be read: {_WEIGHTS} in it: {first_line(error)}") from None
 
 
 @contextmanager
 def _at_most(count: int | None) -> Iterator[None]:
-    """In this thread, let layers that are built have `count` weights in all, and some slack; None: any number.
+    """Limit the weights that this thread creates in this context to `count` numbers and some slack; None: no limit.
 
-    A model's description of 1 kB may ask for a layer that fills the memory; Keras makes it before it looks at the
-    weights.
+    Keras builds the layers of a file's description before it reads the weights, and a description of 1 kB may ask for
+    layers that fill the memory.
     """
     if count is None:
         yield
         return
     thread, left = threading.get_ident(), count + _SLACK
-    with _lock:  # one at a time, so that each puts back what it found
+    with _lock:  # one thread at a time, so that each restores the method that it found
         original = keras.layers.Layer.add_weight
 
         @functools.wraps(original)

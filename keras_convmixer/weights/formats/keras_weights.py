@@ -1,4 +1,14 @@
-"""Keras's .weights.h5 files: the tensors of the ConvMixer in one, by the order of its layers."""
+"""Read Keras's .weights.h5 files.
+
+Such a file has no names of layers, only classes with a number that counts up in the order of the layers:
+
+    layers/conv2d/vars/0               kernel of the first Conv2D, the stem
+    layers/conv2d/vars/1               its bias
+    layers/conv2d_1/vars/0             kernel of the second Conv2D, the first block's pointwise convolution
+    layers/depthwise_conv2d/vars/0     ...
+
+So a ConvMixer is found by the number of its layers of each class, and they are assigned in order.
+"""
 
 import re
 from collections.abc import Callable
@@ -12,7 +22,6 @@ from ...files.archives import require_bounded
 from ..tensor_names import HEAD, TENSORS, layer_names
 from .kind import KERAS_WEIGHTS_SUFFIX, unreadable
 
-# Keras names a layer's group by its class and a number, which counts up in the order of the model's layers.
 _GROUP = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d{1,5}))?")
 _CLASSES = {
     "Conv2D": "conv2d",
@@ -21,26 +30,29 @@ _CLASSES = {
     "Dense": "dense",
 }
 _KERAS_2 = ("layer_names", "keras_version", "model_config")
+"""Attributes of a file that Keras 2 wrote."""
 
 
 @dataclass(frozen=True)
 class KerasWeights:
-    """Tensors of a ConvMixer in PyTorch's layout under timm's names, each read when it is asked for."""
+    """The tensors of a ConvMixer by timm's names, in PyTorch's layout."""
 
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
+    """Read a tensor by its name."""
     ours: bool
-    """Whether the layers have the names that `ConvMixer` gives them; files of older Keras have no names."""
+    """Whether the layers have the names that `ConvMixer` gives them; files of older Keras have none."""
 
 
 class _Refused(Exception):
-    """A sentence about an intact file."""
+    """The message of an error about a file that is intact."""
 
 
 def open_keras_weights(path: Path) -> KerasWeights:
-    """Open a .weights.h5 file; a ConvMixer that is wrapped in another model is found in it.
+    """Find the ConvMixer in a .weights.h5 file; another model may wrap it.
 
-    Raises ValueError: the file is damaged, is of another kind, or holds no ConvMixer.
+    Raises:
+        ValueError: the file is damaged, is of another kind, or does not hold a ConvMixer.
     """
     import h5py
 
@@ -51,21 +63,23 @@ def open_keras_weights(path: Path) -> KerasWeights:
             shapes = check_datasets(path, file)
             places = _places(shapes)
             if places is None:
-                raise _Refused(f"{path} holds no ConvMixer as one model's layers: save its model as .keras")
+                raise _Refused(f"{path} does not hold the layers of one ConvMixer: save its model as .keras")
             tensors = {}
             for (layer, kind), place in places.items():
                 for index, (name, axes) in enumerate(TENSORS[kind]):
                     array = f"{place}/vars/{index}"
                     shape = shapes.get(array, ())
                     if len(shape) != len(axes):
-                        raise _Refused(f"{path} holds no {array} with {len(axes)} axes of its own: save the model anew")
+                        raise _Refused(
+                            f"{path} does not hold {array} as an array of {len(axes)} axes: save the model again"
+                        )
                     tensors[f"{layer}.{name}"] = array, axes, tuple(shape[axis] for axis in axes)
             ours = file[places["stem.2", "BatchNormalization"]]["vars"].attrs.get("name") == "stem_bn"
     except MemoryError:
         raise
     except _Refused as error:
         raise ValueError(str(error)) from None
-    except Exception as error:  # from reading what is damaged: OSError, RuntimeError, KeyError, IndexError and others
+    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, IndexError and others on damaged files
         raise unreadable(path, KERAS_WEIGHTS_SUFFIX, type(error).__name__) from None
 
     def read(name):
@@ -85,9 +99,10 @@ def open_keras_weights(path: Path) -> KerasWeights:
 
 
 def check_datasets(path: Path, file) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array of an open HDF5 file by its place: all in the file, and about as large as read.
+    """Return the shapes of an open HDF5 file's arrays by their places in it.
 
-    Raises an error: one would fill the memory, or is in another file.
+    Raises an error, with a sentence about the file, if an array is stored in another file, or if they are far larger
+    than the file.
     """
     import h5py
 
@@ -111,8 +126,8 @@ def check_datasets(path: Path, file) -> dict[str, tuple[int, ...]]:
 
 
 def _places(shapes):
-    """Return the place of each layer of a ConvMixer by its name in timm and kind; None where there is no whole one."""
-    models = {}  # class, number and place of each layer with weights, by the place of the model that it is a layer of
+    """Return (layer's name in timm, class) -> the layer's place in the file; None if there is no whole ConvMixer."""
+    models = {}  # a model's place -> for each of its layers with weights: class, number, place
     for name in shapes:
         *model, layer, variables, _ = ["", "", *name.split("/")]
         if variables == "vars" and (match := _GROUP.fullmatch(layer)):
@@ -123,7 +138,7 @@ def _places(shapes):
             kind: sorted(layer for layer in layers.values() if layer[0] == name) for kind, name in _CLASSES.items()
         }
         depth = len(ordered["DepthwiseConv2D"])
-        if not ordered["Dense"]:  # a classifier that stands behind the ConvMixer in the model around it
+        if not ordered["Dense"]:  # the classifier may be a layer of the model around the ConvMixer
             around = (others.values() for outer, others in models.items() if model.startswith(f"{outer}/"))
             ordered["Dense"] = [layer for others in around for layer in others if layer[0] == "dense"]
         if len(ordered["Dense"]) != 1:

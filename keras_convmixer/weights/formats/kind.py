@@ -1,4 +1,4 @@
-"""Recognizes kinds of files by their first bytes, so that an error can say what to do with the file."""
+"""Recognize what a file is by its first bytes, so that an error can say what to do with it."""
 
 import re
 import zipfile
@@ -11,11 +11,12 @@ KERAS_SUFFIX = ".keras"
 KERAS_WEIGHTS_SUFFIX = ".weights.h5"
 SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, KERAS_SUFFIX, KERAS_WEIGHTS_SUFFIX)
 
-# The number that torch.save wrote first until PyTorch 1.6, as a pickle.
+# A pickle of the number that begins every file of torch.save until PyTorch 1.6.
 _TORCH_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
-# Torch7 begins with a type, 3 for a table and 4 for an object, and the index 1: binary, or as text a line each.
+# A file of Torch7 begins with a type, 3 (table) or 4 (object), and the index 1: in binary, or as text, one a line.
 _LUA = re.compile(rb"[\x03\x04]\x00{3}(?:\x00{4})?\x01\x00{3}|[34]\n1\n")
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!")
+"""The first bytes of gzip, bzip2, xz, Zstandard, 7-Zip and RAR files."""
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 _DOWNLOADS = {
     "gs": "gcloud storage cp",
@@ -24,27 +25,30 @@ _DOWNLOADS = {
     "http": "curl -L -O",
     "https": "curl -L -O",
 }
+"""The program that downloads from an address, by the address's scheme."""
 _BEGINNING = 512
+"""Bytes of a file that are looked at."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: its name and the advice to the user, as parts of an error's sentence."""
+    """A kind of file: its name, and what the user can do, as parts of an error's sentence."""
 
     name: str
     advice: str
     suffix: str = ""
-    """The ending by which this package reads such a file."""
+    """The suffix under which this package reads such a file; empty if it reads none."""
 
 
 def local_path(path: str | Path) -> Path:
-    """Return the path with `~` expanded.
+    """Return a path with `~` expanded.
 
     Example:
 
         local_path("~/weights/model.safetensors")  # Path("/home/me/weights/model.safetensors")
 
-    Raises ValueError: it is an address, such as gs://bucket/model.safetensors, which is not read from.
+    Raises:
+        ValueError: `path` is an address, such as gs://bucket/model.safetensors, from which weights are not read.
     """
     address = _ADDRESS.match(str(path))
     if address:
@@ -53,17 +57,17 @@ def local_path(path: str | Path) -> Path:
         raise ValueError(f"{path} is an address, and weights are read from local files: {how} and give the copy's path")
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # ~ of a user who has no home
+    except RuntimeError:  # "~name", and there is no such user
         return Path(path)
 
 
 def unreadable(path: Path, suffix: str, reason: str = "") -> ValueError:
-    """Return the error for a file that its reader cannot read: of another kind, or damaged.
+    """Return the error for a file that could not be read, because it is damaged or of another kind.
 
     Args:
         path: the file.
-        suffix: the ending of what its reader takes.
-        reason: what the reader said.
+        suffix: the suffix of the files that its reader takes.
+        reason: the reader's own words, if they help.
     """
     kind = kind_of(path)
     if kind is None or kind.suffix == suffix:
@@ -73,9 +77,10 @@ def unreadable(path: Path, suffix: str, reason: str = "") -> ValueError:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Tell what a file holds; None where that is not known, as of a damaged one.
+    """Return what kind of file this is; None if it is not known, for example because the file is damaged.
 
-    Raises OSError: the file cannot be read.
+    Raises:
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(_BEGINNING)
@@ -95,7 +100,7 @@ def kind_of(path: Path) -> Kind | None:
         advice = "it could run code and is not loaded; save the weights as .safetensors"
         return Kind("a Python pickle that torch.save did not write", advice)
     if _LUA.match(start):
-        advice = "nothing here reads it; convert it with a program that does, and save the tensors as .safetensors"
+        advice = "this package cannot read it; read it with Torch7 and save the tensors as .safetensors"
         return Kind("a file of Lua's Torch7", advice)
     if start.startswith(_ARCHIVES) or start[257:262] == b"ustar":
         return Kind("a packed archive", "unpack it and name the file in it")
@@ -112,7 +117,7 @@ def _kind_of_zip(path):
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except Exception:  # zipfile's own types and others: without its end it is damaged
+    except Exception:  # zipfile raises types of its own and others; the file is damaged
         return None
     if {"config.json", "metadata.json"} & names:
         return Kind("a Keras model", f"name it as that, {KERAS_SUFFIX}", KERAS_SUFFIX)

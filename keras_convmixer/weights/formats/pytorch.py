@@ -1,4 +1,8 @@
-"""PyTorch's files: the groups of named tensors in them, read without running code."""
+"""Read PyTorch's files without running code in them.
+
+A file of torch.save is a pickle, a program that may call any function. PyTorch's `weights_only=True` allows only the
+few that rebuild tensors. Some of these can still be made to fill the memory, so the file is checked before.
+"""
 
 import argparse
 import encodings
@@ -18,7 +22,7 @@ import numpy as np
 from ...files.archives import check_archive
 from .kind import TORCH_SUFFIXES, kind_of, unreadable
 
-# The names by which pickles call these functions, and the codecs that the latter takes.
+# How a pickle names these two functions, and the codecs that the second one takes.
 _BYTEARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
 _ENCODE = re.compile(rb"c_codecs\nencode\n")
 _MODULES = (module.name for module in iter_modules(encodings.__path__))
@@ -30,20 +34,21 @@ DEPTH = 4
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's tensors as it groups them, each read when it is asked for."""
+    """The groups of tensors in a file."""
 
     groups: dict[str, dict[str, tuple[int, ...]]]
-    """Shapes by name in each dictionary that holds tensors; the file itself is the group ""."""
+    """For each dictionary of tensors its place, such as "checkpoint.model", and the tensors' shapes by name. The file
+    itself is the group ""."""
     read: Callable[[str, str], np.ndarray]
-    """Of a group the tensor of a name."""
+    """Read a tensor by the names of its group and its own."""
     others: tuple[str, ...] = ()
-    """What else the file holds at its top, such as "epoch"."""
+    """Keys of the file's other entries, such as "epoch"."""
     activation: str | None = None
-    """Name in Keras, where the file says it; PyTorch's own files do not."""
+    """The activation's name in Keras; None if the file does not name it, as PyTorch's do not."""
 
 
 def open_torch(path: Path) -> Contents:
-    """Open a file of torch.save; only tensors are read (`weights_only=True`), and what plain values are beside them.
+    """Open a file of torch.save: its tensors, and the names of plain values beside them.
 
     Raises:
         ValueError: the file is damaged, is of another kind, or holds Python objects, which could run code.
@@ -57,32 +62,34 @@ def open_torch(path: Path) -> Contents:
     with path.open("rb") as file:
         packed = file.read(4) == b"PK\3\4"
     if packed:
-        check_archive(path)  # PyTorch does not compare checksums
+        check_archive(path)  # PyTorch does not check the checksums
     _require_no_growth(path, packed)
     try:
-        # Namespace, which holds values by name and does nothing, is what timm's training leaves beside the weights.
+        # timm's training saves its options beside the weights as a Namespace, a class that only holds values.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a dozen types, OSError and MemoryError too, by where the damage is
-        # Not PyTorch's own words, which advise weights_only=False.
+    except Exception as error:  # a dozen types, by where the damage is, OSError and MemoryError too
+        # PyTorch's own message advises weights_only=False, which would run the code.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
             raise ValueError(
                 f"{path} holds Python objects ({refused[1]}), which could run code and are not loaded: get a file of "
                 "tensors alone, or, where you trust its origin, save the checkpoint's state_dict alone with torch.save"
             ) from None
-        if packed:  # and intact, as its checksums say
+        if packed:  # its checksums are right, so it is not damaged
             raise ValueError(
-                f"{path} holds something else than tensors and plain values, or was not written with torch.save's "
-                "default protocol: save the model's state_dict() with torch.save"
+                f"{path} holds other things than tensors and plain values, or was written with another pickle protocol "
+                "than torch.save's default: save the model's state_dict() with torch.save"
             ) from None
         raise unreadable(path, TORCH_SUFFIXES[0]) from None
     tensors = {}
     if isinstance(content, dict):
         _collect(content, "", 1, tensors, set(), torch.Tensor)
     if not tensors:
-        raise ValueError(f"{path} holds no state_dict of dense tensors: save the model's state_dict() with torch.save")
+        raise ValueError(
+            f"{path} does not hold a state_dict of dense tensors: save the model's state_dict() with torch.save"
+        )
 
     def read(group, name):
         tensor = tensors[group][name].detach()
@@ -96,16 +103,16 @@ def open_torch(path: Path) -> Contents:
 
 
 def _require_no_growth(path, packed):
-    """Check that what PyTorch lets a pickle call makes nothing that is much larger than the file.
+    """Check that the functions which PyTorch lets a pickle call cannot fill the memory.
 
-    A `bytearray` of any size is ten bytes in a file; `_codecs.encode`, which pickles of bytes call with latin1, doubles
-    its argument with other codecs, as often as it is called.
+    Two can: `bytearray(n)` takes ten bytes in the file for any n. `_codecs.encode`, which pickles of bytes call with
+    the codec latin1, doubles its argument with other codecs, and calls may be nested.
     """
     if packed:
         with zipfile.ZipFile(path) as archive:
             content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
         growing = _BYTEARRAY.search(content) or (_ENCODE.search(content) and _words(content) & _CODECS - _LATIN_1)
-    else:  # as of old, with the tensors' numbers in between
+    else:  # a file of PyTorch before 1.6: one stream of pickles and numbers
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             growing = bool(_BYTEARRAY.search(content) or _ENCODE.search(content))
     if growing:
@@ -116,17 +123,17 @@ def _require_no_growth(path, packed):
 
 
 def _words(pickle):
-    """Return the strings of a pickle, as names of codecs are compared."""
+    """Return the strings in a pickle, spelled as Python compares names of codecs."""
     try:
         strings = [argument for _, argument, _ in pickletools.genops(pickle) if isinstance(argument, str)]
-    except Exception:  # pickletools' ValueError and others: what cannot be read so cannot be loaded either
+    except Exception:  # ValueError and others: the pickle is damaged, and must not pass
         return _CODECS
     return {re.sub(r"[-\s.]", "_", text).lower() for text in strings}
 
 
 def _import_torch(path):
     try:
-        import torch  # pyright: ignore[reportMissingImports] - of the user, if at all
+        import torch  # pyright: ignore[reportMissingImports] - not a dependency: the user may have it
     except ImportError:
         raise ImportError(
             f"{path} is a PyTorch file, and reading it needs PyTorch: pip install torch, or use a .safetensors file"
@@ -140,7 +147,16 @@ def _import_torch(path):
 
 
 def _collect(content, place, depth, found, seen, kind):
-    """Put the tensors of a dictionary, and of those in it, into `found` by place and name; each dictionary once."""
+    """Add the tensors of a dictionary, and of dictionaries inside it, to `found`: place -> name -> tensor.
+
+    Args:
+        content: the dictionary.
+        place: its keys from the top of the file, joined by dots.
+        depth: 1 at the top of the file; it is searched down to DEPTH.
+        found: what was found so far.
+        seen: ids of the dictionaries that were searched already, as a pickle may hold itself.
+        kind: the class of tensors.
+    """
     seen.add(id(content))
     if tensors := {str(key): value for key, value in content.items() if isinstance(value, kind)}:
         found[place] = tensors

@@ -217,7 +217,7 @@ def test_without_locks_a_folder_is_written_and_nothing_swept_up(tmp_path, monkey
     assert content_of(tmp_path / "bundle") == "other"
     assert left.exists()
     (warning,) = caplog.messages
-    assert f"what killed processes leave in {tmp_path} as .bundle.*.partial stays" in warning
+    assert f"delete by hand what killed processes leave as {tmp_path}/.bundle.*.partial" in warning
 
 
 def test_a_mount_point_is_refused_before_any_work(small_disk):
@@ -311,7 +311,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
         with pytest.raises(FileExistsError, match="file is a file: name a folder"):
             require_folder_name(path)
-    with pytest.raises(ValueError, match="gs:/bucket/bundle is no local folder"):
+    with pytest.raises(ValueError, match="gs:/bucket/bundle is not a local folder"):
         require_folder_name(Path("gs://bucket/bundle"))
     require_folder_name(tmp_path / "new" / "one")
     require_folder_name(tmp_path)

@@ -7,7 +7,7 @@ from keras import layers as L
 from keras import ops
 
 from keras_convmixer.outputs.classifier import as_classifier, predict, require_single_label
-from keras_convmixer.outputs.kind import outputs_of
+from keras_convmixer.outputs.kind import NotFinite, outputs_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
 
@@ -254,3 +254,20 @@ def test_published_architectures():
         )
         found = outputs_of(model)
         assert (found.kind, found.added) == (kind, added)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "relu"])
+def test_a_model_that_returns_nan_for_every_image_is_named(activation):
+    """Where the layers prove nothing: a sum of two sigmoids may be anything."""
+    model = on_two_views(lambda one, other: L.Add()([one, other]), activation)
+    model.set_weights([weight * np.nan for weight in model.get_weights()])
+    with pytest.raises(NotFinite, match="returns NaN or infinity for every image"):
+        outputs_of(model)
+
+
+def test_a_fixed_batch_of_many_images_is_filled():
+    """More than the images that are tried, on a model that has to be tried."""
+    images = keras.Input(batch_shape=(32, 8, 8, 3))
+    inner = ending(activation="sigmoid")
+    model = keras.Model(images, L.Add()([inner(images), inner(ops.flip(images, 2))]) * 0.5)
+    assert outputs_of(model).kind == "multi-label"

@@ -11,6 +11,8 @@ from processes import convmixer
 from safetensors.numpy import load_file, save_file
 
 import keras_convmixer as kc
+from keras_convmixer.commands import models
+from keras_convmixer.commands.command_line import in_options, option_names
 from keras_convmixer.weights.conversion import convert, source_file
 
 EXPECTED = np.load(frozen.FILE)
@@ -24,7 +26,7 @@ def file(tmp_path):
 
 
 def test_the_architecture_is_read_off_the_shapes(tmp_path, file):
-    convert(file, tmp_path / "model.keras", image_size=32, include_preprocessing=False)
+    convert(file, tmp_path / "model.keras", image_size=32, scaled_input=True)
     model = keras.saving.load_model(tmp_path / "model.keras")
     assert model.input_shape == (None, 32, 32, 3)
     same = kc.ConvMixer(**frozen.arguments("even_gelu"), classes=frozen.CLASSES, input_shape=(32, 32, 3), weights=file)
@@ -43,7 +45,7 @@ def test_the_architecture_is_read_off_the_shapes(tmp_path, file):
 def test_a_converted_model_takes_pixels_unless_asked_otherwise(tmp_path, file):
     pixels = np.random.RandomState(2).randint(0, 256, (2, 32, 32, 3)).astype("float32")
     with_scaling = convert(file, tmp_path / "a.keras", image_size=32)
-    without = convert(file, tmp_path / "b.keras", image_size=32, include_preprocessing=False)
+    without = convert(file, tmp_path / "b.keras", image_size=32, scaled_input=True)
     np.testing.assert_allclose(with_scaling(pixels), without(kc.preprocess_input(pixels)), atol=1e-5)
 
 
@@ -62,9 +64,7 @@ def test_the_references_files_convert(tmp_path):
     torch = peers.import_torch()
     peer = peers.reference_convmixer(8, 2, 5, 3, classes=4)
     torch.save({"state_dict": peer.state_dict()}, tmp_path / "reference.pth.tar")
-    model = convert(
-        tmp_path / "reference.pth.tar", tmp_path / "model.keras", image_size=20, include_preprocessing=False
-    )
+    model = convert(tmp_path / "reference.pth.tar", tmp_path / "model.keras", image_size=20, scaled_input=True)
     images = peers.images_of(20, 20)
     expected = torch.softmax(torch.tensor(peers.logits_of(peer, images)), -1)
     np.testing.assert_allclose(model(images), expected, atol=1e-5)
@@ -111,7 +111,7 @@ def test_the_activation_is_the_published_variants_the_files_or_the_one_given(tmp
     assert activation(tmp_path / "unpublished.safetensors", tmp_path / "e.keras") == "relu"
     assert caplog.messages == []
     assert activation(tmp_path / "fine_tuned.safetensors", tmp_path / "c.keras", "gelu") == "gelu"
-    assert "the sizes of published weights that are for activation='relu'" in caplog.text
+    assert "the sizes of published weights, which were trained with activation='relu'" in caplog.text
 
 
 def test_the_image_size_is_the_variants(tmp_path):
@@ -122,11 +122,12 @@ def test_the_image_size_is_the_variants(tmp_path):
 def test_images_of_other_channels(tmp_path):
     grey = {**frozen.tensors("odd_relu"), "stem.0.weight": np.ones((8, 1, 2, 2), "float32")}
     save_file(grey, tmp_path / "grey.safetensors")
-    model = convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras", image_size=16, include_preprocessing=False)
+    model = convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras", image_size=16, scaled_input=True)
     assert model.input_shape == (None, 16, 16, 1)
     convert(tmp_path / "grey.safetensors", tmp_path / "same.safetensors")
-    with pytest.raises(ValueError, match=r"images of 1 channels.*--scaled-input"):
+    with pytest.raises(ValueError, match=r"images of 1 channels, .*: set scaled_input") as error:
         convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras", image_size=16)
+    assert ": set --scaled-input," in in_options(str(error.value), option_names(models.convert))
 
 
 @pytest.mark.parametrize(
@@ -136,15 +137,15 @@ def test_images_of_other_channels(tmp_path):
         ("foreign.safetensors", "out.keras", {}, "does not hold a whole ConvMixer"),
         ("broken.safetensors", "out.keras", {}, "broken.safetensors is a text file"),
         ("broken.keras", "out.safetensors", {}, "broken.keras is a text file"),
-        ("other.keras", "out.safetensors", {}, "holds no ConvMixer"),
+        ("other.keras", "out.safetensors", {}, "does not hold a ConvMixer"),
         ("model.safetensors", "out.keras", {"image_size": 2}, "patch_size=3 is larger than the 2x2 image"),
         ("model.safetensors", "out.keras", {"image_size": 0}, "image_size=0: give the side of the images in pixels"),
         ("model.weights.h5", "out.keras", {}, "model.weights.h5 is a text file"),
         ("model.h5", "out.keras", {}, "ends in"),
         ("other.keras", "out.keras", {}, "is a Keras model already"),
         ("other.keras", "out.safetensors", {"activation": "relu"}, "is a Keras model already"),
-        ("model.safetensors", "out.safetensors", {"image_size": 32}, "out.safetensors holds weights alone"),
-        ("model.safetensors", "out.safetensors", {"include_preprocessing": False}, "holds weights alone"),
+        ("model.safetensors", "out.safetensors", {"image_size": 32}, "out.safetensors will hold weights only"),
+        ("model.safetensors", "out.safetensors", {"scaled_input": True}, "will hold weights only"),
         ("out.safetensors", "out.safetensors", {}, "out.safetensors would be converted into itself"),
     ],
 )

@@ -102,7 +102,7 @@ def test_damaged_and_foreign_pytorch_files_are_refused(tmp_path, model):
         assert_refused(model, tmp_path / f"{name}.pth", f"{name}.pth", words)
     for name, content in {"list": [1, 2], "numbers": {"state_dict": {"a": 1}}, "none": {}}.items():
         torch.save(content, tmp_path / f"{name}.pth")
-        assert_refused(model, tmp_path / f"{name}.pth", "holds no state_dict of dense tensors")
+        assert_refused(model, tmp_path / f"{name}.pth", "does not hold a state_dict of dense tensors")
 
 
 def test_without_pytorch_its_files_are_refused_with_the_remedy(tmp_path, model, monkeypatch):

@@ -103,7 +103,7 @@ def test_a_convmixer_in_another_model_gives_weights(tmp_path, file, wrapping, su
 
 def test_weights_alone_of_many_models_are_refused_with_the_remedy(tmp_path):
     of_parts().save_weights(tmp_path / "parts.weights.h5")
-    with pytest.raises(ValueError, match=r"holds no ConvMixer as one model's layers: save its model as \.keras"):
+    with pytest.raises(ValueError, match=r"does not hold the layers of one ConvMixer: save its model as \.keras"):
         logits(weights=tmp_path / "parts.weights.h5")
 
 
@@ -206,7 +206,7 @@ def test_keras_weights_files_of_other_code_are_read_in_order_and_their_epsilon_a
 
 def test_keras_weights_files_convert(tmp_path, file):
     frozen.model(weights=file).save_weights(tmp_path / "a.weights.h5")
-    model = convert(tmp_path / "a.weights.h5", tmp_path / "a.keras", image_size=56, include_preprocessing=False)
+    model = convert(tmp_path / "a.weights.h5", tmp_path / "a.keras", image_size=56, scaled_input=True)
     exponentials = np.exp(EXPECTED)
     assert_computes(model, exponentials / exponentials.sum(-1, keepdims=True))
     convert(tmp_path / "a.weights.h5", tmp_path / "b.safetensors")
@@ -266,7 +266,7 @@ def not_convmixers():
 
 @pytest.mark.parametrize(("name", "model"), list(not_convmixers()))
 def test_what_computes_something_else_is_no_convmixer(file, name, model):
-    with pytest.raises(ValueError, match="holds no ConvMixer"):
+    with pytest.raises(ValueError, match="does not hold a ConvMixer"):
         kc.load_weights(model, file)
 
 
@@ -283,7 +283,7 @@ def test_layers_without_bias_are_named(file):
     for layer in config["layers"]:
         if layer["class_name"] == "Conv2D":
             layer["config"]["use_bias"] = False
-    with pytest.raises(ValueError, match="holds 1 weights, and a ConvMixer's has 2"):
+    with pytest.raises(ValueError, match="has 1 weights, and that of a ConvMixer has 2"):
         kc.load_weights(keras.Model.from_config(config), file)
 
 

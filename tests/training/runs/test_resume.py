@@ -188,7 +188,7 @@ DAMAGE = {
     "nothing": (b"", "Expecting value"),
     "half": (b'{"name": "di', "Unterminated string"),
     "bytes": (b"\xff\xfe\0", "can't decode"),
-    "list": (b"[1]", "it holds no JSON object"),
+    "list": (b"[1]", "it does not hold a JSON object"),
     "depth": (b"[" * 10**5, "recursion"),
 }
 
