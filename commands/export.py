@@ -77,7 +77,7 @@ def export(
     with starting_tensorflow(verbose, model):
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.calibration import choose_calibration, data_for_others
-        from keras_convmixer.export.report.text import without_folders
+        from keras_convmixer.export.report.text import without_local_paths
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import load_dataset
 
@@ -106,7 +106,7 @@ def export(
         validation_labels=test.labels,
         calibration_source=chosen.source,
         calibration_seed=SEED,
-        calibration_skipped=tuple(without_folders(sentence, calibration or data) for sentence in chosen.skipped),
+        calibration_skipped=tuple(without_local_paths(sentence, calibration or data) for sentence in chosen.skipped),
         formats=formats,
         target=target,
         qat_int8=trained,

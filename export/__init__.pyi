@@ -11,4 +11,4 @@ from .runtime.classifier import Classifier as Classifier
 from .runtime.classifier import Prediction as Prediction
 from .runtime.inspection import Inspection as Inspection
 from .runtime.inspection import inspect as inspect
-from .validate import ValidationError as ValidationError
+from .validation.validate import ValidationError as ValidationError

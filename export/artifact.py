@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 import keras
 import numpy as np
 
-from keras_convmixer.files.printable import printable
 from keras_convmixer.images.preprocessing import Preprocessing
 
-from .report.text import without_folders
+from .report.text import without_local_paths
 from .runtime.decision import Decision
-from .validate import Validation, ValidationError, validate
+from .validation.validate import Validation, ValidationError, validate
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Reference:
     """The checked Keras model, and its probabilities for the validation images, which artifacts have to reproduce."""
 
     model: keras.Model
-    """A view of `as_classifier`: pixels 0..255 in, probabilities out."""
+    """The model as `as_classifier` returns it: pixels 0..255 in, probabilities out."""
     name: str
     class_names: tuple[str, ...]
     decision: Decision
@@ -30,7 +29,7 @@ class Reference:
     labels: np.ndarray | None
     """The validation images' true labels, in the form that `checked_labels` returns."""
     probabilities: np.ndarray
-    """The model's for `images`, float32 `[count, classes]`."""
+    """The model's probabilities for `images`, float32 `[count, classes]`."""
     warnings: list[str]
     """Doubts about the model, one sentence each."""
 
@@ -53,6 +52,11 @@ class Artifact:
     layers: list[dict] | None = None
     """The result of `layer_errors`, where it was measured."""
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the bundle holds the artifact."""
+        return self.error is None
+
     def validate(self, reference: Reference, probabilities: np.ndarray) -> None:
         """Compare the artifact's probabilities with the reference's; raises ValidationError."""
         self.validation = validate(
@@ -65,13 +69,13 @@ class Artifact:
 
     def entry(self, preprocessing: Preprocessing) -> dict:
         """Return the manifest's entry of an artifact, or of a rejected one."""
-        if self.error is None:
+        if self.is_published:
             facts = {"name": self.name, **self.facts, "preprocessing": preprocessing.facts()}
             return {**facts, "validation": asdict(self.validation)}
         return {
             "name": self.name,
             "error": type(self.error).__name__,
-            "reason": for_others(self._reason()),
+            "reason": without_local_paths(self._reason()),
             "validation": self.validation and asdict(self.validation),
         }
 
@@ -80,12 +84,7 @@ class Artifact:
         kind, (sentence, *_) = type(self.error).__name__, str(self.error).strip().split("\n")
         if isinstance(self.error, ValidationError):
             return sentence
-        # The package's own ValueErrors are sentences; of any other error, a report of the problem needs the type.
+        # The package's own ValueErrors are whole sentences. Other errors are shown with their type.
         is_sentence = type(self.error) is ValueError and sentence
         cause = sentence if is_sentence else f"{kind}: {sentence}".removesuffix(": ")
         return f"{self.name} was not made: {cause}"
-
-
-def for_others(sentence: str) -> str:
-    """Return a sentence for the manifest: without this machine's paths and without control characters."""
-    return printable(without_folders(sentence))

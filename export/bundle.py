@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -22,25 +23,26 @@ from keras_convmixer.images.decoding import MAX_PIXELS
 from keras_convmixer.images.preprocessing import Preprocessing
 from keras_convmixer.outputs.classifier import predict
 
-from .arguments import check_choices, check_description, check_images, check_out, exportable_classifier
-from .artifact import Artifact, Reference, for_others
+from .artifact import Artifact, Reference
 from .choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from .manifest import NAME, read_manifest, write_manifest
-from .reference import check_reference
 from .report.html_report import NAME as REPORT
 from .report.html_report import write_report
 from .report.model_card import NAME as CARD
 from .report.model_card import write_model_card
+from .report.text import without_local_paths
 from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
 from .runtime.decision import SINGLE, Decision, checked_labels, stated_kind
 from .serving.artifact import CHANGING, export_saved_model
 from .tflite.artifact import Conversions, export_litert, worst_layers
-from .validate import accuracy
+from .validation.arguments import check_choices, check_description, check_images, check_out, exportable_classifier
+from .validation.reference import check_reference
+from .validation.validate import accuracy
 
 
 def export_bundle(
     model: keras.Model,
-    out: Path | str,
+    out: str | os.PathLike[str],
     *,
     class_names: tuple[str, ...],
     calibration_images: np.ndarray,
@@ -77,7 +79,7 @@ def export_bundle(
     and the manifest records its decision under "outputs". After a softmax an image gets the most probable label
     ("single-label"), after sigmoids every label whose probability reaches the threshold ("multi-label"), and a single
     sigmoid decides between two labels ("binary"). The export stops if the Keras model itself fails on the validation
-    images, see `reference.check_reference`.
+    images, see `validation.reference.check_reference`.
 
     Example:
         ```python
@@ -139,11 +141,12 @@ def export_bundle(
     """
     require_tensorflow("export")
     out = Path(out)
+    # Mistakes in the arguments are found before anything is computed.
     check_out(out)
-    check_choices(class_names, formats, target)
+    check_choices(class_names, formats, target, qat_int8)
     check_description(name, license, training_data)
-    if "qat_int8" in formats and qat_int8 is None:
-        raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
+
+    # What every artifact has to reproduce.
     with waiting("running the Keras model on the validation images", verbose):
         reference = _run_reference(
             model,
@@ -166,6 +169,7 @@ def export_bundle(
         atomic_folder(out, alone=True) as folder,  # takes `out`'s place at the end; alone: one export at a time
         Conversions(reference.model) as conversions,
     ):
+        # A fault of the SavedModel ends the export; a .tflite file that fails is only rejected.
         task = progress.add_task("exporting saved_model", total=1 + len(formats), detail="")
         artifacts = [export_saved_model(reference, out, folder)]
         progress.advance(task)
@@ -175,23 +179,25 @@ def export_bundle(
                 export_litert(format, reference, conversions, folder, target, calibration_images, qat_int8)
             )
             progress.advance(task)
+
         progress.update(task, description="measuring layers")
         layers = worst_layers(artifacts, validation_images)
         progress.update(task, description="timing")
         latency = _latency(artifacts)
 
+        progress.update(task, description="writing the report")
         write_labels(folder, class_names)
-        description = {"license": license, "training_data": training_data and for_others(training_data)}
+        description = {"license": license, "training_data": training_data and without_local_paths(training_data)}
         calibration = {
             "images": len(calibration_images),
-            "source": calibration_source and for_others(calibration_source),
+            "source": calibration_source and without_local_paths(calibration_source),
             "seed": calibration_seed,
-            "skipped": [for_others(sentence) for sentence in calibration_skipped],
+            "skipped": [without_local_paths(sentence) for sentence in calibration_skipped],
         }
         content = _manifest(reference, artifacts, description, calibration, layers, latency)
         write_model_card(folder, content, class_names)
         write_report(folder, content)
-        write_manifest(folder, content)
+        write_manifest(folder, content)  # last, as it holds the other files' checksums
         return read_manifest(folder)
 
 
@@ -237,24 +243,23 @@ def _run_reference(
 
 
 def _latency(artifacts: list[Artifact]) -> dict:
-    published = {a.name: a.content for a in artifacts if a.content is not None and a.error is None}
-    return {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(published)}
+    files = {a.name: a.content for a in artifacts if a.is_published and a.content is not None}  # not the SavedModel
+    return {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(files)}
 
 
 def _manifest(reference, artifacts, description, calibration, layers, latency) -> dict:
     """Return the manifest's content without what `write_manifest` adds."""
     model, decision = reference.model, reference.decision
-    published, rejected = (
-        [a.entry(reference.preprocessing) for a in artifacts if (a.error is None) == is_published]
-        for is_published in (True, False)
-    )
+    published = [a.entry(reference.preprocessing) for a in artifacts if a.is_published]
+    rejected = [a.entry(reference.preprocessing) for a in artifacts if not a.is_published]
+    saved_model = next(entry for entry in published if entry["name"] == "saved_model")
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "model": {"name": reference.name, "parameters": model.count_params(), **description},
         "labels": LABELS,
         "outputs": {**decision.facts(), "added": model.returns.added, "reason": model.returns.reason},
-        "warnings": [for_others(doubt) for doubt in reference.warnings],
+        "warnings": [without_local_paths(doubt) for doubt in reference.warnings],
         "calibration": calibration,
         "reference_accuracy": accuracy(reference.probabilities, reference.labels, decision),
         "artifacts": published,
@@ -262,7 +267,7 @@ def _manifest(reference, artifacts, description, calibration, layers, latency) -
         "layer_errors": layers,
         "latency": latency,
         # Card and report state the SavedModel's size.
-        "changing": [NAME, CARD, REPORT, *(f"{published[0]['path']}/{part}" for part in CHANGING)],
+        "changing": [NAME, CARD, REPORT, *(f"{saved_model['path']}/{part}" for part in CHANGING)],
     }
 
 

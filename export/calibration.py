@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,11 +31,12 @@ ARRAYS = (".npz", ".npy")
 IMAGES = "images"
 """Name of the array that is read from an .npz file of several."""
 SMALL, PACKED = 2**28, 100
-"""An array of more than SMALL bytes that was packed to less than 1 / PACKED is refused: photographs never are."""
+"""An array of more than SMALL bytes is refused if it was compressed to less than 1 / PACKED of its size. Photographs
+never are; such a file may be made to fill the memory."""
 MEMORY = 4_000_000_000
-"""Most bytes that the sampled images may take."""
+"""Largest size of the sampled images together, in bytes."""
 CHUNK = 2**20
-"""Bytes that are unpacked at once of images that are skipped."""
+"""Bytes of skipped images that are unpacked at once."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,11 @@ def data_for_others(data: str) -> str:
 
 
 def read_calibration(
-    source: Path, preprocessing: Preprocessing, count: int, seed: int, progress: Progress | None = None
+    source: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    count: int,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Calibration:
     """Sample up to `count` images, the same for the same seed, and prepare them for the model.
 

@@ -1,7 +1,7 @@
 """The formats of .tflite files, and how each is made.
 
 To add a format: name it in `choices.FormatName`, write its converter in tflite/, describe it in `FORMATS` here, and
-state in `validate.REQUIREMENTS` what a file must meet. Tests of every format take it from `FORMATS`.
+state in `validation.requirements.REQUIREMENTS` what a file must meet. Tests of every format take it from `FORMATS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .tflite.quantize import convert_dynamic, convert_weight_int4, convert_weigh
 
 @dataclass(frozen=True)
 class Format:
-    """How a .tflite file is made."""
+    """A format of .tflite files, and the function that makes them."""
 
     scheme: str
     """Dtypes of weights and computation, as manifest and card describe them."""

@@ -9,17 +9,22 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import jsonschema
-
+from keras_convmixer.environment.install import install_command
 from keras_convmixer.files.regular_files import open_file, read_file
+
+try:
+    import jsonschema
+except ImportError:
+    raise ImportError(f"reading a bundle needs jsonschema: {install_command('predict')}") from None
 
 SCHEMA = 1
 NAME = "manifest.json"
 UNSIGNED = "0" * 64
-"""Stands in the place of a manifest's own checksum while that is computed."""
+"""Placeholder of a manifest's own checksum while that is computed."""
 LARGEST = 4 * 2**20
-"""Most bytes of a manifest; that of ConvMixer-1536/20 has under 200,000."""
+"""Largest size of a manifest, in bytes; that of ConvMixer-1536/20 has under 200,000."""
 AGAIN = "copy the bundle again, or remove it and export again"
+"""Remedy for a damaged bundle, in messages."""
 
 
 def write_manifest(bundle: Path, content: dict) -> None:
@@ -34,6 +39,7 @@ def write_manifest(bundle: Path, content: dict) -> None:
     }
     content = {"schema": SCHEMA, **content, "files": files, "sha256": UNSIGNED}
     text = json.dumps(content, indent=2) + "\n"
+    # The checksum is that of the text with the placeholder in its place.
     (bundle / NAME).write_text(text.replace(UNSIGNED, _digest(text)), encoding="utf-8")
 
 
@@ -41,7 +47,7 @@ def _digest(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(bundle: Path | str) -> dict[str, Any]:
+def read_manifest(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest of a bundle, see export/manifest.schema.json.
 
     Its checksum and schema are checked, and that every path in it is inside the bundle. The bundle's other files are
@@ -75,7 +81,7 @@ def litert_files(bundle: Path) -> list[Path]:
 
 
 def _read_signed(path):
-    """Return a manifest after a check of its checksum, and of nothing else."""
+    """Return a manifest whose checksum is right; nothing else of it is checked."""
     try:
         text = read_file(path, LARGEST, "a bundle's manifest").decode()
         content = json.loads(text, parse_constant=_refuse_constant)
@@ -107,6 +113,7 @@ def _validator():
 
 def _check_paths(path, content):
     """Check that all paths of a manifest are inside the bundle, and that its .tflite files and labels are listed."""
+    # Bundles come from anywhere: no path in a manifest may lead out of its bundle.
     files = content["files"]
     named = [artifact["path"] for artifact in content["artifacts"] if artifact["format"] == "litert"]
     for name in (*files, *(artifact["path"] for artifact in content["artifacts"]), content["labels"]):
@@ -119,7 +126,7 @@ def _check_paths(path, content):
 
 
 def unlisted_files(folder: Path) -> list[str]:
-    """Return the relative paths of all files in a folder that its manifest does not list; none in a mere bundle."""
+    """Return the relative paths of a folder's files that its manifest does not list; an intact bundle has none."""
     try:
         files = _read_signed(folder / NAME).get("files")  # without the schema: an older bundle may be replaced too
     except (OSError, ValueError):
@@ -148,7 +155,7 @@ def read_verified(bundle: Path, manifest: dict, name: str) -> bytes:
     return content
 
 
-def verify_bundle(bundle: Path | str) -> dict[str, Any]:
+def verify_bundle(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """Check the size and checksum of every file of a bundle against its manifest; return the manifest.
 
     Example:

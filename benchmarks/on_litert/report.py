@@ -1,6 +1,7 @@
 """Write what `make benchmark` measured: litert.json, a table in litert.md, and a figure, litert.png.
 
-`python benchmarks/on_litert/report.py` writes the table and the figure again from the committed litert.json.
+`python benchmarks/on_litert/report.py` writes the table and the figure again from the committed litert.json. Sentences
+under its "notes", which are written by hand, say what the run does not, such as that rows are of a second run.
 """
 
 import importlib.metadata
@@ -70,6 +71,7 @@ def _markdown(content):
         f"{described['processor']}, {described['cores']} cores, {', '.join(described['vectors'])}; batch 1; medians of "
         "turns taken in one run. By `make benchmark`.",
         "",
+        *(line for note in content.get("notes", ()) for line in (note, "")),
         ", ".join(f"{package} {version}" for package, version in described["versions"].items()),
         "",
         "x plain: how many times faster than the plain file of the same form; x peer: than the fastest float32 peer. "

@@ -120,7 +120,7 @@ def convert_to_tflite(trained) -> bytes:
         return {OUTPUT: trained(images, training=False)}
 
     def configure(converter):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # without calibration: training has set the ranges
         converter.inference_input_type = converter.inference_output_type = tf.uint8
 
     with explaining_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:

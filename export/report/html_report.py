@@ -17,7 +17,7 @@ except ImportError as error:
 from keras_convmixer.visualization.style import STYLE
 
 from ..formats import FORMATS
-from .model_card import title
+from .model_card import agreement_on, title
 from .templates import fill_template
 
 NAME = "report.html"
@@ -37,6 +37,7 @@ def write_report(bundle: Path, manifest: dict) -> None:
         "report.html.jinja",
         **manifest,
         title=title(manifest),
+        agreement_on=agreement_on(manifest),
         milliseconds=manifest["latency"]["milliseconds"],
         preprocessing=manifest["artifacts"][0]["preprocessing"],
         images=manifest["artifacts"][0]["validation"]["images"],
@@ -72,7 +73,7 @@ def _draw_tradeoffs(manifest):
             if labeled:
                 reference = 100 * manifest["reference_accuracy"]
                 axes.axhline(reference, color="0.4", linewidth=0.8, linestyle=":", zorder=0, label="Keras model")
-            axes.set_ylabel("accuracy, %" if labeled else "images with the Keras model's class, %")
+            axes.set_ylabel("accuracy, %" if labeled else "agreement with Keras, %")
             figure.legend(loc="outside lower center", ncols=3, frameon=False)  # below the axes, where no point is
             drawn.append(_svg(figure))
             pyplot.close(figure)
@@ -80,16 +81,19 @@ def _draw_tradeoffs(manifest):
 
 
 def _draw_tradeoff(axes, cost, quality):
-    """Draw a marker for each file at its cost and quality, and the Pareto front as a grey line."""
+    """Draw a marker for each file at its cost and quality, and the Pareto front as a grey line to the right edge."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    best = pareto({name: (cost[name], quality[name]) for name in quality})
-    axes.step([cost[name] for name in best], [quality[name] for name in best], "0.7", where="post", zorder=1)
     for number, name in enumerate(quality):
         marker, color = MARKERS[number % len(MARKERS)], COLORS[number % len(COLORS)]
         axes.scatter(cost[name], quality[name], 45, color, marker=marker, label=name, zorder=2)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
+    best = pareto({name: (cost[name], quality[name]) for name in quality})
+    # On to the right edge, as a single file that is best in both would be a line of no length.
+    steps = [*(cost[name] for name in best), high], [*(quality[name] for name in best), quality[best[-1]]]
+    axes.step(*steps, "0.7", where="post", zorder=1)
+    axes.set_xlim(low, high)
     # Powers of ten alone are too few labels where files differ little, and 1, 2, 5, 10 too many over several decades.
     locator = MaxNLocator(4) if high < 8 * low else LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
     axes.xaxis.set_major_locator(locator)

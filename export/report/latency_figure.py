@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ GROUP = 0.8
 """Height of a file's bars together; files are 1 apart."""
 
 
-def draw_benchmark(bundle: Path, timings: list[Timing], path: Path) -> None:
+def draw_benchmark(bundle: str | os.PathLike[str], timings: list[Timing], path: str | os.PathLike[str]) -> None:
     """Draw the latency of a bundle's files as a PNG: a bar for each file and thread count.
 
     A bar is as long as the median latency, and a tick marks the 90th percentile. Beside a file's name stand its size
@@ -24,11 +25,10 @@ def draw_benchmark(bundle: Path, timings: list[Timing], path: Path) -> None:
 
     Example:
         ```python
-        from pathlib import Path
         from keras_convmixer.export import benchmark, draw_benchmark
 
-        timings = benchmark(Path("bundle"), threads=(1, 2), seconds=0.1)
-        draw_benchmark(Path("bundle"), timings, Path("latency.png"))
+        timings = benchmark("bundle", threads=(1, 2), seconds=0.1)
+        draw_benchmark("bundle", timings, "latency.png")
         ```
 
     Args:
@@ -69,5 +69,5 @@ def draw_benchmark(bundle: Path, timings: list[Timing], path: Path) -> None:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("latency of one image, ms (bars: median)")
         figure.legend(loc="outside upper center", ncols=4, frameon=False)  # above the axes, where no bar is
-        save_png(figure, path)
+        save_png(figure, Path(path))
         pyplot.close(figure)

@@ -47,6 +47,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     crop_fraction = preprocessing["crop_fraction"]
     names = [artifact["name"] for artifact in artifacts if artifact["format"] == "litert"]
     paths = {artifact["name"]: artifact["path"] for artifact in artifacts}
+    # The Python code takes float32, as `convmixer predict` does; the apps' code takes a small file with float input.
     shown_format = "float32" if "float32" in names else next(iter(names), None)
     phone_format = next((name for name in PREFERRED_ON_PHONES if name in names), shown_format)
     values = {
@@ -55,14 +56,15 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
         "class_names": class_names,
         "shown": SHOWN,
         "artifacts": [_described(artifact) for artifact in artifacts],
-        "agreement_heading": agreement_heading(manifest),
+        "choice": _choice(paths, shown_format, phone_format),
+        "agreement_on": agreement_on(manifest),
         "validation_images": artifacts[0]["validation"]["images"],
         **{side: preprocessing[side] for side in ("height", "width", "channels")},
         "crop_fraction": crop_fraction,
         # As Preprocessing computes them.
         "resized_height": int(preprocessing["height"] / crop_fraction),
         "resized_width": int(preprocessing["width"] / crop_fraction),
-        "install": install_command("export"),
+        "install": install_command("predict"),
         "format_name": shown_format,
         "has_int8": "int8" in names,
         "file_name": paths.get(shown_format),
@@ -75,6 +77,16 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
     }
     card = fill_template("model_card.md.jinja", **(manifest | values))
     (bundle / NAME).write_text(card, encoding="utf-8")
+
+
+def _choice(paths, shown_format, phone_format):
+    """Return the sentence for readers who do not know which file to take."""
+    server = f"TF Serving takes `{paths['saved_model']}`"
+    if shown_format is None:
+        return f"{server}."
+    if phone_format == shown_format:
+        return f"If you are unsure, take `{paths[shown_format]}`; {server}."
+    return f"If you are unsure, take `{paths[phone_format]}` in an app and `{paths[shown_format]}` elsewhere; {server}."
 
 
 def _described(artifact):
@@ -96,6 +108,7 @@ def _tensor(tensor, quantization):
     shape = ", ".join("any" if length is None else str(length) for length in tensor["shape"])
     low, high = tensor["range"]
     words = f"`{tensor['dtype']} [{shape}]`: {low:g}..{high:g}"
+    # With scale 1 and zero point 0, as of an int8 file's input, values are what they stand for.
     if not quantization or (quantization["scale"], quantization["zero_point"]) == (1, 0):
         return words
     value = f"(value - {quantization['zero_point']})" if quantization["zero_point"] else "value"
@@ -123,8 +136,6 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
     return f"It returns one number, the probability of {positive}, which is given at {threshold:g} or more{other}."
 
 
-def agreement_heading(manifest: dict) -> str:
-    """Return the heading of the column with the share of images that get the Keras model's answer."""
-    if manifest["outputs"]["kind"] == "single-label":
-        return "the Keras model's class"
-    return "exactly the Keras model's labels"
+def agreement_on(manifest: dict) -> str:
+    """Return what a file and the Keras model agree on, as "the class that"."""
+    return "the class that" if manifest["outputs"]["kind"] == "single-label" else "exactly the labels that"

@@ -1,4 +1,4 @@
-"""Make text safe to hand to others: no Markdown markup in labels, no folders of this machine in sentences."""
+"""Make text safe to hand to others: no markup of Markdown in labels, no paths of this machine in sentences."""
 
 from __future__ import annotations
 
@@ -44,23 +44,25 @@ def escape_markdown(text: str) -> str:
     return f"{ticks}{space}{text}{space}{ticks}"
 
 
-def without_folders(text: str, *folders: Path | str) -> str:
-    """Return text with each absolute path, and each path in `folders`, shortened to its last part.
+def without_local_paths(text: str, *folders: str | os.PathLike[str]) -> str:
+    """Return text in one line, each absolute path and each path in `folders` shortened to its last part.
 
-    Bundles are given to others, who need not know the folders and user names of this machine.
+    Bundles are given to others, who need not know the folders and user names of this machine. Control characters are
+    shown as escapes.
 
     Example:
         ```python
-        from keras_convmixer.export.report.text import without_folders
+        from keras_convmixer.export.report.text import without_local_paths
 
-        assert without_folders("/home/jo/cats/x.jpg is damaged") == "x.jpg is damaged"
+        assert without_local_paths("/home/jo/cats/x.jpg is damaged") == "x.jpg is damaged"
         ```
     """
+    # Known folders first, as their names may have spaces, at which `_PATH` ends.
     for folder in (*map(Path, folders), *_own_folders()):
         text = re.sub(rf"(?<![\w.-]){re.escape(str(folder))}{_SLASH}{_FOLDERS}", "", text)
     for folder in _own_folders():
         text = re.sub(rf"(?<![\w.-]){re.escape(str(folder))}(?![\w.-])", "a folder", text)
-    return _PATH.sub("", text)
+    return printable(_PATH.sub("", text))
 
 
 def _own_folders():

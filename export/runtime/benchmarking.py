@@ -7,6 +7,7 @@ in a process: `python -m keras_convmixer.export.runtime.benchmarking FILE THREAD
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from keras_convmixer.environment.peak_memory import peak_memory
 from ..manifest import read_manifest, read_verified
 
 ROUNDS = 3
-"""Measurements of each file, in turns, so that other load on the machine is spread over all files."""
+"""Measurements of each file. Files take turns, so that other load on the machine is spread over all of them."""
 LEAST = 5
 """Fewest images that are timed, however long one takes."""
 QUICK_THREADS, QUICK_SECONDS = 1, 0.2
@@ -62,7 +63,7 @@ class Timing:
 
 
 def benchmark(
-    bundle: Path | str,
+    bundle: str | os.PathLike[str],
     threads: tuple[int, ...] = (1, 2),
     seconds: float = 3.0,
     done: Callable[[str], None] = lambda _: None,
@@ -93,7 +94,7 @@ def benchmark(
     files = {a["name"]: bundle / a["path"] for a in manifest["artifacts"] if a["format"] == "litert"}
     for path in files.values():
         read_verified(bundle, manifest, path.relative_to(bundle).as_posix())
-    measurements = {}
+    measurements = {}  # results of `_run`, by (format, threads)
     for _ in range(ROUNDS):
         for name, path in files.items():
             for count in threads:
@@ -124,7 +125,7 @@ def quick_latencies(contents: dict[str, bytes]) -> dict[str, float]:
         for name, model in models.items():
             image = _random_image(model)
             model(image)  # not timed: the other files have been in the caches since
-            latencies[name] += _timed(model, image, QUICK_SECONDS / ROUNDS, least=-(-LEAST // ROUNDS))
+            latencies[name] += _timed(model, image, QUICK_SECONDS / ROUNDS, least=-(-LEAST // ROUNDS))  # rounded up
     return {name: float(np.median(milliseconds)) for name, milliseconds in latencies.items()}
 
 
@@ -155,13 +156,13 @@ def _measure(path, threads, seconds):
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         raise ValueError(f"{path} cannot be run: {process.stderr.strip().splitlines()[-1]}")
-    return json.loads(process.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])  # the last line: libraries may print before it
 
 
 def _run(path: str, threads: int, seconds: float) -> dict:
     from .interpreter import LiteRTModel
 
-    before = peak_memory()
+    before = peak_memory()  # of Python and LiteRT's library, which every file needs alike
     started = time.perf_counter()
     model = LiteRTModel(Path(path).read_bytes(), path, threads)
     image = _random_image(model)

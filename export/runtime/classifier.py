@@ -1,5 +1,6 @@
 """Classify images with an exported model; TensorFlow is not needed."""
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from .decision import BINARY, MULTI, SINGLE, Decision
 from .interpreter import LiteRTModel
 
 CLOSE = 1e-3
-"""Rounding may take a probability this far outside 0..1."""
+"""Largest distance of a probability from 0..1 that is taken for rounding."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ class Classifier:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path, format: str | None = None, threads: int | None = None) -> "Classifier":
+    def load(cls, path: str | os.PathLike[str], format: str | None = None, threads: int | None = None) -> "Classifier":
         """Load a bundle's artifact of one format, or a .tflite file.
 
-        A file that lies in a bundle takes labels and preprocessing from there. Another one sees the center of the
-        image, and its labels are "class 0", "class 1" and so on; with a single output it is taken as binary, with more
-        as single-label.
+        A file in a bundle gets the bundle's labels and preprocessing. Any other file gets the largest centered part of
+        an image that has its proportions, and the labels "class 0", "class 1" and so on; it is taken as binary if it
+        has a single output, else as single-label.
 
         Args:
             path: a bundle's folder, or a .tflite file.

@@ -59,6 +59,7 @@ class Decision:
 def stated_kind(labels: np.ndarray | None) -> str | None:
     """Return "multi-label" for labels `[images, labels]` with none or several in a row; None for others."""
     labels = np.asarray(labels) if labels is not None else np.zeros(0)
+    # Rows with exactly one label may be one-hot rows of a single-label model.
     several = labels.ndim == 2 and labels.shape[1] > 1 and (labels.sum(-1) != 1).any()
     return MULTI if several else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Inspection:
     """The labels in the file's metadata; empty if it has none."""
 
 
-def inspect(path: Path | str) -> Inspection:
+def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Read what a .tflite file holds.
 
     Example:
@@ -76,6 +77,7 @@ def _inspect(content, path):
     interpreter = open_interpreter(content, str(path), threads=1)
     nodes = interpreter._get_ops_details()
     shapes = {tensor["index"]: tuple(tensor["shape"]) for tensor in interpreter.get_tensor_details()}
+    # XNNPACK adds DELEGATE nodes to the operators that it replaces.
     operators = [node for node in nodes if node["op_name"] != "DELEGATE"]
     # Every tensor that no operator computes, and that is not an input, is a constant.
     made = {int(tensor) for node in operators for tensor in node["outputs"]}
@@ -133,6 +135,7 @@ def _multiplications(operators, shapes):
         if node["op_name"] not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             continue
         weights, outputs = shapes[int(node["inputs"][1])], np.prod(shapes[int(node["outputs"][0])])
+        # A depthwise output value takes its window of one channel; any other takes all input channels.
         each = weights[1:3] if node["op_name"] == "DEPTHWISE_CONV_2D" else weights[1:]
         counts[node["op_name"]] += int(outputs * np.prod(each))
     return dict(sorted(counts.items()))

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from keras_convmixer.environment.install import install_command
+
 try:
     from ai_edge_litert.interpreter import Interpreter
 except ImportError:
-    raise ImportError("running a .tflite file needs ai-edge-litert: pip install ai-edge-litert") from None
+    raise ImportError(f"running a .tflite file needs ai-edge-litert: {install_command('predict')}") from None
 
 
 def open_interpreter(content: bytes, name: str, threads: int) -> Interpreter:
@@ -53,6 +55,7 @@ class LiteRTModel:
             raise ValueError(
                 f"{name} does not take and return float32 or uint8: convert it with uint8 input and output"
             )
+        # Images [1, height, width, channels] in, probabilities [1, classes] out.
         if (
             len(inputs) != 1
             or len(outputs) != 1
@@ -76,7 +79,7 @@ class LiteRTModel:
         return probabilities
 
     def _dequantize(self, values):
-        scale, zero_point = self.output["quantization"]
+        scale, zero_point = self.output["quantization"]  # a float32 tensor has scale 0
         return values if scale == 0 else (values.astype(np.float32) - zero_point) * scale
 
 

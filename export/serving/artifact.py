@@ -13,7 +13,7 @@ from keras_convmixer.deployment import deploy
 
 from ..artifact import Artifact, Reference
 from ..manifest import sha256
-from ..validate import ValidationError, check_dtypes
+from ..validation.validate import ValidationError, check_dtypes
 from .saved_model import SavedModel
 from .server_files import served_name, write_serving_files
 from .signatures import with_features, write_serving_model
@@ -47,7 +47,7 @@ def export_saved_model(reference: Reference, out: Path, folder: Path) -> Artifac
         reference.preprocessing,
         reference.decision,
     )
-    written = SavedModel(path)
+    written = SavedModel(path)  # loaded back from the disk, as TF Serving will load it
     check_dtypes(artifact.name, written.input["dtype"], written.output["dtype"])
     probabilities = written(reference.images)
     _check_encoded(written, reference.preprocessing, reference.images[:ENCODED])
@@ -84,6 +84,7 @@ def _check_encoded(written, preprocessing, images):
             image.save(file, "PNG")
             files.append(file.getvalue())
         prepared.append(preprocessing.apply(image))
+    # A PNG that ends after 20 bytes is answered with zeros, and must not change its neighbors' answers.
     *answered, damaged = written.encoded([*files, files[0][:20]])
     if np.abs(answered - written(np.stack(prepared))).max() > ENCODED_DIFFERENCE or damaged.any():
         raise ValidationError(

@@ -1,4 +1,4 @@
-"""Write a Keras classifier as a plain SavedModel, as converters take it; and run a SavedModel of any kind."""
+"""Write a Keras classifier as a plain SavedModel, from which it is converted; load and run a bundle's SavedModel."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def write_signatures(path: Path, signatures: dict[str, tuple[Callable, tf.Tensor
         for name, (function, images) in signatures.items()
     }
     module = tf.Module()
-    # Each once: several signatures share them.
+    # Each variable once, as several signatures share them.
     module.used = list({id(variable): variable for one in traced.values() for variable in one.variables}.values())
     tf.saved_model.save(module, str(path), signatures=traced)
 
@@ -68,7 +68,7 @@ class SavedModel:
         return {name: values.numpy() for name, values in sorted(outputs.items())}
 
     def signatures(self) -> dict[str, dict]:
-        """Inputs and outputs of every signature: name, shape, dtype."""
+        """Return the name, shape and dtype of every signature's inputs and outputs."""
         return {
             name: {
                 "inputs": [_describe(item) for item in function.structured_input_signature[1].items()],

@@ -17,7 +17,7 @@ from .saved_model import OUTPUT, SavedModel
 
 FOLDER = "serving"
 VERSION = "2.21.0"
-"""Tag of the image tensorflow/serving: of the newest TensorFlow that exports are tested with; it reads older ones."""
+"""Tag of the Docker image tensorflow/serving: the newest TensorFlow that exports are tested with."""
 EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
 """A grey PNG file of 8x8 pixels, as base64, for README.md."""
 SHOWN = 5
@@ -34,7 +34,7 @@ model_config_list {
 }
 """,
     "batching.config": """\
-# For servers with a GPU whose clients all send images of one size, or picture files to signature encoded: requests that
+# For servers with a GPU whose clients all send images of one size, or image files to signature encoded: requests that
 # wait together are run together. docker-compose.yaml says how to turn it on; it is off, as
 # - images of different sizes cannot become one batch: TF Serving answers all requests of such a batch with an error,
 #   also those that were alike ("Tensors with name ... from different tasks have different shapes"). Its remedy,
@@ -54,7 +54,7 @@ prometheus_config {
 }
 """,
     "docker-compose.yaml": """\
-# docker compose up, in this folder; then POST pictures to http://localhost:8501/v1/models/NAME:predict as
+# docker compose up, in this folder; then POST image files to http://localhost:8501/v1/models/NAME:predict as
 # {"signature_name": "encoded", "instances": [{"b64": "..."}]}
 # Only this machine reaches it, as TF Serving asks nobody for a password: put what does in front of it, or, in a network
 # that you trust, set TF_SERVING_ADDRESS=0.0.0.0. Batches may have any number of images, and requests any image sizes.
@@ -111,6 +111,7 @@ def write_serving_files(bundle: Path, reference: Reference, saved_model: SavedMo
 def _readme(reference, saved_model):
     (row,) = rest_answer(saved_model.answer("encoded", [base64.b64decode(EXAMPLE)]))
     signatures = saved_model.signatures()
+    # Such a model answers with the one label that it decides for, see `write_serving_model`.
     decides = reference.decision.kind == BINARY and len(reference.class_names) == 2
     names = [f"`{output['name']}`" for output in signatures["encoded"]["outputs"]]
     return fill_template(

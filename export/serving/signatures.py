@@ -35,7 +35,7 @@ def write_serving_model(
 ) -> None:
     """Write a SavedModel with the signatures serving_default, encoded and features, and warm-up requests for each.
 
-    `name` is that under which the requests find it.
+    `name` is the model's name in the warm-up requests.
 
     - serving_default: `images` uint8 `[batch, height, width, channels]`, pixels 0..255: prepared ones of the model's
       size, or whole images of any other size, which are prepared as `Preprocessing` does it, to one level of 255.
@@ -50,16 +50,17 @@ def write_serving_model(
     `[batch, classes]` is true where a label reaches the threshold, never for a file that cannot be read. A binary model
     with two names returns `classes` and `names` `[batch, 1]`: the second at the threshold or above, else the first.
     """
-    two = decision.kind == BINARY and len(class_names) == 2
+    has_two_names = decision.kind == BINARY and len(class_names) == 2
     # A constant in the graph: a lookup table would have to be saved beside it.
     names = tf.constant(class_names)
     count = min(TOP, len(class_names))
 
     def named(probabilities):
+        # probabilities [batch, classes]; present bool [batch, classes]; best int32 [batch, count], or [batch, 1]
         present = None if decision.kind == SINGLE else probabilities >= decision.threshold
-        best = tf.cast(present, tf.int32) if two else tf.math.top_k(probabilities, count).indices
+        best = tf.cast(present, tf.int32) if has_two_names else tf.math.top_k(probabilities, count).indices
         answer = {OUTPUT: probabilities, "classes": best, "names": tf.gather(names, best)}
-        return answer if present is None or two else {**answer, "present": present}
+        return answer if present is None or has_two_names else {**answer, "present": present}
 
     def run(images):
         """Return features, None of a model without, and probabilities."""
@@ -78,6 +79,7 @@ def write_serving_model(
     def classify_encoded(images):
         prepared, readable = prepare_files(images, preprocessing)
         answer = named(run(prepared)[1])
+        # The model ran on the rows of unreadable files too; their answers are replaced.
         unknown = {OUTPUT: tf.zeros_like(answer[OUTPUT]), "classes": -tf.ones_like(answer["classes"])}
         unknown["names"] = tf.fill(tf.shape(answer["names"]), "")
         if "present" in answer:
@@ -95,9 +97,9 @@ def write_serving_model(
 
 
 def with_features(model: keras.Model) -> keras.Model:
-    """Return a classifier with what its dense layer is given as first output; itself where it does not end in one.
+    """Return a classifier with its dense layer's input as first output; a model that ends in no dense layer as it is.
 
-    To be called before `deploy`, which otherwise folds a normalization of the features into the dense layer.
+    Call it before `deploy`, which folds a normalization of the features into the dense layer.
     """
     layer = model.layers[-1]
     if isinstance(layer, keras.layers.Activation | keras.layers.Softmax):
@@ -108,7 +110,7 @@ def with_features(model: keras.Model) -> keras.Model:
 
 
 def _prepared(images, preprocessing):
-    """Do as `Preprocessing.apply`: float32 of whole numbers, `[batch, height, width, channels]`."""
+    """Prepare whole images as `Preprocessing.apply` does; return float32 `[batch, height, width, channels]`."""
     height, width = preprocessing.height, preprocessing.width
     original = tf.shape(images)[1:3]
     short, long = tf.reduce_min(original), tf.reduce_max(original)
@@ -130,7 +132,7 @@ def _prepared(images, preprocessing):
 
 
 def _write_warm_up(path, name, preprocessing, others):
-    """Write requests of each signature, which TF Serving runs before it answers: the first are slow."""
+    """Write requests for each signature, which TF Serving runs before it answers, as first runs are slow."""
     shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
     grey = np.full(shape, 128, np.uint8)
     with io.BytesIO() as file:

@@ -17,12 +17,13 @@ from ..manifest import sha256
 from ..runtime.decision import BINARY
 from ..runtime.interpreter import LiteRTModel
 from ..serving.saved_model import INPUT, OUTPUT
-from ..validate import REQUIREMENTS, check_litert
+from ..validation.requirements import REQUIREMENTS
+from ..validation.validate import check_litert
 from .conversion import Conversion
 from .layer_errors import IMAGES, layer_errors
-from .metadata import add_metadata
-from .operator_versions import oldest_runtime
 from .operators import read_operators
+from .rewrites.metadata import add_metadata
+from .rewrites.operator_versions import oldest_runtime
 
 
 class Conversions(contextlib.ExitStack):
@@ -80,7 +81,7 @@ def worst_layers(artifacts: list[Artifact], images: np.ndarray) -> dict | None:
     if not measured:
         return None
     # Of equals the last, published ones before rejected ones.
-    measured = sorted(measured, key=lambda artifact: artifact.error is not None)
+    measured = sorted(measured, key=lambda artifact: not artifact.is_published)
     worst = min(reversed(measured), key=lambda artifact: artifact.validation.agreement)
     layers = worst.layers or layer_errors(worst.deployed, worst.content, images)
     return {"format": worst.name, "images": min(IMAGES, len(images)), "layers": layers}

@@ -14,9 +14,9 @@ from tensorflow.lite.python.convert import ConverterError
 from keras_convmixer.files.atomic import explaining_full_disk
 
 from ..serving.saved_model import write_saved_model
-from .batch import take_batches
 from .flatbuffer import read_model, write_model
-from .operator_versions import set_versions
+from .rewrites.batch import take_batches
+from .rewrites.operator_versions import set_versions
 
 
 class Conversion:
@@ -129,6 +129,7 @@ def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverte
     try:
         model = read_model(converter.convert())
     except ConverterError as error:
+        # The message has hundreds of lines; one of them names the operators.
         missing = re.search(r"(?:Custom|Flex) ops: (.+)", str(error))
         reason = f"LiteRT lacks {missing[1].strip()}" if missing else str(error).strip().split("\n")[0]
         raise ValueError(

@@ -10,9 +10,9 @@ from litert_quantizer.qtyping import TFLOperationName as Operation
 from litert_quantizer.quantizer import Quantizer
 
 from .conversion import Conversion
-from .dense_scales import scale_behind_dense_layers
 from .flatbuffer import read_model, write_model
-from .operator_versions import set_versions
+from .rewrites.dense_scales import scale_behind_dense_layers
+from .rewrites.operator_versions import set_versions
 
 WEIGHTED = (Operation.CONV_2D, Operation.DEPTHWISE_CONV_2D, Operation.FULLY_CONNECTED)
 

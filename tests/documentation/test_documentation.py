@@ -18,7 +18,7 @@ from keras_convmixer.__main__ import COMMANDS
 from keras_convmixer.commands.command_line import run_app
 from keras_convmixer.commands.training import with_recipe
 from keras_convmixer.export.formats import FORMATS
-from keras_convmixer.export.validate import REQUIREMENTS
+from keras_convmixer.export.validation.requirements import REQUIREMENTS
 from keras_convmixer.training.recipes import RECIPES
 
 IMAGENET = "ImageNet is not here; the command is parsed"

@@ -17,7 +17,7 @@ SEEN = Preprocessing(8, 8, 3)
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Twenty pictures of different reds, and three files that cannot be read, which are few enough here."""
+    """Twenty images of different reds, and three files that cannot be read, which are few enough here."""
     monkeypatch.setattr(picture_folders, "DAMAGED", 0.2)
     monkeypatch.setattr(calibration, "DAMAGED", 0.2)
     place = tmp_path / "pictures"

@@ -78,7 +78,7 @@ def binary(toy, train_labels, once):
 
 @pytest.fixture
 def pictures(toy, tmp_path):
-    """A red, a green and a blue picture."""
+    """A red, a green and a blue image."""
     paths = [tmp_path / f"{name}.png" for name in ("red", "green", "blue")]
     for path, image in zip(paths, toy.test_images, strict=False):
         Image.fromarray(image).save(path)
@@ -100,7 +100,7 @@ def test_a_multi_label_bundle(toy, multi):
     card = (multi[1] / "README.md").read_text()
     assert "A multi-label image classifier" in card
     assert "a label is given at 0.4 or more" in card
-    assert "exactly the Keras model's labels" in card
+    assert "exactly the labels that the Keras model gives" in card
     report = (multi[1] / "report.html").read_text()
     assert "A multi-label image classifier" in report
     assert "probability of 0.4 or more" in report

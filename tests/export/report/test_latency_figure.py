@@ -29,9 +29,8 @@ def test_texts_do_not_overlap_and_have_units(toy_bundle, threads, monkeypatch):
     monkeypatch.setattr(latency_figure, "save_png", lambda figure, path: figures.append(figure))
     monkeypatch.setattr(pyplot, "close", lambda figure: None)
     names = ("float32", "float16", "dynamic", "int8")
-    draw_benchmark(
-        toy_bundle, [Timing(n, t, median=8.0 / t, p90=9.0 / t, **COMMON) for n in names for t in threads], None
-    )
+    timings = [Timing(n, t, median=8.0 / t, p90=9.0 / t, **COMMON) for n in names for t in threads]
+    draw_benchmark(toy_bundle, timings, "unwritten.png")
     assert_texts_have_room(figures[0])
     texts = [text for text, _ in drawn_texts(figures[0])]
     assert "latency of one image, ms (bars: median)" in texts

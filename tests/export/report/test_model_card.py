@@ -97,6 +97,31 @@ def test_files_that_fell_short_and_many_labels(toy_bundle, tmp_path):
     assert re.search(r"accuracy on\s+them is not known\.", card)
 
 
+@pytest.mark.parametrize(
+    ("formats", "sentence"),
+    [
+        (
+            ("float32", "float16", "dynamic", "int8"),
+            "If you are unsure, take `litert/dynamic.tflite` in an app and `litert/float32.tflite` elsewhere; TF "
+            "Serving takes `saved_model/1`.",
+        ),
+        (("float32", "int8"), "If you are unsure, take `litert/float32.tflite`; TF Serving takes `saved_model/1`."),
+        (("int8",), "If you are unsure, take `litert/int8.tflite`; TF Serving takes `saved_model/1`."),
+        ((), "TF Serving takes `saved_model/1`."),
+    ],
+)
+def test_it_says_which_file_to_take(toy_bundle, tmp_path, formats, sentence):
+    manifest = read_manifest(toy_bundle)
+    manifest["artifacts"] = [a for a in manifest["artifacts"] if a["name"] in ("saved_model", *formats)]
+    write_model_card(tmp_path, manifest, ("red", "green", "blue"))
+    assert f"\n{sentence}\n" in (tmp_path / "README.md").read_text()
+
+
+def test_it_asks_for_no_tensorflow_to_predict(toy_bundle):
+    card = (toy_bundle / "README.md").read_text()
+    assert "With this package (pip install '.[predict]' in keras_convmixer's repository), without TensorFlow:" in card
+
+
 def test_data_and_license_are_shown_if_given(toy_bundle, tmp_path):
     manifest = read_manifest(toy_bundle)
     manifest["model"] |= {"license": None, "training_data": None}

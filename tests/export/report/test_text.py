@@ -18,8 +18,8 @@ import keras_convmixer
 from keras_convmixer.export import formats, inspect, read_manifest
 from keras_convmixer.export.report.html_report import write_report
 from keras_convmixer.export.report.model_card import write_model_card
-from keras_convmixer.export.report.text import escape_markdown, without_folders
-from keras_convmixer.export.tflite.metadata import add_metadata
+from keras_convmixer.export.report.text import escape_markdown, without_local_paths
+from keras_convmixer.export.tflite.rewrites.metadata import add_metadata
 from keras_convmixer.files.printable import is_printable, printable
 
 COLORS = ("red", "green", "blue")
@@ -76,7 +76,7 @@ def test_text_that_markdown_would_read_is_code(text, shown):
     ],
 )
 def test_paths_are_shortened_to_their_last_part(sentence, shown):
-    assert without_folders(sentence, "pictures/of mine/") == shown
+    assert without_local_paths(sentence, "pictures/of mine/") == shown
 
 
 NAME = "m <b>\x1b[2J|*x*"

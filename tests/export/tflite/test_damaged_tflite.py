@@ -7,7 +7,7 @@ from PIL import Image
 from processes import run_python
 
 from keras_convmixer.export import inspect
-from keras_convmixer.export.tflite.metadata import LABELS
+from keras_convmixer.export.tflite.rewrites.metadata import LABELS
 
 FUZZ = """
 import json, random, sys, time

@@ -8,8 +8,8 @@ from keras_convmixer.export.formats import FORMATS
 from keras_convmixer.export.tflite import flatbuffer, quantize
 from keras_convmixer.export.tflite.conversion import Conversion
 from keras_convmixer.export.tflite.flatbuffer import read_model, write_model
-from keras_convmixer.export.tflite.metadata import add_metadata
 from keras_convmixer.export.tflite.operators import read_operators
+from keras_convmixer.export.tflite.rewrites.metadata import add_metadata
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from runtimes import INSTALLED, python_of, run
 from keras_convmixer import ConvMixer, deploy
 from keras_convmixer.export.formats import FORMATS
 from keras_convmixer.export.tflite.conversion import Conversion
-from keras_convmixer.export.tflite.operator_versions import RUNTIMES, oldest_runtime
+from keras_convmixer.export.tflite.rewrites.operator_versions import RUNTIMES, oldest_runtime
 
 CONVERTED = tuple(name for name, format in FORMATS.items() if format.convert)
 TOLERANCE = {"int8": 2.5 / 256, "dynamic": 0.02, "int16x8": 1e-3}

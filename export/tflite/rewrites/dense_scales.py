@@ -7,8 +7,8 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .flatbuffer import append_constant
-from .operators import operator_name
+from ..flatbuffer import append_constant
+from ..operators import operator_name
 
 
 def scale_behind_dense_layers(model: schema.ModelT) -> None:

@@ -3,8 +3,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_convmixer.export.tflite.flatbuffer import read_model, write_model
-from keras_convmixer.export.tflite.operator_versions import min_runtime_version, oldest_runtime, set_versions
 from keras_convmixer.export.tflite.operators import code_name, operator_name
+from keras_convmixer.export.tflite.rewrites.operator_versions import min_runtime_version, oldest_runtime, set_versions
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .flatbuffer import append_constant
-from .operators import code_name, operator_name
+from ..flatbuffer import append_constant
+from ..operators import code_name, operator_name
 
 BATCH_LEADS = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "AVERAGE_POOL_2D", "MAX_POOL_2D",
@@ -19,7 +19,6 @@ BATCH_LEADS = {
 }  # fmt: skip
 """Operators that treat each image by itself. PAD, PADV2 and those from RESHAPE on do so only if they leave the first
 axis, which counts the images, alone; `_Editor.keeps_images_apart` looks at their arguments."""
-ONE = 1
 
 
 def take_batches(model: schema.ModelT) -> None:
@@ -52,7 +51,7 @@ def take_batches(model: schema.ModelT) -> None:
 
 
 def _is_one_image(tensor):
-    return tensor.shape is not None and len(tensor.shape) == 4 and tensor.shape[0] == ONE and min(tensor.shape) > 0
+    return tensor.shape is not None and len(tensor.shape) == 4 and tensor.shape[0] == 1 and min(tensor.shape) > 0
 
 
 class _Editor:

@@ -1,4 +1,4 @@
-"""Batches and other image sizes, in every format of both targets; tests/export/test_runtimes.py has old runtimes."""
+"""Batches and other image sizes, in every format of both targets; test_runtimes.py has old runtimes."""
 
 import keras
 import numpy as np
@@ -9,10 +9,10 @@ from ai_edge_litert.interpreter import Interpreter
 from keras_convmixer import ConvMixer, deploy
 from keras_convmixer.export.formats import FORMATS
 from keras_convmixer.export.runtime.inspection import inspect
-from keras_convmixer.export.tflite.batch import take_batches
 from keras_convmixer.export.tflite.conversion import Conversion
 from keras_convmixer.export.tflite.flatbuffer import read_model, write_model
 from keras_convmixer.export.tflite.operators import code_name
+from keras_convmixer.export.tflite.rewrites.batch import take_batches
 
 CONVERTED = tuple(name for name, format in FORMATS.items() if format.convert)
 MODELS = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from keras_convmixer.export import ValidationError
-from keras_convmixer.export.reference import _at_most, check_reference
 from keras_convmixer.export.runtime.decision import MULTI, Decision
+from keras_convmixer.export.validation.reference import _at_most, check_reference
 from keras_convmixer.outputs.classifier import as_classifier, predict
 
 RANDOM = np.random.default_rng(0)

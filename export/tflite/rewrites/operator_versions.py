@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .flatbuffer import append_metadata, read_model
-from .operators import DTYPES, operator_name
+from ..flatbuffer import append_metadata, read_model
+from ..operators import DTYPES, operator_name
 
 QUANTIZED = {"INT8", "UINT8", "INT16", "INT4"}
 METADATA = b"min_runtime_version"

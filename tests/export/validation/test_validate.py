@@ -6,7 +6,8 @@ import pytest
 from keras_convmixer.export import ValidationError
 from keras_convmixer.export.formats import FORMATS
 from keras_convmixer.export.tflite.operators import Operators
-from keras_convmixer.export.validate import REQUIREMENTS, check_litert, validate
+from keras_convmixer.export.validation.requirements import REQUIREMENTS
+from keras_convmixer.export.validation.validate import check_litert, validate
 
 REFERENCE = np.array([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4], [0.9, 0.1]], "float32")
 

@@ -18,7 +18,7 @@ from keras_convmixer.files.labels import NAME as LABELS
 from keras_convmixer.files.labels import labels_text
 from keras_convmixer.files.printable import printable
 
-from .flatbuffer import append_metadata, check_size, read_model, write_model
+from ..flatbuffer import append_metadata, check_size, read_model, write_model
 
 # Slots of the tables that are written. Source: metadata_schema.fbs of MediaPipe (mediapipe/tasks/metadata). Fields are
 # numbered in the order of their declaration; a union takes two numbers, its type and its value.
@@ -36,8 +36,10 @@ File = SimpleNamespace(NAME=0, DESCRIPTION=1, TYPE=2)  # AssociatedFile
 
 @dataclass(frozen=True)
 class _Scalar:
+    """A number in a table; tables, lists and texts are stored behind a table, which refers to them."""
+
     kind: str
-    """As flatbuffers.Builder's methods name it."""
+    """The number's type, as flatbuffers.Builder's methods name it."""
     value: int
 
 

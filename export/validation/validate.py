@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .runtime.decision import Decision
-from .runtime.interpreter import LiteRTModel
-from .tflite.operators import Operators
+from ..runtime.decision import Decision
+from ..runtime.interpreter import LiteRTModel
+from ..tflite.operators import Operators
+from .requirements import CLIPPED, REQUIREMENTS
 
 
 class ValidationError(ValueError):
@@ -16,49 +17,6 @@ class ValidationError(ValueError):
         super().__init__(message)
         self.measured = measured
         """The measurement, None if the artifact failed before it."""
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """What an artifact must meet to be published."""
-
-    agreement: float
-    """Lowest share of images, 0..1, that get the Keras model's class or, of a multi-label model, exactly its labels."""
-    accuracy_loss: float
-    """Highest loss of accuracy against the Keras model's, 0..1, if there are labels; two images may always be lost."""
-    max_difference: float
-    """Largest difference of a probability."""
-    input_dtype: str
-    output_dtype: str
-    tensor_dtypes: frozenset[str] | None
-    """Allowed dtypes of a .tflite file's tensors, by the schema's names; None for a SavedModel."""
-
-
-CLIPPED = 0.02
-"""Highest share of a layer's values outside the range that calibration found.
-
-Measured in the worst layer of a ConvMixer-32/4 of digits and of a ConvMixer-64/4 of CIFAR-10, calibrated with 500 or 10
-training images: 0.0005 at most; with noise: 0.08 and 0.01; with one image: 0.04 and 0.11; with a black one: 0.02 and
-0.08.
-"""
-FLOAT32 = ("float32", "float32")
-_REALS = frozenset({"FLOAT32", "INT32"})
-_INTEGERS = frozenset({"UINT8", "INT8", "INT32"})
-REQUIREMENTS = {
-    # Float formats compute what Keras computes in another order of additions, so the largest difference is limited.
-    # Quantized ones are held to the accuracy: where the model is unsure they may decide otherwise, for the better too.
-    "saved_model": Requirement(0.99, 0.001, 1e-4, "uint8", "float32", None),
-    "float32": Requirement(0.99, 0.001, 1e-4, *FLOAT32, _REALS),
-    "float16": Requirement(0.99, 0.002, 0.05, *FLOAT32, _REALS | {"FLOAT16"}),
-    "dynamic": Requirement(0.98, 0.002, 1.0, *FLOAT32, _REALS | {"INT8"}),
-    "int8": Requirement(0.93, 0.01, 1.0, "uint8", "uint8", _INTEGERS),
-    # Training with 8 bits changes the decisions where the model is unsure.
-    "qat_int8": Requirement(0.90, 0.005, 1.0, "uint8", "uint8", _INTEGERS),
-    "int16x8": Requirement(0.98, 0.005, 1.0, *FLOAT32, _REALS | {"INT8", "INT16", "INT64"}),
-    "weight_int8": Requirement(0.98, 0.005, 1.0, *FLOAT32, _REALS | {"INT8"}),
-    "weight_int4": Requirement(0.85, 0.03, 1.0, *FLOAT32, _REALS | {"INT8", "INT4"}),
-}
-"""By artifact: "saved_model", or the format of a .tflite file."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +59,7 @@ def validate(
     if not np.isfinite(probabilities).all():
         raise ValidationError(f"{name} returns NaN or infinity where the Keras model does not")
     decision = decision or Decision()
-    difference = np.abs(probabilities - reference)
+    difference = np.abs(probabilities - reference)  # [images, classes]
     measured = Validation(
         images=len(reference),
         agreement=float(np.mean(decision.same(probabilities, reference))),
@@ -124,6 +82,7 @@ def validate(
 
 
 def _check_calibration(name, layers, measured):
+    # Float layers have no range that could cut off values.
     integers = [layer for layer in layers if layer["clipped"] is not None]
     worst = max(integers, key=lambda layer: layer["clipped"], default=None)
     if worst and worst["clipped"] > CLIPPED:
@@ -189,6 +148,7 @@ def check_litert(name: str, model: LiteRTModel, operators: Operators) -> None:
     foreign = operators.dtypes - requirement.tensor_dtypes
     if foreign:
         raise ValidationError(f"{name} has {', '.join(sorted(foreign))} tensors, and must have none")
+    # Apps feed bytes 0..255 as they are. A scale of 1.02 moves a pixel by 5 of 255 levels at most; float32 has scale 0.
     scale, zero_point = model.input["quantization"]
     if scale and (zero_point != 0 or abs(scale - 1) > 0.02):
         raise ValidationError(

@@ -15,7 +15,7 @@ from keras_convmixer.model.imagenet import DEVIATION, MEAN
 from keras_convmixer.outputs.classifier import NotFinite, predict
 from keras_convmixer.outputs.kind import spread
 
-from .runtime.decision import Decision
+from ..runtime.decision import Decision
 from .validate import ValidationError
 
 IMAGES = 64
@@ -117,8 +117,8 @@ def _doubt_of_one_class(classifier, decision, images):
         answers = decision(_run(classifier, scale(spread(images, IMAGES).astype("float32"))))
         counts.append(f"{len(np.unique(answers, axis=0))} in {name}")
     return (
-        f"the model gives all {len(images)} validation images the same labels: {QUESTION} The pixels scaled, it gives "
-        f"this many different ones: {', '.join(counts)}. {REMEDY}; with validation_labels export measures it"
+        f"the model gives all {len(images)} validation images the same labels: {QUESTION} The number of "
+        f"different labels with scaled pixels: {', '.join(counts)}. {REMEDY}; with validation_labels export measures it"
     )
 
 

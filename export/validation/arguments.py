@@ -13,10 +13,10 @@ from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.files.labels import is_label
 from keras_convmixer.outputs.classifier import as_classifier
 
-from .choices import Target
-from .formats import FORMATS
-from .manifest import unlisted_files
-from .runtime.decision import BINARY
+from ..choices import Target
+from ..formats import FORMATS
+from ..manifest import unlisted_files
+from ..runtime.decision import BINARY
 
 TARGETS = get_args(Target)
 
@@ -40,8 +40,8 @@ def check_out(out: Path) -> None:
         )
 
 
-def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target: str) -> None:
-    """Check labels, names of formats and the target; raises ValueError."""
+def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target: str, qat_int8: bytes | None) -> None:
+    """Check labels, formats and the target, and that the file of format qat_int8 is given; raises ValueError."""
     if isinstance(class_names, str) or len(set(class_names)) != len(class_names) or not all(map(is_label, class_names)):
         raise ValueError("class_names: give strings of valid Unicode, one line each, no two the same")
     unknown = sorted(set(formats) - set(FORMATS))
@@ -49,6 +49,8 @@ def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target
         raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: choose {' or '.join(map(repr, TARGETS))}")
+    if "qat_int8" in formats and qat_int8 is None:
+        raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
 
 
 def check_description(name: str | None, license: str | None, training_data: str | None) -> None:
@@ -63,7 +65,7 @@ def check_description(name: str | None, license: str | None, training_data: str 
 def exportable_classifier(
     model: keras.Model, class_names: tuple[str, ...], kind: str | None = None, images: np.ndarray | None = None
 ) -> keras.Model:
-    """Return a view of a model with probabilities as output; raises ValueError if it cannot be exported.
+    """Return the model with probabilities as output; raises ValueError if it cannot be exported.
 
     `kind` and `images` are those of `as_classifier`; images of another shape than the model's are ignored.
     """

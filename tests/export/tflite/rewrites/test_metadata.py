@@ -10,7 +10,7 @@ from mediapipe_peer import CLASSIFY
 from PIL import Image
 
 from keras_convmixer.export import Classifier
-from keras_convmixer.export.tflite.metadata import add_metadata
+from keras_convmixer.export.tflite.rewrites.metadata import add_metadata
 
 FORMATS = ("float32", "float16", "dynamic", "int8")
 
