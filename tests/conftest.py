@@ -4,6 +4,7 @@ A session's fixtures are made once by each of pytest-xdist's workers; those that
 """
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -19,9 +20,16 @@ from filelock import FileLock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
 
-from processes import convmixer  # it remembers the environment
+from processes import convmixer, save_time  # it remembers the environment
 
 COLOURS = ("red", "green", "blue")
+
+
+def pytest_collection_finish():
+    """Make small exports and trainings quicker, and leave what was imported to itself."""
+    save_time()
+    gc.collect()
+    gc.freeze()  # what was imported is never garbage; to look through it takes a second each time
 
 
 @pytest.fixture(scope="session")

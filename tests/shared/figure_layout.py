@@ -17,11 +17,9 @@ def drawn_texts(figure):
         if text.get_visible() and text.get_text().strip():
             found.append((text.get_text(), text.get_window_extent(renderer)))
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # a constrained layout takes effect with the first drawing
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(matplotlib.text.Text, "draw", record)
-        canvas.draw()
+        FigureCanvasAgg(figure).draw()  # lays the figure out, then draws its texts
     return found
 
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from processes import SERVER
+from processes import SERVER, Forked
 
 from keras_convmixer.export import verify_bundle
 from keras_convmixer.export.manifest import write_manifest
@@ -68,28 +68,26 @@ def test_killed_at_twenty_moments_there_is_the_former_bundle_or_the_new(toy, toy
     def start():
         listening, told = SERVER.Pipe(duplex=False)
         arguments = tmp_path / "model.keras", tmp_path / "images.npy", toy_bundle, out, told
-        process = SERVER.Process(target=export, args=arguments)
-        process.start()
+        forked = Forked(*arguments, function=export)
         told.close()  # so that a process that dies is noticed, not waited for
         assert listening.recv() == "ready"
-        return process, listening, time.monotonic()
+        return forked, listening, time.monotonic()
 
-    process, listening, started = start()
+    forked, listening, started = start()
     assert listening.recv() == "done"
     whole = time.monotonic() - started
-    process.kill()
+    forked.process.kill()
     found = []
     for moment in range(MOMENTS):
         with atomic_folder(out) as folder:
             shutil.copytree(toy_bundle, folder, dirs_exist_ok=True)
-        process, listening, started = start()
+        forked, listening, started = start()
         if moment < MOMENTS - 1:
             time.sleep(max(0.0, whole * (moment + 0.5) / (MOMENTS - 1) - (time.monotonic() - started)))
         else:
             assert listening.recv() == "done"
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        forked.process.kill()
+        assert forked.finished().returncode == -signal.SIGKILL
         verify_bundle(out)
         found.append((out / "labels.txt").read_text().split()[0])
     assert set(found) == {"red", "new"}

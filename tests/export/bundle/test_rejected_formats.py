@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from bundles import rejection, with_weights
 
-from keras_convmixer.export import Classifier, ValidationError, formats
+from keras_convmixer.export import Classifier, ValidationError, formats, read_manifest
 from keras_convmixer.export.serving import artifact as serving_artifact
 from keras_convmixer.export.serving.saved_model import write_saved_model
 from keras_convmixer.export.tflite import artifact as litert_artifact
@@ -44,9 +44,8 @@ def run_out_of_memory(model, images):
 
 
 @pytest.fixture(scope="module")
-def failing(toy, tmp_path_factory):
+def failing(toy, once):
     """A bundle in the making of which every format but float32 went wrong, each in another way; and its manifest."""
-    out = tmp_path_factory.mktemp("failing") / "bundle"
     original = litert_artifact.add_metadata
 
     def fail_once(content, name, description, *arguments):
@@ -62,7 +61,9 @@ def failing(toy, tmp_path_factory):
             ("weight_int8", broken_file, True),
         ):
             patched.setitem(formats.FORMATS, name, formats.Format("", convert, calibrated=calibrated))
-        return out, toy.republish(out, formats=("int8", "int16x8", "weight_int8", "float16", "float32"))
+        names = ("int8", "int16x8", "weight_int8", "float16", "float32")
+        out = once("failing", lambda folder: toy.republish(folder / "bundle", formats=names)) / "bundle"
+    return out, read_manifest(out)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +97,8 @@ def test_a_full_disk_is_no_formats_fault(toy, former, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def falling_short(toy, tmp_path_factory):
+def falling_short(toy, once):
     """A bundle for which every .tflite file but dynamic was made of something else; and its manifest."""
-    out = tmp_path_factory.mktemp("falling_short") / "bundle"
     with pytest.MonkeyPatch.context() as patched:
         for name, change in (
             ("float32", lambda weights: [*weights[:-2], 0.5 * weights[-2], 0.5 * weights[-1]]),
@@ -107,7 +107,9 @@ def falling_short(toy, tmp_path_factory):
         ):
             convert_another(patched, name, with_weights(toy.model, change))
         patched.setitem(formats.FORMATS, "int8", formats.Format("", conversions.convert_float32))
-        return out, toy.republish(out, formats=("float32", "float16", "int8", "weight_int8", "dynamic"))
+        names = ("float32", "float16", "int8", "weight_int8", "dynamic")
+        out = once("falling_short", lambda folder: toy.republish(folder / "bundle", formats=names)) / "bundle"
+    return out, read_manifest(out)
 
 
 @pytest.mark.parametrize(

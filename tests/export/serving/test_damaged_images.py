@@ -5,7 +5,7 @@ from pathlib import Path
 
 import image_encodings
 import pytest
-from processes import run_python
+from processes import run_forked
 
 SHARED = Path(image_encodings.__file__).parent
 
@@ -56,20 +56,20 @@ found = {"read": 0, "refused": 0, "both": 0, "server_alone": 0, "largest": 0.0, 
 before, cases = peak_memory(), []
 for seed in range(COUNT):
     chance = random.Random(seed)
-    file, started = damaged(list(every.values())[seed % len(every)].file, chance), time.monotonic()
+    file, started = damaged(list(every.values())[seed % len(every)].file, chance), time.process_time()
     try:
         seen = SEEN.apply(read_image(file))
         found["read"] += 1
     except (OSError, ValueError):
         seen = None
         found["refused"] += 1
-    found["slowest"] = max(found["slowest"], time.monotonic() - started)
+    found["slowest"] = max(found["slowest"], time.process_time() - started)
     cases.append((file, seen))
 for start in range(0, COUNT, 50):
     part = cases[start : start + 50]
-    started = time.monotonic()
+    started = time.process_time()
     answer = encoded(images=tf.constant([good, *(file for file, _ in part), good]))
-    found["slowest"] = max(found["slowest"], time.monotonic() - started)
+    found["slowest"] = max(found["slowest"], time.process_time() - started)
     pixels = answer["probabilities"].numpy().reshape(-1, 48, 32, 3)
     readable = answer["classes"].numpy()[:, 0] >= 0
     found["lost"] += 2 - int(readable[0]) - int(readable[-1] and (pixels[0] == pixels[-1]).all())
@@ -86,8 +86,9 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_2000_fuzzed_images_lose_no_neighbour_and_take_no_memory(tmp_path):
-    output = run_python(FUZZ, SHARED, tmp_path / "1", 2000, timeout=600).stdout
-    found = json.loads(output.splitlines()[-1])
+    process = run_forked(FUZZ, SHARED, tmp_path / "1", 2000)
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout.splitlines()[-1])
     assert found["lost"] == 0
     assert found["read"] > 200
     assert found["refused"] > 1000

@@ -6,10 +6,9 @@ from keras_convmixer.export.tflite import conversion as litert
 
 
 @pytest.fixture(scope="module")
-def all_formats(toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("all") / "bundle"
-    toy.republish(out, formats=tuple(name for name, format in formats.FORMATS.items() if format.convert))
-    return out
+def all_formats(toy, once):
+    names = tuple(name for name, format in formats.FORMATS.items() if format.convert)
+    return once("all_formats", lambda folder: toy.republish(folder / "bundle", formats=names)) / "bundle"
 
 
 def dtypes_of(path):

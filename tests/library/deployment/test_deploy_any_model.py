@@ -58,6 +58,7 @@ def depthwise_model(draw):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1 of a tensor of shape")  # of one channel
 @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_depthwise_convolution_between_any_neighbours(data):

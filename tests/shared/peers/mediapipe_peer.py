@@ -1,12 +1,9 @@
 """MediaPipe in an environment of its own."""
 
-import subprocess
-import venv
-
 import pytest
+from environments import create_environment
 
 MEDIAPIPE = "mediapipe == 1.2.3"
-
 
 CLASSIFY = """
 import json, sys
@@ -31,9 +28,7 @@ def mediapipe(once):
     """A Python with MediaPipe: an environment of its own, as what trains for int8 asks for another absl-py."""
 
     def install(folder):
-        venv.create(folder / "venv", with_pip=True)
-        command = [folder / "venv/bin/python", "-m", "pip", "install", "--quiet", MEDIAPIPE]
-        installed = subprocess.run(command, capture_output=True, text=True)
+        installed = create_environment(folder / "venv", MEDIAPIPE)
         if installed.returncode:
             pytest.skip(f"MediaPipe cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
 

@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
+from environments import create_environment
 from filelock import FileLock
 
 INSTALLED = "installed"
@@ -58,9 +58,7 @@ def python_of(runtime: str) -> Path:
     folder.parent.mkdir(exist_ok=True)
     with FileLock(folder.with_name(f"{tag}.lock")):
         if not (folder / "complete").exists():
-            venv.create(folder, with_pip=True, clear=True)
-            command = [folder / "bin/python", "-m", "pip", "install", "--quiet", f"{package}=={version}", "numpy<2"]
-            installed = subprocess.run(command, capture_output=True, text=True)
+            installed = create_environment(folder, f"{package}=={version}", "numpy<2")
             if installed.returncode:
                 reason = installed.stderr.strip().splitlines()[-1]
                 no_wheel = "No matching distribution" in installed.stderr and sys.version_info >= (3, 12)

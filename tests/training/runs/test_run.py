@@ -24,9 +24,15 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "short"
-    return folder, train(SHORT, folder, verbose=False)
+def short(once):
+    """A run's folder, and the summary that `train` returned; tests leave the folder as it is."""
+
+    def fill(folder):
+        summary = train(SHORT, folder / "short", verbose=False)
+        (folder / "returned.json").write_text(json.dumps(summary))
+
+    folder = once("short_run", fill)
+    return folder / "short", json.loads((folder / "returned.json").read_text())
 
 
 def test_the_folder_holds_what_the_docstring_says(short):
@@ -97,16 +103,16 @@ def test_a_seed_gives_the_same_model_again(short, tmp_path):
     assert np.abs(first.get_weights()[0] - load_run(tmp_path / "again").model.get_weights()[0]).max() > 0.01
 
 
-def test_a_trained_model_is_not_overwritten(short):
-    folder, _ = short
+def test_a_trained_model_is_not_overwritten(short, tmp_path):
+    folder = shutil.copytree(short[0], tmp_path / "run")
     before = (folder / "model.keras").read_bytes()
     with pytest.raises(FileExistsError, match="pass overwrite=True"):
         train(SHORT, folder, verbose=False)
     assert (folder / "model.keras").read_bytes() == before
 
 
-def test_a_diverging_run_stops_and_leaves_what_was_there(short):
-    folder, _ = short
+def test_a_diverging_run_stops_and_leaves_what_was_there(short, tmp_path):
+    folder = shutil.copytree(short[0], tmp_path / "run")
     before = files(folder)
     with pytest.raises(FloatingPointError, match=r"loss became nan at step \d+, at a learning rate of .*: lower l"):
         train(SHORT.replace(learning_rate=1e30), folder, overwrite=True, verbose=False)
