@@ -165,7 +165,7 @@ def _postponed(command: Callable) -> Callable:
     def postponed(*arguments, **options):
         return functools.partial(command, *arguments, **options)
 
-    postponed.__signature__ = inspect.signature(command)
+    postponed.__signature__ = inspect.signature(command)  # pyright: ignore[reportAttributeAccessIssue]
     del postponed.__wrapped__  # else tyro reads the docstring there
     # With each argument's text in one line, as tyro keeps line ends there, and before a word in `quotes`.
     postponed.__doc__ = re.sub(r"\n {8,}|(?<!\n)\n(?=`)", " ", inspect.cleandoc(command.__doc__ or ""))

@@ -67,7 +67,7 @@ def read_manifest(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(bundle) / NAME
     content = _read_signed(path)
-    fault = jsonschema.exceptions.best_match(_validator().iter_errors(content))
+    fault = jsonschema.exceptions.best_match(_validator().iter_errors(content))  # pyright: ignore[reportAttributeAccessIssue]
     if fault is not None:
         place = "/".join(map(str, fault.absolute_path)) or "the whole"
         raise ValueError(f"{path} does not fit its schema ({place}: {fault.message:.200}): export the model again")
@@ -108,7 +108,7 @@ def _validator():
     schema = importlib.resources.files(__package__).joinpath("manifest.schema.json").read_text(encoding="utf-8")
     # JSON Schema accepts 16.0 as an integer; a shape must not have it.
     types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-    return jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(json.loads(schema))
+    return jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(json.loads(schema))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _check_paths(path, content):

@@ -180,4 +180,4 @@ def file_sizes(model: keras.Model) -> tuple[int, int]:
 def sparsity_of(model: keras.Model) -> float:
     """Return the share of zeros, 0..1, among the weights that `prune` may set to 0."""
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in model.layers if type(layer).__name__ in COMPRESSED]
-    return float(np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) == 0))
+    return float(np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) == 0))  # pyright: ignore[reportAttributeAccessIssue]

@@ -113,7 +113,7 @@ def fit(
 def convert_to_tflite(trained) -> bytes:
     """Convert a trained model of `build_training_model` to a .tflite file: uint8 in and out, integer operators only."""
     module = tf.Module()
-    module.model = trained
+    module.model = trained  # pyright: ignore[reportAttributeAccessIssue]
 
     @tf.function(input_signature=[tf.TensorSpec((1, *trained.input_shape[1:]), tf.float32, name=INPUT)])
     def classify(images):

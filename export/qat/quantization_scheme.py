@@ -85,9 +85,9 @@ class Registry(_registry.Default8BitQuantizeRegistry):
         if isinstance(layer, tf_keras.layers.Activation):
             return ActivationConfig()
         config = super().get_quantize_config(layer)
-        config.activation_quantizer = _followed()
+        config.activation_quantizer = _followed()  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(layer, tf_keras.layers.DepthwiseConv2D):
-            config.weight_quantizer = DepthwiseWeights()
+            config.weight_quantizer = DepthwiseWeights()  # pyright: ignore[reportAttributeAccessIssue]
         return config
 
 

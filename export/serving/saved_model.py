@@ -37,7 +37,7 @@ def write_signatures(path: Path, signatures: dict[str, tuple[Callable, tf.Tensor
     }
     module = tf.Module()
     # Each variable once, as several signatures share them.
-    module.used = list({id(variable): variable for one in traced.values() for variable in one.variables}.values())
+    module.used = list({id(variable): variable for one in traced.values() for variable in one.variables}.values())  # pyright: ignore[reportAttributeAccessIssue]
     tf.saved_model.save(module, str(path), signatures=traced)
 
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
-from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
+from tensorflow_serving.apis.predict_pb2 import PredictRequest  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from keras_convmixer.images.decoding import MAX_RATIO, MIN_SIDE
 from keras_convmixer.images.preprocessing import Preprocessing
@@ -104,7 +104,7 @@ def with_features(model: keras.Model) -> keras.Model:
     layer = model.layers[-1]
     if isinstance(layer, keras.layers.Activation | keras.layers.Softmax):
         layer = model.layers[-2]
-    if not isinstance(layer, keras.layers.Dense) or len(layer.input.shape) != 2:
+    if not isinstance(layer, keras.layers.Dense) or len(layer.input.shape) != 2:  # pyright: ignore[reportAttributeAccessIssue]
         return model
     return keras.Model(model.input, [layer.input, model.output], name=model.name)
 

@@ -39,12 +39,12 @@ def read_model(content: bytes) -> schema.ModelT:
     for number, buffer in enumerate(model.buffers):
         # Offsets 0 and 1 are placeholders: the constant lies within the flatbuffer.
         if buffer.offset > 1:
-            buffer.data = _outside(content, buffer.offset, buffer.size, f"constant {number}")
+            buffer.data = _outside(content, buffer.offset, buffer.size, f"constant {number}")  # pyright: ignore[reportAttributeAccessIssue]
         buffer.offset = buffer.size = 0
     for graph in model.subgraphs:
         for number, operator in enumerate(graph.operators or ()):
             if operator.largeCustomOptionsOffset > 1:
-                operator.customOptions = _outside(
+                operator.customOptions = _outside(  # pyright: ignore[reportAttributeAccessIssue]
                     content, operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize, f"operator {number}"
                 )
             operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0

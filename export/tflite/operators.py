@@ -47,7 +47,7 @@ def read_operators(content: bytes) -> Operators:
         for operator in graph.operators:
             name = operator_name(model, operator)
             if name == "CUSTOM":
-                name = model.operatorCodes[operator.opcodeIndex].customCode.decode()
+                name = model.operatorCodes[operator.opcodeIndex].customCode.decode()  # pyright: ignore[reportAttributeAccessIssue]
                 custom.add(name)
             counts[name] += 1
     dtypes = {DTYPES[tensor.type] for graph in model.subgraphs for tensor in graph.tensors}

@@ -1,5 +1,7 @@
 """Add layers to the deployed model: unique names, weights, groups of channels, and what could not be folded."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -19,7 +21,7 @@ class Builder:
         self.target = target
         self.for_litert = target != "tensorflow"
         self._named: dict[str, object] = {}  # every operation of the deployed model, by name
-        self._clones: dict[int, object] = {}  # copies of layers with weights, by the original's id
+        self._clones: dict[int, Any] = {}  # copies of layers with weights, by the original's id
 
     def add(self, kind: type, name: str, **arguments) -> keras.layers.Layer:
         """Return a new float32 layer."""

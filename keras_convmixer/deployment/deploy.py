@@ -80,7 +80,7 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
             "model of its layers' calls, keras.Model(inputs, outputs)"
         )
     builder = Builder(target)
-    inputs = [builder.copy(producer(tensor)).output for tensor in graph.inputs]
+    inputs: list[keras.KerasTensor] = [builder.copy(producer(tensor)).output for tensor in graph.inputs]
     for tensor, original in zip(inputs, graph.inputs, strict=True):
         tensor.name = original.name  # otherwise it has its layer's name
     results = _rewrite_graph(builder, graph, [PendingTensor([tensor]) for tensor in inputs])

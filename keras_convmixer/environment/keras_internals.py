@@ -76,18 +76,18 @@ def calls(graph: Functional) -> list[Call]:
 
 def producer(tensor: keras.KerasTensor) -> keras.Operation:
     """Return the layer or operation that returned a tensor."""
-    return tensor._keras_history.operation
+    return tensor._keras_history.operation  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def call_of(tensor: keras.KerasTensor) -> Call:
     """Return the call that returned a tensor."""
-    operation, call_index, _ = tensor._keras_history
+    operation, call_index, _ = tensor._keras_history  # pyright: ignore[reportAttributeAccessIssue]
     return Call(operation._inbound_nodes[call_index])
 
 
 def output_index(tensor: keras.KerasTensor) -> int:
     """Return the index of a tensor among the outputs of its call."""
-    return tensor._keras_history.tensor_index
+    return tensor._keras_history.tensor_index  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def times_called(operation: keras.Operation) -> int:

@@ -100,7 +100,8 @@ def sentence_of_failure(name: Path | str, error: Exception) -> str:
 
     Messages of `read_image` name the file; those of the operating system do not.
     """
-    return f"{name}: {error.strerror}" if getattr(error, "strerror", None) else str(error)
+    reason = getattr(error, "strerror", None)
+    return f"{name}: {reason}" if reason else str(error)
 
 
 def require_few_damaged(damaged: Sequence[str], count: int) -> None:

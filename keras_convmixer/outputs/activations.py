@@ -75,7 +75,7 @@ def _keeps_distributions(layer):
     kernel, bias = getattr(layer, "kernel", None), getattr(layer, "bias", None)
     if kernel is None:
         return True  # cannot be excluded
-    kernel = keras.ops.convert_to_numpy(kernel)
+    kernel = np.asarray(keras.ops.convert_to_numpy(kernel))
     shifts = bias is not None and np.abs(keras.ops.convert_to_numpy(bias)).max() > CLOSE
     return not shifts and are_distributions(kernel.reshape(-1, kernel.shape[-1]))
 

@@ -20,6 +20,7 @@ def as_classifier(model: keras.Model, kind: str | None = None, images: np.ndarra
 
     Example:
         ```python
+        import keras
         from keras_convmixer.outputs.classifier import as_classifier
 
         view = as_classifier(keras.applications.MobileNetV3Small(weights=None, classifier_activation=None))
@@ -102,7 +103,7 @@ def predict(
     if not model.compiled:
         model.compile(jit_compile=False)  # on a CPU Keras's default, XLA, is eight times slower
     callback = keras.callbacks.Callback()
-    callback.on_predict_batch_end = lambda batch, logs: batch_done(len(logs["outputs"]))
+    callback.on_predict_batch_end = lambda batch, logs: batch_done(len(logs["outputs"]))  # pyright: ignore[reportAttributeAccessIssue]
     outputs = model.predict(images, batch_size=batch_size, verbose=0, callbacks=[callback])
     if not np.isfinite(outputs).all():
         raise NotFinite("the model returns NaN or infinity: its training diverged; train with a lower learning rate")

@@ -5,7 +5,7 @@ positions are the patches.
 """
 
 import numbers
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -261,7 +261,7 @@ def _four_dimensional_tensors(model):
 def _logits(model):
     """Return the tensor before the softmax or the sigmoids that a model of `as_classifier` ends in."""
     output = model.outputs[0]
-    operation = producer(output)
+    operation: Any = producer(output)
     if isinstance(operation, keras.layers.Activation) or type(operation).__name__ == "Softmax":
         return call_of(output).inputs[0]
     if getattr(operation, "activation", None) is None:

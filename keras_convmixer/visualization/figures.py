@@ -291,7 +291,7 @@ def _kernels(model, kind):
             f"{model.name} has no {kind.__name__} layer with weights: give a built model that has one, "
             "such as ConvMixer"
         )
-    return [keras.ops.convert_to_numpy(layer.kernel).astype("float32") for layer in layers]
+    return [np.asarray(keras.ops.convert_to_numpy(layer.kernel)).astype("float32") for layer in layers]
 
 
 def _layers(model):

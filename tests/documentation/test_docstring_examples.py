@@ -1,15 +1,18 @@
-"""Every public function, class and method is documented with an example that runs.
+"""Every public function, class and method is documented with an example that runs, and so do other examples.
 
 An example is a block in a docstring, fenced as Python. conftest.py says which names and files it finds.
 """
 
+import ast
 import importlib
 import inspect
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("keras_convmixer", "keras_convmixer.training", "keras_convmixer.export")
 TO_WRITE = set()
 """Public names that have no example yet."""
@@ -38,10 +41,23 @@ def methods(of_class):
             yield name, member
 
 
-def examples(documented):
+def examples(docstring):
     """Return the code of each example in a docstring."""
-    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", documented.__doc__ or "", re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", docstring or "", re.DOTALL | re.MULTILINE)
     return [textwrap.dedent(block) for block in blocks]
+
+
+def other_examples():
+    """Return the examples of the library's functions and classes that it does not export, by module and name."""
+    public = {inspect.getdoc(value) for value in OBJECTS.values()}
+    found, folder = {}, ROOT / "keras_convmixer"
+    for path in sorted(folder.rglob("*.py")):  # not through the links to training/, export/ and commands/
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                docstring = ast.get_docstring(node)
+                if docstring not in public and examples(docstring):
+                    found[f"{path.relative_to(folder)}: {node.name}"] = examples(docstring)
+    return found
 
 
 OBJECTS = public_objects()
@@ -54,16 +70,30 @@ def needs_example(name):
 
 
 def test_every_public_name_has_an_example():
-    without = {name for name in OBJECTS if needs_example(name) and not examples(OBJECTS[name])}
+    without = {name for name in OBJECTS if needs_example(name) and not examples(OBJECTS[name].__doc__)}
     assert without - TO_WRITE == set(), "write an example into these docstrings, fenced as ```python"
     assert TO_WRITE - without == set(), "these have an example now: take them off TO_WRITE"
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in OBJECTS if examples(OBJECTS[name])],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in OBJECTS
+        if examples(OBJECTS[name].__doc__)
+    ],
 )
 def test_the_example_runs(name, run_example):
     names = None
-    for code in examples(OBJECTS[name]):
+    for code in examples(OBJECTS[name].__doc__):
+        names = run_example(code, f"the example of {name}", names)
+
+
+OTHERS = other_examples()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_example_for_developers_runs(name, run_example):
+    names = None
+    for code in OTHERS[name]:
         names = run_example(code, f"the example of {name}", names)

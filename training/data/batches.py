@@ -109,7 +109,7 @@ class InputPipeline:
         # index_shuffle returns one element of a permutation of 0..max_index without storing the permutation.
         epoch, first = step // self.steps_per_epoch, step % self.steps_per_epoch * self.batch_size
         seed = tf.cast(tf.stack([tf.constant(self.seed, tf.int64), epoch]), tf.int32)
-        indices = tf.random.experimental.index_shuffle(first + positions, seed, len(self.split) - 1)
+        indices = tf.random.experimental.index_shuffle(first + positions, seed, len(self.split) - 1)  # pyright: ignore[reportAttributeAccessIssue]
         return ReplicaShare(tf.cast(step, tf.int32), positions, indices)
 
     def _crop_in_memory(self, elements, share_of):
@@ -126,7 +126,7 @@ class InputPipeline:
     def _crop_from_files(self, elements, share_of):
         """Return a data set of single cropped images, uint8 `[height, width, channels]`, decoded by Pillow."""
         images = self.split.images
-        sizes = tf.constant(images.sizes)  # [images, (height, width)]
+        sizes = tf.constant(images.sizes)  # [images, (height, width)]  # pyright: ignore[reportAttributeAccessIssue]
 
         def locate(element):
             share = share_of(element)
@@ -136,7 +136,7 @@ class InputPipeline:
 
         def read(index, box, bicubic):
             if self.augmentation.random_crop:
-                arguments, function = [index, box, bicubic], images.cut
+                arguments, function = [index, box, bicubic], images.cut  # pyright: ignore[reportAttributeAccessIssue]
             else:  # the center crop, as in evaluation
                 arguments, function = [index], images.__getitem__
             image = tf.numpy_function(function, arguments, tf.uint8, stateful=False)

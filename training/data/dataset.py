@@ -322,6 +322,6 @@ def _digits(preprocessing, class_names):
     if class_names not in (None, tuple("0123456789")):
         raise ValueError(f"digits have the labels 0 to 9, and the model has {', '.join(class_names)}: name other data")
     digits = load_digits()
-    grey = np.rint(digits.images * 255 / 16).astype(np.uint8)  # scanned in 17 shades, 0..16
+    grey = np.rint(digits.images * 255 / 16).astype(np.uint8)  # scanned in 17 shades, 0..16  # pyright: ignore[reportAttributeAccessIssue]
     images = np.stack([preprocessing.apply(Image.fromarray(image)) for image in grey])
-    return tuple("0123456789"), Split(images, digits.target.astype(np.int64))
+    return tuple("0123456789"), Split(images, digits.target.astype(np.int64))  # pyright: ignore[reportAttributeAccessIssue]

@@ -80,7 +80,7 @@ class Records:
         if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
             paths = map(Path, builder.info.splits[split].filepaths)
             places = [(path, start, length) for path in paths for start, length in _walk(path)]
-            deserialize = builder.info.features.deserialize_example_np
+            deserialize = builder.info.features.deserialize_example_np  # pyright: ignore[reportAttributeAccessIssue]
             self._example = lambda index: deserialize(_content(*places[index]), decoders=decoders)
             self._count = len(places)
         else:

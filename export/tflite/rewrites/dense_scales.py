@@ -47,7 +47,7 @@ def scale_behind_dense_layers(model: schema.ModelT) -> None:
         for number, scale in scales.items():
             if len(scale) > 1:
                 quantization = schema.QuantizationParametersT()
-                quantization.scale, quantization.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)
+                quantization.scale, quantization.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)  # pyright: ignore[reportAttributeAccessIssue]
                 graph.tensors[number].quantization = quantization
         graph.operators = operators
 

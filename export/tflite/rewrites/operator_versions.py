@@ -207,7 +207,7 @@ def set_versions(model: schema.ModelT, *, as_converted: bool = False) -> None:
     if entry is None:
         append_metadata(model, METADATA, data)
     else:
-        model.buffers[entry.buffer].data = data
+        model.buffers[entry.buffer].data = data  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def min_runtime_version(model: schema.ModelT) -> str:

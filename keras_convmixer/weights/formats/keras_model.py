@@ -99,7 +99,7 @@ def _at_most(count: int | None) -> Iterator[None]:
                     raise ValueError(f"the layer {layer.name!r} asks for more weights than the file holds")
             return original(layer, shape, *arguments, **keywords)
 
-        keras.layers.Layer.add_weight = add_weight
+        keras.layers.Layer.add_weight = add_weight  # pyright: ignore[reportAttributeAccessIssue]
         try:
             yield
         finally:

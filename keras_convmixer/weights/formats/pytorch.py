@@ -138,7 +138,7 @@ def _import_torch(path):
         raise ImportError(
             f"{path} is a PyTorch file, and reading it needs PyTorch: pip install torch, or use a .safetensors file"
         ) from None
-    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
+    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):  # pyright: ignore[reportAttributeAccessIssue]
         raise ImportError(
             f"PyTorch {torch.__version__} can be made to run code by a file (CVE-2025-32434, CVE-2026-24747): upgrade "
             "it to 2.10 or later, or use a .safetensors file"
