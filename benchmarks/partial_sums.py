@@ -15,7 +15,7 @@ from engines.run_engine import litert
 from on_litert import artifacts
 
 import keras_convmixer as kc
-from keras_convmixer.deployment import depthwise
+from keras_convmixer.deployment.depthwise import pieces as depthwise
 from keras_convmixer.deployment.depthwise.cover import Piece
 from keras_convmixer.deployment.depthwise.cover import cover as cheapest_cover
 from keras_convmixer.environment.console import print_table, silence_native_logs

@@ -236,10 +236,10 @@ def test_what_is_no_functional_model_is_refused():
 
 
 def test_a_wrong_rewrite_is_found(monkeypatch):
-    from keras_convmixer.deployment import depthwise
+    from keras_convmixer.deployment.depthwise import pieces
 
-    original = depthwise.cover
-    monkeypatch.setattr(depthwise, "cover", lambda *sides: original(*sides)[:-1])
+    original = pieces.cover
+    monkeypatch.setattr(pieces, "cover", lambda *sides: original(*sides)[:-1])
     with pytest.raises(ArithmeticError, match="the deployed convmixer differs in head_dense by"):
         kc.deploy(small())
     kc.deploy(small(), verified=False)
