@@ -26,12 +26,15 @@ def kernels_of(model, kinds=("Conv2D", "Dense")):
 
 
 @pytest.fixture(scope="module")
-def pruned(toy):
-    before = [weight.copy() for weight in toy.model.get_weights()]
-    model = prune(toy.model, batches_of(toy.train_images), 30, 0.6, verbose=False)
-    for now, then in zip(toy.model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-    return model
+def pruned(toy, once):
+    def fill(folder):
+        before = [weight.copy() for weight in toy.model.get_weights()]
+        model = prune(toy.model, batches_of(toy.train_images), 30, 0.6, verbose=False)
+        for now, then in zip(toy.model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(now, then)
+        model.save(folder / "model.keras")
+
+    return keras.saving.load_model(once("pruned", fill) / "model.keras")
 
 
 @pytest.mark.slow

@@ -25,9 +25,13 @@ def batches_of(images, labels):
 
 
 @pytest.fixture(scope="module")
-def file(toy):
-    labels = np.arange(len(toy.train_images)) % 3
-    return quantization_aware(toy.model, batches_of(toy.train_images, labels), 20, verbose=False)
+def file(toy, once):
+    def fill(folder):
+        labels = np.arange(len(toy.train_images)) % 3
+        content = quantization_aware(toy.model, batches_of(toy.train_images, labels), 20, verbose=False)
+        (folder / "qat_int8.tflite").write_bytes(content)
+
+    return (once("qat_int8", fill) / "qat_int8.tflite").read_bytes()
 
 
 @pytest.mark.slow

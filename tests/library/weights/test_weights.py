@@ -58,7 +58,8 @@ print(keras.backend.backend())
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_compute_the_same(backend, tmp_path, monkeypatch):
     pytest.importorskip(backend, reason=f"{backend} is a peer: make test-peers")
-    monkeypatch.setenv("KERAS_BACKEND", backend)
+    for name, value in {"KERAS_BACKEND": backend, **peers.JAX_COMPILES_QUICKLY}.items():
+        monkeypatch.setenv(name, value)
     for case in frozen.CASES:
         save_file(frozen.tensors(case), tmp_path / f"{case}.safetensors")
         np.save(tmp_path / f"{case}.npy", frozen.images(case))
