@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .report.html_report import write_report
 from .report.model_card import NAME as CARD
 from .report.model_card import write_model_card
 from .report.text import without_local_paths
+from .runtime.acceleration import measure_acceleration
 from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
 from .runtime.decision import SINGLE, Decision, checked_labels, stated_kind
 from .serving.artifact import CHANGING, export_saved_model
@@ -113,9 +115,9 @@ def export_bundle(
         calibration_seed: the seed they were sampled with, for the manifest.
         calibration_skipped: one sentence for each image that could not be read, for the manifest.
         formats: which .tflite files to make, of `choices.FormatName`.
-        target: how the model is deployed for dynamic and int8, whose matrix products run in 8 bits: "litert", or
-            "litert_int8", which is faster for kernels of more than 25 taps, with files two to three times as large.
-            The other formats are always deployed for "litert".
+        target: how the model is deployed, see `deploy`. "litert": for CPUs. "litert_int8": dynamic and int8, which
+            compute in 8 bits, are faster on CPUs for kernels of over 25 taps, and two to three times as large.
+            "litert_gpu": all files are for GPUs. float16 always is.
         qat_int8: the file that `quantization_aware` returned for this model; format qat_int8 needs it.
         crop_fraction: fraction of an image's shorter side that the model sees, 0.25..1.
         max_pixels: height times width of the largest image that the SavedModel and `Classifier` read; they refuse
@@ -182,6 +184,8 @@ def export_bundle(
 
         progress.update(task, description="measuring layers")
         layers = worst_layers(artifacts, validation_images)
+        progress.update(task, description="opening files on a GPU")
+        _accelerate(artifacts, folder)
         progress.update(task, description="timing")
         latency = _latency(artifacts)
 
@@ -240,6 +244,14 @@ def _run_reference(
         probabilities,
         doubts,
     )
+
+
+def _accelerate(artifacts: list[Artifact], folder: Path) -> None:
+    """Note in the artifacts' facts how many operators of each published .tflite file LiteRT's GPU engine takes."""
+    published = [a for a in artifacts if a.is_published and a.content is not None]  # not the SavedModel
+    found = measure_acceleration({a.name: folder / a.facts["path"] for a in published})
+    for artifact in published:
+        artifact.facts["accelerated"] = asdict(found[artifact.name])
 
 
 def _latency(artifacts: list[Artifact]) -> dict:

@@ -29,11 +29,13 @@ class Format:
     """The calibration images set the ranges of the file's integers."""
     in_8_bits: bool = False
     """Matrix products run in 8 bits, so that a model deployed for "litert_int8" is faster."""
+    for_gpus: bool = False
+    """Always deployed for "litert_gpu"."""
 
 
 FORMATS: dict[str, Format] = {
     "float32": Format("float32 throughout", convert_float32),
-    "float16": Format("float16 weights, computed in float32 or, on GPUs, float16", convert_float16),
+    "float16": Format("float16 weights, computed in float32 or, on GPUs, float16", convert_float16, for_gpus=True),
     "dynamic": Format(
         "int8 weights and activations in convolutions and dense layers, the rest float32",
         convert_dynamic,
@@ -49,6 +51,16 @@ FORMATS: dict[str, Format] = {
         "int4 weights, int8 ones of depthwise convolutions, computed in float32", convert_weight_int4
     ),
 }
+
+
+def deployed_for(format: str, target: str) -> str:
+    """Return the target of `deploy` for a format's file, in an export for `target`."""
+    made = FORMATS[format]
+    if made.convert is None:
+        return "litert"
+    if made.for_gpus or target == "litert_gpu":
+        return "litert_gpu"
+    return target if made.in_8_bits else "litert"
 
 
 def gzip_size(content: bytes) -> int:

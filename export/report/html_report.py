@@ -17,7 +17,7 @@ except ImportError as error:
 from keras_convmixer.visualization.style import STYLE
 
 from ..formats import FORMATS
-from .model_card import agreement_on, title
+from .model_card import agreement_on, on_gpus, title
 from .templates import fill_template
 
 NAME = "report.html"
@@ -38,6 +38,7 @@ def write_report(bundle: Path, manifest: dict) -> None:
         **manifest,
         title=title(manifest),
         agreement_on=agreement_on(manifest),
+        on_gpus=on_gpus(manifest),
         milliseconds=manifest["latency"]["milliseconds"],
         preprocessing=manifest["artifacts"][0]["preprocessing"],
         images=manifest["artifacts"][0]["validation"]["images"],

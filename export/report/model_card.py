@@ -15,7 +15,7 @@ SHOWN = 20
 PURPOSES = {
     "saved_model": "servers: TF Serving, or TensorFlow in Python",
     "float32": "comparison with the other files; CPUs and GPUs",
-    "float16": "GPUs, and downloads: weights take half of float32's bytes; CPUs compute it in float32",
+    "float16": "GPUs; weights take half of float32's bytes; CPUs compute it in float32, not faster than float32.tflite",
     "dynamic": "CPUs of phones, computers and browsers, with float pixels; needed no calibration",
     "int8": "CPUs of phones, computers and browsers, and accelerators that compute in integers only",
     "qat_int8": "as int8, with the accuracy that training for it kept",
@@ -24,7 +24,7 @@ PURPOSES = {
     "weight_int4": "the smallest downloads; computes in float32",
 }
 """What an artifact is used for, by its name in the manifest."""
-FOR_CPUS = "; deployed for CPUs (litert_int8): GPUs run a part of it only"
+FOR_GPUS = "; deployed for GPUs (litert_gpu)"
 PREFERRED_ON_PHONES = ("dynamic", "float32", "float16")
 """Files with float32 input, which the code for Android and iOS takes; the first that is there."""
 
@@ -58,6 +58,7 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
         "artifacts": [_described(artifact) for artifact in artifacts],
         "choice": _choice(paths, shown_format, phone_format),
         "agreement_on": agreement_on(manifest),
+        "on_gpus": on_gpus(manifest),
         "validation_images": artifacts[0]["validation"]["images"],
         **{side: preprocessing[side] for side in ("height", "width", "channels")},
         "crop_fraction": crop_fraction,
@@ -99,7 +100,7 @@ def _described(artifact):
         "output": _tensor(artifact["output"], quantization.get("output")),
         "oldest_runtime": artifact.get("oldest_runtime", ""),
         "scheme": artifact.get("scheme", "SavedModel, float32"),
-        "purpose": purpose + FOR_CPUS * (artifact.get("target") == "litert_int8"),
+        "purpose": purpose + FOR_GPUS * (artifact.get("target") == "litert_gpu"),
     }
 
 
@@ -134,6 +135,29 @@ def meaning(manifest: dict, class_names: tuple[str, ...]) -> str:
     if len(class_names) == 2:
         other = f", else {escape_markdown(class_names[0])}"
     return f"It returns one number, the probability of {positive}, which is given at {threshold:g} or more{other}."
+
+
+def on_gpus(manifest: dict) -> str:
+    """Return sentences on how many operators of each .tflite file LiteRT's GPU engine takes; "" without such files."""
+    measured = {a["name"]: a["accelerated"] for a in manifest["artifacts"] if "accelerated" in a}
+    if not measured:
+        return ""
+    engine = next(iter(measured.values()))["engine"]
+    wholly, partly, unknown = [], [], []
+    for name, found in measured.items():
+        if found["reason"] is not None:
+            unknown.append(f"{name} ({found['reason']})")
+        elif found["nodes"] == found["of"]:
+            wholly.append(name)
+        else:
+            partly.append(f"{found['nodes']} of {found['of']} operators of {name}")
+    sentences = []
+    if wholly or partly:
+        taken = [f"all operators of {', '.join(wholly)}"] if wholly else []
+        sentences.append(f"LiteRT's GPU engine ({engine}) takes {'; '.join([*taken, *partly])}.")
+    if unknown:
+        sentences.append(f"Whether LiteRT's GPU engine ({engine}) takes them was not measured: {', '.join(unknown)}.")
+    return " ".join(sentences)
 
 
 def agreement_on(manifest: dict) -> str:

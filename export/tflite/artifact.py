@@ -12,7 +12,7 @@ import numpy as np
 from keras_convmixer.deployment import deploy
 
 from ..artifact import Artifact, Reference
-from ..formats import FORMATS, gzip_size
+from ..formats import FORMATS, deployed_for, gzip_size
 from ..manifest import sha256
 from ..runtime.decision import BINARY
 from ..runtime.interpreter import LiteRTModel
@@ -53,12 +53,12 @@ def export_litert(
 ) -> Artifact:
     """Write `folder`/litert/FORMAT.tflite and validate it. Where any of this fails, leave no file and say why.
 
-    `target` is what formats of 8 bits are deployed for. Raises OSError: the disk is full, which is no format's fault.
+    `target` is the export's, see `formats.deployed_for`. Raises OSError: the disk is full, which is no format's fault.
     """
     artifact = Artifact(format)
     path = folder / "litert" / f"{format}.tflite"
     try:
-        made_for = target if FORMATS[format].in_8_bits else "litert"
+        made_for = deployed_for(format, target)
         _convert(artifact, conversions[made_for], calibration_images, qat_int8)
         if FORMATS[format].calibrated:
             artifact.layers = layer_errors(artifact.deployed, artifact.content, reference.images)

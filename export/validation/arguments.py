@@ -48,7 +48,7 @@ def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target
     if unknown:
         raise ValueError(f"formats has {', '.join(unknown)}: there are {', '.join(FORMATS)}")
     if target not in TARGETS:
-        raise ValueError(f"target={target!r}: choose {' or '.join(map(repr, TARGETS))}")
+        raise ValueError(f"target={target!r}: choose one of {', '.join(map(repr, TARGETS))}")
     if "qat_int8" in formats and qat_int8 is None:
         raise ValueError("formats has qat_int8: give qat_int8=quantization_aware(model, ...), which trains it")
 

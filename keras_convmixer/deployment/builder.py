@@ -20,6 +20,7 @@ class Builder:
     def __init__(self, target: str):
         self.target = target
         self.for_litert = target != "tensorflow"
+        self.for_xnnpack = target in ("litert", "litert_int8")
         self._named: dict[str, object] = {}  # every operation of the deployed model, by name
         self._clones: dict[int, Any] = {}  # copies of layers with weights, by the original's id
 
@@ -89,7 +90,8 @@ class Builder:
         """Apply a tensor's pending scale and shift, once for all layers that use it; return its tensors.
 
         For LiteRT it is a 1x1 depthwise convolution with a bias: one microkernel of XNNPACK, and one rounding in int8,
-        where a multiplication and an addition are two. Otherwise it is a BatchNormalization.
+        where a multiplication and an addition are two, and one scale for all channels' factors. Otherwise it is a
+        BatchNormalization.
         """
         tensors = pending.materialize()
         if pending.affine is not None and pending.affine.changes:
@@ -124,12 +126,13 @@ class Builder:
     def _regroup(self, tensors, count):
         if count > 1:
             (tensor,) = tensors
-            return self._split(tensor, count)
+            return self.split(tensor, count)
         return [self.add(keras.layers.Concatenate, f"{producer(tensors[0]).name}_joined")(tensors)]
 
-    def _split(self, tensor, count):
-        if count <= SPLITS:
-            parts = keras.ops.split(tensor, count, axis=-1)
+    def split(self, tensor, count: int, axis: int = -1) -> list:
+        """Split a tensor into equal parts, groups of channels unless `axis` is another than the last."""
+        if count <= SPLITS or axis != -1:
+            parts = keras.ops.split(tensor, count, axis=axis)
         else:
             size = tensor.shape[-1] // count
             parts = [tensor[..., start : start + size] for start in range(0, count * size, size)]

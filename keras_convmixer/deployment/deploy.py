@@ -26,7 +26,7 @@ from .pending import PendingTensor
 from .rules import rule_of
 from .verification import verify
 
-TARGETS = ("litert", "litert_int8", "tensorflow")
+TARGETS = ("litert", "litert_int8", "litert_gpu", "tensorflow")
 
 
 def deploy(model: keras.Model, target: str = "litert", verified: bool = True) -> keras.Model:
@@ -36,6 +36,7 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     |-----------------|------------------------------------------------|------------------------------------|
     | `"litert"`      | .tflite files on XNNPACK, LiteRT's CPU engine  | cut into pieces, which are added   |
     | `"litert_int8"` | .tflite files that are quantized to 8 bits     | made matrix products of blocks     |
+    | `"litert_gpu"`  | .tflite files on LiteRT's GPU engine           | kept                               |
     | `"tensorflow"`  | TensorFlow's own kernels, as in a SavedModel   | kept: these are fast at any size   |
 
     A model for "litert_int8" is two to three times as large as one for "litert", and its quantized file is faster.
@@ -50,8 +51,8 @@ def deploy(model: keras.Model, target: str = "litert", verified: bool = True) ->
     |                                                    | or after, also through ReLU, sums and averages; one |
     |                                                    | operation where that is not exact                   |
     | Rescaling, Normalization                           | folded into the first convolution if it pads no zeros |
-    | DepthwiseConv2D, Conv2D with a group per channel   | as above, and for LiteRT in groups of channels      |
-    | Conv2D of image patches                            | for LiteRT with rows of a patch as channels         |
+    | DepthwiseConv2D, Conv2D with a group per channel   | as above, and for XNNPACK in groups of channels     |
+    | Conv2D of image patches                            | for XNNPACK with rows of a patch as channels        |
     | layers that act in training only                   | dropped                                             |
 
     docs/how/deploy.md has the mathematics and the measurements.

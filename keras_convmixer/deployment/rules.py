@@ -127,7 +127,7 @@ def _convolution(builder, layer, inputs):
     # w (scale x + shift) + b = (w scale) x + (b + w shift), summed over all positions of the kernel and input channels
     bias = bias + affine.shift @ kernel.reshape(-1, *kernel.shape[-2:]).sum(0) if affine.shifts else bias
     kernel = kernel if grouped else kernel * affine.scale[:, None]
-    patches = builder.for_litert and PatchEmbeddingPlan.fits(layer, source)
+    patches = builder.for_xnnpack and PatchEmbeddingPlan.fits(layer, source)
     plan = (PatchEmbeddingPlan if patches else ConvolutionPlan)(builder, layer, source)
     return _pending(layer, kernel, bias, plan)
 
@@ -138,7 +138,7 @@ def _depthwise(builder, layer, inputs):
     if pending.channels is None or layer.data_format != "channels_last" or layer.depth_multiplier != 1:
         return None
     by_channel = layer.activation is keras.activations.linear or _is_elementwise_function(layer.activation)
-    groups = channel_groups(layer, pending.channels) if builder.for_litert else 1
+    groups = channel_groups(layer, pending.channels) if builder.for_xnnpack else 1
     groups = max(groups, len(pending.materialize())) if by_channel else 1  # a softmax needs all channels
     if pending.affine.shifts and pads(layer):
         builder.apply(pending)

@@ -34,6 +34,7 @@ NOT_RUN = {
     "docker ": "needs containers; test_serving.py parses the files and asks a stand-in",
     "export TF_CONFIG=": "needs several hosts; test_strategy.py trains with TF_CONFIG on one",
     "for index in 0 1": "needs several hosts",
+    "export VK_ICD_FILENAMES=": "for a machine with a Vulkan driver",
     "ssh ": "needs several hosts",
     "done": "needs several hosts",
     "wait": "needs several hosts",

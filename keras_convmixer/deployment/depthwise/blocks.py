@@ -97,7 +97,7 @@ def best_block(taps: tuple[int, int], size: tuple[int, int], outputs: tuple[int,
     candidates = []
     if outputs[1] <= WIDEST_ROW:
         candidates.append(Block(1, outputs[1], taps[0], size[1], outputs[0], whole_row=True))
-    for rows in (1, 2, 4, 8, 16):
+    for rows in (1, 2, 4):
         block = rows, LANES // rows
         # n outputs in a row see n + taps - 1 pixels, here rounded up to whole blocks: the input is cut into these.
         pixels = [round_up(side + reach - 1, side) for side, reach in zip(block, taps, strict=True)]
@@ -224,29 +224,37 @@ class BlockPlan:
     def _into_blocks(self, tensor):
         """Turn `[height, width, channels]` into `[high, wide, channels * pixels]`, a block at each position."""
         _, height, width, channels = tensor.shape
-        (rows, columns), name = self._pixels, f"{self._layer.name}_blocks"
+        rows, columns = self._pixels
+        high, wide = height // rows, width // columns
         if rows == 1:
-            split, order = (height, width // columns, columns, channels), (1, 2, 4, 3)
-        else:  # [high, rows, wide, columns, channels] -> [high, wide, channels, rows, columns]
-            split, order = (height // rows, rows, width // columns, columns, channels), (1, 3, 5, 2, 4)
-        joined = (height // rows, width // columns, channels * rows * columns)
-        return self._rearranged(tensor, split, order, joined, name)
+            tensor = self._reshaped(tensor, (high * wide, columns, channels))
+        else:
+            tensor = self._reshaped(tensor, (high, rows * width, channels))
+            tensor = self._joined_rows(tensor, rows, (high * wide, columns, channels))
+        return self._reshaped(self._swapped(tensor), (high, wide, channels * rows * columns))
 
     def _from_blocks(self, tensor, channels):
         """Turn `[high, wide, channels * outputs]`, a block at each position, into `[height, width, channels]`."""
-        _, height, width, _ = tensor.shape
-        rows, columns, name = self._block.rows, self._block.columns, f"{self._layer.name}_image"
-        if rows == 1:
-            split, order = (height, width, channels, columns), (1, 2, 4, 3)
-        else:  # [high, wide, channels, rows, columns] -> [high, rows, wide, columns, channels]
-            split, order = (height, width, channels, rows, columns), (1, 4, 2, 5, 3)
-        return self._rearranged(tensor, split, order, (height * rows, width * columns, channels), name)
+        _, high, wide, _ = tensor.shape
+        rows, columns = self._block.rows, self._block.columns
+        tensor = self._swapped(self._reshaped(tensor, (high * wide, channels, rows * columns)))
+        if rows > 1:
+            tensor = self._joined_rows(tensor, rows, (high, wide * columns, channels))
+        return self._reshaped(tensor, (high * rows, wide * columns, channels))
 
-    def _rearranged(self, tensor, split, order, joined, name):
-        """Reshape to the shape `split`, permute the axes (1 is the first after the batch), reshape to `joined`."""
-        tensor = self._builder.add(keras.layers.Reshape, name, target_shape=split)(tensor)
-        tensor = self._builder.add(keras.layers.Permute, name, dims=order)(tensor)
-        return self._builder.add(keras.layers.Reshape, name, target_shape=joined)(tensor)
+    def _joined_rows(self, tensor, count, shape):
+        """Split the axis before the channels into `count` rows, reshape each, and join them along that axis.
+
+        This exchanges two axes of five: with the batch, LiteRT's GPU engine takes tensors of four.
+        """
+        rows = [self._reshaped(row, shape) for row in self._builder.split(tensor, count, axis=2)]
+        return self._builder.add(keras.layers.Concatenate, f"{self._layer.name}_rows", axis=2)(rows)
+
+    def _swapped(self, tensor):
+        return self._builder.add(keras.layers.Permute, f"{self._layer.name}_swapped", dims=(1, 3, 2))(tensor)
+
+    def _reshaped(self, tensor, shape):
+        return self._builder.add(keras.layers.Reshape, f"{self._layer.name}_reshaped", target_shape=shape)(tensor)
 
 
 def _outputs(window, size):

@@ -33,7 +33,7 @@ def channel_groups(layer: keras.layers.DepthwiseConv2D, channels: int) -> int:
 
 
 class DepthwisePlan:
-    """Plan to build a depthwise convolution as one layer for each group of channels or, for LiteRT, for each piece too.
+    """Plan to build a depthwise convolution as one layer for each group of channels or, for XNNPACK, each piece too.
 
     The kernel stays whole if its padding depends on an unknown image size.
     """
@@ -42,7 +42,7 @@ class DepthwisePlan:
         self._builder, self._layer, self._sources = builder, layer, sources
         self._pieces: tuple[Piece, ...] = ()
         # The taps that see a pixel; the pieces cover only these.
-        self._window = window_of(layer, sources[0].shape[1:3]) if builder.for_litert else None
+        self._window = window_of(layer, sources[0].shape[1:3]) if builder.for_xnnpack else None
         if self._window is not None:
             rows, columns = self._window.rows, self._window.columns
             self._pieces = cover(rows, columns)

@@ -101,15 +101,22 @@ def test_the_target_decides_how_files_of_8_bits_are_deployed(toy, tmp_path):
     wide = keras.layers.DepthwiseConv2D(7, padding="same", use_bias=False)  # 49 taps: over what XNNPACK has
     model = keras.Model(pixels, toy.model(wide(pixels)))
     wide.set_weights([np.eye(7)[3][:, None, None, None] * np.eye(7)[3][None, :, None, None] * np.ones((1, 1, 3, 1))])
-    manifest = toy.export(tmp_path / "b", model=model, formats=("float32", "dynamic", "int8"), target="litert_int8")
+    formats = ("float32", "float16", "dynamic", "int8")
+    manifest = toy.export(tmp_path / "b", model=model, formats=formats, target="litert_int8")
     assert manifest["rejected"] == []
-    _, float32, *of_8_bits = manifest["artifacts"]
+    _, float32, float16, *of_8_bits = manifest["artifacts"]
     assert float32["target"] == "litert"
     assert "TRANSPOSE" not in float32["ops"]
+    assert float16["target"] == "litert_gpu"
+    assert float16["ops"]["DEPTHWISE_CONV_2D"] < float32["ops"]["DEPTHWISE_CONV_2D"]  # not in pieces
     for artifact in of_8_bits:
         assert artifact["target"] == "litert_int8"
         assert artifact["ops"]["TRANSPOSE"] > 0  # of the blocks
         assert artifact["validation"]["accuracy"] == 1.0
+    manifest = toy.export(tmp_path / "b", model=model, formats=("float32", "int8"), target="litert_gpu")
+    for artifact in manifest["artifacts"][1:]:
+        assert artifact["target"] == "litert_gpu"
+        assert artifact["ops"]["DEPTHWISE_CONV_2D"] == float16["ops"]["DEPTHWISE_CONV_2D"]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_a_model_that_overflows_is_named(toy, no_former):
         ({"validation_images": np.zeros((3, 9, 8, 3), np.uint8)}, r"validation_images is uint8 \(3, 9, 8, 3\)"),
         ({"crop_fraction": 2}, "crop_fraction=2"),
         ({"formats": ("float32", "int9")}, "formats has int9: there are float32, float16, dynamic, int8"),
-        ({"target": "tensorflow"}, "target='tensorflow': choose 'litert' or 'litert_int8'"),
+        ({"target": "tensorflow"}, "target='tensorflow': choose one of 'litert', 'litert_int8', 'litert_gpu'"),
         ({"validation_labels": np.zeros(59, int)}, r"validation_labels has shape \(59,\)"),
         ({"validation_labels": np.zeros((60, 1), int)}, r"validation_labels has shape \(60, 1\)"),
         ({"class_names": ("red", "green", "red")}, "no two the same"),

@@ -137,6 +137,25 @@ def test_for_int8_kernels_over_25_taps_are_convolutions_of_blocks(tmp_path):
     assert kinds(kc.deploy(any_size, "litert_int8")) == kinds(kc.deploy(any_size))
 
 
+def test_for_gpus_everything_folds_and_no_kernel_is_cut(tmp_path):
+    model = small(dim=256, depth=1)
+    found, plain = (operators_of(convert(one, tmp_path)) for one in (kc.deploy(model, "litert_gpu"), model))
+    assert [shape[1:3] for name, shape in found if name == "DEPTHWISE_CONV_2D" and shape[1] > 1] == [(9, 9)]
+    kinds = {"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "GELU", "MEAN"}
+    assert {name for name, _ in found} == kinds
+    assert len(found) < len(plain)
+
+
+def test_blocks_of_several_rows_have_no_tensor_of_five_dimensions(tmp_path):
+    inputs = keras.Input((40, 36, 16))
+    model = adversarial(keras.Model(inputs, L.BatchNormalization()(L.DepthwiseConv2D(7, padding="same")(inputs))))
+    deployed = kc.deploy(model, "litert_int8")
+    operators = operators_of(convert(deployed, tmp_path))
+    assert (16 * 16, 4, 2, 16) in {shape for name, shape in operators if name == "CONV_2D"}  # two rows of eight
+    for layer in deployed.layers:
+        assert all(len(tensor.shape) <= 4 for tensor in keras.tree.flatten(layer.output)), layer.name
+
+
 def test_scaling_of_pixels_and_the_last_normalization_cost_nothing():
     model = small()
     assert kinds(model)["Rescaling"] == 1
@@ -231,7 +250,9 @@ def test_what_is_no_functional_model_is_refused():
             kc.deploy(model)
     with pytest.raises(ValueError, match="a string is not a functional or Sequential model"):
         kc.deploy("a string")
-    with pytest.raises(ValueError, match="target='tflite': give one of 'litert', 'litert_int8', 'tensorflow'"):
+    with pytest.raises(
+        ValueError, match="target='tflite': give one of 'litert', 'litert_int8', 'litert_gpu', 'tensorflow'"
+    ):
         kc.deploy(small(), "tflite")
 
 
