@@ -229,6 +229,8 @@ def _in_a_sentence(event, command: Callable, words: list[str]) -> str | None:
         return f"{_spelled(argument)} needs a value: {_spelled(argument, argument.lowered.metavar)}"
     if kind == "InvalidChoice":
         choices = [choice for choice in event.choices if choice != "None"]
+        if len(choices) < len(event.choices):
+            choices.sort()  # tyro gives those of an optional argument in any order
         near = nearest(event.value, choices, listed=False)
         return f"{_spelled(argument, repr(event.value))} is not one of {', '.join(choices)}{near}"
     if kind == "InstantiationFailure":

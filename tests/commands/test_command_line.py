@@ -61,7 +61,7 @@ def test_every_command_has_an_example_of_itself():
         ("train digits -e 3", "there is no option -e: convmixer train digits --help shows the options"),
         ("train --epochs 3 digits", "--epochs stands after the recipe's name, as in: convmixer train digits --epochs"),
         ("export x --out b --formats int9", "--formats 'int9' is not one of float32, float16, dynamic, int8,"),
-        ("convert a b --activation geluu", "--activation 'geluu' is not one of relu, gelu: did you mean gelu?"),
+        ("convert a b --activation geluu", "--activation 'geluu' is not one of gelu, relu: did you mean gelu?"),
     ],
 )
 def test_a_mistyped_word_is_answered_with_the_nearest(words, message):

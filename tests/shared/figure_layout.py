@@ -17,9 +17,11 @@ def drawn_texts(figure):
         if text.get_visible() and text.get_text().strip():
             found.append((text.get_text(), text.get_window_extent(renderer)))
 
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # as `savefig` does first: a constrained layout needs two drawings
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(matplotlib.text.Text, "draw", record)
-        FigureCanvasAgg(figure).draw()  # lays the figure out, then draws its texts
+        canvas.draw()
     return found
 
 

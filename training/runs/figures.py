@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
 from pathlib import Path
@@ -169,6 +170,7 @@ def _wrapped(text, end=""):
     return "\n".join([*lines, end.strip()] if end else lines)
 
 
+@functools.cache  # 20 ms for a long name, and names recur
 def _width(text):
     """Return a bold caption's width as a fraction of the width that a cell has for it."""
     font = FontProperties(weight="bold")

@@ -92,7 +92,7 @@ def test_names_may_hold_any_characters_and_labels_any_but_ends_of_lines(folder, 
     for name in ("a\nb", "not utf-8 \udce9", "a\u2028b"):
         (place / "0 \x1b[1m").rename(place / name)
         for load in (load_dataset, load_images):
-            with pytest.raises(ValueError, match="rename it, as a label has to be one line of UTF-8 text"):
+            with pytest.raises(ValueError, match="rename it, as a label must be one line of UTF-8 text"):
                 load(str(place), NATIVE)
         (place / name).rename(place / "0 \x1b[1m")
 
