@@ -50,12 +50,13 @@ def export(
     Args:
         out: the bundle's folder; a bundle that is there is replaced once the new one is valid.
         max_megapixels: largest image that the bundle reads, in millions of pixels; larger ones are refused unread.
-        formats: .tflite files beside the SavedModel. float32; float16: half the size; dynamic: int8 weights and float
-            activations, the fastest without calibration; int8: integers throughout; qat_int8: what `convmixer qat` left
-            beside the model; int16x8: int8 weights and int16 activations; weight_int8 and weight_int4: small files that
-            compute in float32.
+        formats: .tflite files beside the SavedModel. float32; float16: half the size; dynamic: int8 weights,
+            activations in int8 while it computes, the fastest without calibration; int8: integers throughout; qat_int8:
+            what `convmixer qat` left beside the model; int16x8: int8 weights and int16 activations; weight_int8 and
+            weight_int4: small files that compute in float32.
         target: litert, for CPUs; litert_int8 makes dynamic and int8 files faster on CPUs where kernels are 7x7 or
-            larger, and two to three times as large; litert_gpu makes all files for GPUs, as float16 always is.
+            larger, and two to three times as large; litert_gpu makes all files but qat_int8 for GPUs, as
+            float16 always is.
         calibration: images for the value ranges of int8 and int16x8: a folder of images; an .npz or .npy file of uint8
             images; or a data set as in --data, with :train (which is the default), :validation or :test after it.
         calibration_images: number of images for these value ranges; all where there are fewer.

@@ -47,7 +47,7 @@ CropFraction = argument(
     float | None,
     "FLOAT",
     "the run's own, else 1",
-    "share of an image's shorter side that the model sees, more than 0 and at most 1; the paper's ImageNet models were "
+    "share of an image's shorter side that the model sees, 0.25 to 1; the paper's ImageNet models were "
     "measured with 0.96.",
 )
 

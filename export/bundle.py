@@ -77,8 +77,8 @@ def export_bundle(
     under "rejected" with the reason, and the other artifacts are published. If the model or its SavedModel is at fault,
     or the process is killed, nothing is published and a former bundle stays as it was.
 
-    Logits are turned into probabilities; probabilities stay as they are. `outputs.outputs_of` decides which they are,
-    and the manifest records its decision under "outputs". After a softmax an image gets the most probable label
+    Logits are turned into probabilities; probabilities stay as they are. `outputs.kind.outputs_of` decides which they
+    are, and the manifest records its decision under "outputs". After a softmax an image gets the most probable label
     ("single-label"), after sigmoids every label whose probability reaches the threshold ("multi-label"), and a single
     sigmoid decides between two labels ("binary"). The export stops if the Keras model itself fails on the validation
     images, see `validation.reference.check_reference`.
@@ -117,7 +117,7 @@ def export_bundle(
         formats: which .tflite files to make, of `choices.FormatName`.
         target: how the model is deployed, see `deploy`. "litert": for CPUs. "litert_int8": dynamic and int8, which
             compute in 8 bits, are faster on CPUs for kernels of over 25 taps, and two to three times as large.
-            "litert_gpu": all files are for GPUs. float16 always is.
+            "litert_gpu": all files but qat_int8 are for GPUs. float16 always is.
         qat_int8: the file that `quantization_aware` returned for this model; format qat_int8 needs it.
         crop_fraction: fraction of an image's shorter side that the model sees, 0.25..1.
         max_pixels: height times width of the largest image that the SavedModel and `Classifier` read; they refuse
@@ -184,8 +184,8 @@ def export_bundle(
 
         progress.update(task, description="measuring layers")
         layers = worst_layers(artifacts, validation_images)
-        progress.update(task, description="opening files on a GPU")
-        _accelerate(artifacts, folder)
+        progress.update(task, description="measuring what GPUs take")
+        _measure_acceleration(artifacts, folder)
         progress.update(task, description="timing")
         latency = _latency(artifacts)
 
@@ -246,7 +246,7 @@ def _run_reference(
     )
 
 
-def _accelerate(artifacts: list[Artifact], folder: Path) -> None:
+def _measure_acceleration(artifacts: list[Artifact], folder: Path) -> None:
     """Note in the artifacts' facts how many operators of each published .tflite file LiteRT's GPU engine takes."""
     published = [a for a in artifacts if a.is_published and a.content is not None]  # not the SavedModel
     found = measure_acceleration({a.name: folder / a.facts["path"] for a in published})

@@ -8,4 +8,4 @@ DEFAULT_FORMATS: tuple[FormatName, ...] = ("float32", "float16", "dynamic", "int
 Target = Literal["litert", "litert_int8", "litert_gpu"]
 """Targets of `deploy` that .tflite files may be made for."""
 OutputKind = Literal["single-label", "multi-label", "binary"]
-"""Kinds of classifiers, see `outputs.KINDS`."""
+"""Kinds of classifiers, see `outputs.kind.KINDS`."""

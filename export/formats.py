@@ -1,7 +1,6 @@
 """The formats of .tflite files, and how each is made.
 
-To add a format: name it in `choices.FormatName`, write its converter in tflite/, describe it in `FORMATS` here, and
-state in `validation.requirements.REQUIREMENTS` what a file must meet. Tests of every format take it from `FORMATS`.
+What to write to add a format is in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Format:
     calibrated: bool = False
     """The calibration images set the ranges of the file's integers."""
     in_8_bits: bool = False
-    """Matrix products run in 8 bits, so that a model deployed for "litert_int8" is faster."""
+    """Converted from the model that is deployed for "litert_int8" where the export is for that target."""
     for_gpus: bool = False
     """Always deployed for "litert_gpu"."""
 

@@ -41,7 +41,7 @@ class TrainingOptions:
 def prepare(
     recipe: Recipe, run: Path, overwrite: bool, strategy: StrategyName, options: TrainingOptions
 ) -> tuple[Recipe, Dataset, Replicas]:
-    """Check the arguments, choose the devices and load the data; return the recipe with absolute paths.
+    """Check the arguments, choose the devices and load the data; return the recipe, with absolute paths, and these.
 
     Raises:
         ValueError: the workers have different recipes.

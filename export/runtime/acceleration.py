@@ -58,6 +58,7 @@ def measure_acceleration(files: dict[str, Path]) -> dict[str, Acceleration]:
             found[name] = Acceleration(engine, int(partly[1]), operators)
         else:
             wholly = json.dumps(True) in process.stdout.splitlines()  # among what LiteRT prints
+            # It takes all, which `PARTLY` is not logged of either, or refuses the file before it counts.
             found[name] = Acceleration(engine, operators if wholly else 0, operators)
     return found
 
@@ -71,7 +72,7 @@ def _open_in_a_process(path):
         return None
 
 
-def _run(path: str) -> bool:
+def _is_wholly_accelerated(path: str) -> bool:
     """Open a file in the engine; return whether it takes every operator."""
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.hardware_accelerator import HardwareAccelerator
@@ -81,4 +82,4 @@ def _run(path: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_run(sys.argv[1])))
+    print(json.dumps(_is_wholly_accelerated(sys.argv[1])))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 SINGLE, MULTI, BINARY = "single-label", "multi-label", "binary"
-"""The values of `keras_convmixer.outputs.KINDS`, for programs without Keras."""
+"""The values of `keras_convmixer.outputs.kind.KINDS`, for programs without Keras."""
 
 
 @dataclass(frozen=True)

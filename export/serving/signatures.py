@@ -33,7 +33,7 @@ def write_serving_model(
     preprocessing: Preprocessing,
     decision: Decision = Decision(),  # noqa: B008 - frozen
 ) -> None:
-    """Write a SavedModel with the signatures serving_default, encoded and features, and warm-up requests for each.
+    """Write a SavedModel with serving_default, encoded and perhaps features, and warm-up requests for each.
 
     `name` is the model's name in the warm-up requests.
 

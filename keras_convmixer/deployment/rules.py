@@ -110,7 +110,8 @@ def affine_of(layer: keras.layers.Layer, channels: int, rank: int | None) -> Aff
 def _convolution(builder, layer, inputs):
     """Fold the pending scale of the input into a Conv2D or Dense, and the shift if it pads no zeros.
 
-    A Conv2D in groups is left as it is, but for one with a group for each channel, which is a depthwise convolution.
+    In a Conv2D in groups only what follows is folded; one with a group for each channel is a depthwise convolution,
+    but for unequal strides, which DepthwiseConv2D does not have.
     """
     (pending,) = inputs
     if pending.channels is None or getattr(layer, "data_format", "channels_last") != "channels_last":

@@ -142,7 +142,7 @@ def publish(
     history: History,
     measured: dict[str, Any],
 ) -> None:
-    """Evaluate a trained model on the test images and write the run's files; model.keras last marks it as finished.
+    """Evaluate a trained model on the test images and write the run's files; then mark it as finished.
 
     Args:
         folder: of the run.

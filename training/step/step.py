@@ -174,6 +174,7 @@ class Step:
         # `num_updates` of tf.train.ExponentialMovingAverage.
         done = tf.cast(self.counter, tf.float32)
         decay = tf.minimum(self._optimization.ema_decay, (1 + done) / (10 + done))
+        # Without ema_decay there is no average.
         for average, variable in zip(self.average, self.model.variables, strict=False):
             average.assign(average * decay + tf.cast(variable, tf.float32) * (1 - decay))
 

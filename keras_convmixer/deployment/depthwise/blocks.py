@@ -29,8 +29,8 @@ channels of a group, side by side in memory, then a group for each original chan
     convolution, 9x1, in 1024 groups        [16,  1, 1024 * 16]
     a row of outputs as positions           [16, 16, 1024]
 
-Wider images are cut into smaller blocks. With 9x9 taps on 56x56, 4x4 outputs need 12x12 pixels, which are
-3x3 whole blocks of 4x4:
+Where that takes fewer multiplications, and on images wider than 32, blocks are smaller. With 9x9 taps on 56x56, 4x4
+outputs need 12x12 pixels, which are 3x3 whole blocks of 4x4:
 
     image                                   [56, 56, channels]
     padded with 4 zeros on each side        [64, 64, channels]
@@ -113,7 +113,8 @@ def banded(kernel: np.ndarray, outputs: tuple[int, int], pixels: tuple[int, int]
     Args:
         kernel: `[height, width, channels]`.
         outputs, pixels: (rows, columns) of a block's outputs, and of the pixels from which it is computed.
-        before: number of taps of the first output that lie to the left of the first pixel, on zeros.
+        before: number of taps of the first output that lie to the left of the first pixel, on zeros that are not in
+            the image. Only columns have such taps: rows are padded before, see `BlockPlan._padded`.
 
     Returns:
         `[rows of pixels, columns of pixels, rows of outputs, columns of outputs, channels]`.
@@ -187,7 +188,7 @@ class BlockPlan:
     def _weights(self, kernel):
         """Return the convolution's kernel `[rows of blocks, columns of blocks, pixels, channels * outputs]`."""
         block, (rows, columns) = self._block, self._pixels
-        # high x wide positions of the convolution's input make up the pixels of a block, rows x columns are at each.
+        # A product sees high x wide positions of the convolution's input, each with rows x columns pixels.
         inputs, outputs = (block.input_rows, block.input_columns), (block.rows, block.columns)
         before = self._window.columns.before if block.whole_row else 0  # for other blocks, `_padded` adds the zeros
         matrix = banded(self._window.crop(kernel), outputs, inputs, before)
@@ -230,22 +231,26 @@ class BlockPlan:
             tensor = self._reshaped(tensor, (high * wide, columns, channels))
         else:
             tensor = self._reshaped(tensor, (high, rows * width, channels))
+            # A row: [high, width, channels] -> [high * wide, columns, channels]
             tensor = self._joined_rows(tensor, rows, (high * wide, columns, channels))
-        return self._reshaped(self._swapped(tensor), (high, wide, channels * rows * columns))
+        tensor = self._swapped(tensor)  # [high * wide, rows * columns, channels] -> [high * wide, channels, ...]
+        return self._reshaped(tensor, (high, wide, channels * rows * columns))
 
     def _from_blocks(self, tensor, channels):
         """Turn `[high, wide, channels * outputs]`, a block at each position, into `[height, width, channels]`."""
         _, high, wide, _ = tensor.shape
         rows, columns = self._block.rows, self._block.columns
-        tensor = self._swapped(self._reshaped(tensor, (high * wide, channels, rows * columns)))
-        if rows > 1:
+        tensor = self._reshaped(tensor, (high * wide, channels, rows * columns))
+        tensor = self._swapped(tensor)  # [high * wide, rows * columns, channels]
+        if rows > 1:  # a row: [high * wide, columns, channels] -> [high, wide * columns, channels]
             tensor = self._joined_rows(tensor, rows, (high, wide * columns, channels))
         return self._reshaped(tensor, (high * rows, wide * columns, channels))
 
     def _joined_rows(self, tensor, count, shape):
-        """Split the axis before the channels into `count` rows, reshape each, and join them along that axis.
+        """Split the axis before the channels into `count` rows, reshape each to `shape`, and join them along that axis.
 
-        This exchanges two axes of five: with the batch, LiteRT's GPU engine takes tensors of four.
+        `[n, count * length, channels]` becomes `[shape[0], count * shape[1], channels]`. One permutation would do, but
+        of five axes with the batch, and LiteRT's GPU engine takes tensors of at most four.
         """
         rows = [self._reshaped(row, shape) for row in self._builder.split(tensor, count, axis=2)]
         return self._builder.add(keras.layers.Concatenate, f"{self._layer.name}_rows", axis=2)(rows)
