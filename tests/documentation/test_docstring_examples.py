@@ -16,8 +16,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("keras_convmixer", "keras_convmixer.training", "keras_convmixer.export")
 TO_WRITE = set()
 """Public names that have no example yet."""
-SLOW = {"Timing", "benchmark", "cluster", "prune", "quantization_aware"}
-"""Names whose examples take more than about 3 seconds."""
 
 
 def public_objects():
@@ -75,14 +73,8 @@ def test_every_public_name_has_an_example():
     assert TO_WRITE - without == set(), "these have an example now: take them off TO_WRITE"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
-        for name in OBJECTS
-        if examples(OBJECTS[name].__doc__)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in OBJECTS if examples(OBJECTS[name].__doc__)])
 def test_the_example_runs(name, run_example):
     names = None
     for code in examples(OBJECTS[name].__doc__):
@@ -92,6 +84,7 @@ def test_the_example_runs(name, run_example):
 OTHERS = other_examples()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_an_example_for_developers_runs(name, run_example):
     names = None

@@ -19,6 +19,7 @@ from keras_convmixer.export import Classifier, read_manifest
 from keras_convmixer.training import evaluate
 from keras_convmixer.training.data.dataset import Split
 
+pytestmark = pytest.mark.slow  # the bundles alone take ten seconds each
 NAMES = ("red", "not green", "blue")
 QUANTIZED = ("float32", "dynamic", "int8")
 
@@ -196,7 +197,6 @@ def test_evaluate(toy, multi, binary):
         evaluate(multi[0], split)
 
 
-@pytest.mark.slow
 def test_a_binary_model_of_one_name_and_a_lone_file(toy, binary, tmp_path, pictures):
     out = tmp_path / "bundle"
     blue = (toy.test_labels == 2).astype(int)
@@ -233,7 +233,6 @@ def test_wrong_arguments_of_a_binary_model_are_named(toy, binary, tmp_path, chan
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_labels_of_several_make_logits_multi_label_and_contradict_a_softmax(toy, tmp_path, train_labels):
     with pytest.raises(ValueError, match=r"multi-label was stated, .* but the model is single-label"):
         toy.export(tmp_path / "bundle", validation_labels=several(toy.test_labels))
@@ -257,7 +256,6 @@ def of_uint8(model):
     return keras.Model(images, model(ops.cast(images, "float32")))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", [mirrored, of_uint8])
 def test_probabilities_stay_what_they_are(toy, tmp_path, change):
     model = change(toy.model)
@@ -270,7 +268,6 @@ def test_probabilities_stay_what_they_are(toy, tmp_path, change):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_mediapipe_reads_both_kinds(multi, binary, pictures, mediapipe):
     for out, labels in ((multi[1], NAMES), (binary[1], ("blue",))):
         command = [mediapipe, "-c", CLASSIFY, out, "float32,int8", *pictures]
