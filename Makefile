@@ -13,7 +13,7 @@ test: $(VENV)/.dev  ## the tests for every change: a few minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not peer"
 
 test-slow: $(VENV)/.dev  ## the others: whole trainings, exports and real models
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "slow and not peer"  # a third fills the others' waits
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not peer"
 
 test-peers: $(VENV)/.peers  ## the tests that compare with PyTorch, timm and JAX, which it installs
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m peer
