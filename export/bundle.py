@@ -248,14 +248,19 @@ def _run_reference(
 
 def _measure_acceleration(artifacts: list[Artifact], folder: Path) -> None:
     """Note in the artifacts' facts how many operators of each published .tflite file LiteRT's GPU engine takes."""
-    published = [a for a in artifacts if a.is_published and a.content is not None]  # not the SavedModel
+    published = _tflite_files(artifacts)
     found = measure_acceleration({a.name: folder / a.facts["path"] for a in published})
     for artifact in published:
         artifact.facts["accelerated"] = asdict(found[artifact.name])
 
 
+def _tflite_files(artifacts: list[Artifact]) -> list[Artifact]:
+    """Return the published artifacts without the SavedModel."""
+    return [artifact for artifact in artifacts if artifact.is_published and artifact.content is not None]
+
+
 def _latency(artifacts: list[Artifact]) -> dict:
-    files = {a.name: a.content for a in artifacts if a.is_published and a.content is not None}  # not the SavedModel
+    files = {artifact.name: artifact.content for artifact in _tflite_files(artifacts)}
     return {"threads": QUICK_THREADS, "processor": processor(), "milliseconds": quick_latencies(files)}
 
 

@@ -50,7 +50,7 @@ class Calibration:
     left_out: tuple[str, ...] = ()
     """A sentence that counts the files left out because of their ending, if there are any."""
     source: str = ""
-    """What the images are, without this machine's paths."""
+    """Description of the images, without paths of this machine."""
 
 
 def choose_calibration(

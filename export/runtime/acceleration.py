@@ -25,12 +25,12 @@ MISSING = {
     "No adapters found": "no graphics driver was found",
     "ModuleNotFoundError": "this ai-edge-litert has no GPU engine",
 }
-"""What a machine lacks, by the words in the log that tell."""
+"""Words in LiteRT's log, and what they say that the machine lacks."""
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """How many operators of a file LiteRT's GPU engine takes, or the reason for which that is not known."""
+    """How many operators of a file LiteRT's GPU engine takes, or why that is not known."""
 
     engine: str
     nodes: int | None = None
