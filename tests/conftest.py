@@ -22,6 +22,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line
 
 from processes import convmixer, save_time  # it remembers the environment
 
+# So that a failing assertion in them shows its values, as one in a test does.
+pytest.register_assert_rewrite("bundles", "deployed", "figure_layout", "gpu_engine", "image_encodings", "refused")
+
 COLOURS = ("red", "green", "blue")
 
 
