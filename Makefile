@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow test-peers docs benchmark gpu-wheels lint types clean
+.PHONY: quickstart test test-slow test-peers docs benchmark benchmark-models gpu-wheels lint types clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -23,6 +23,9 @@ docs: $(VENV)/.dev  ## the site of the documentation, into build/docs/site
 
 benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py
+
+benchmark-models: $(VENV)/.peers $(VENV)-litert-torch/.ready  ## time ConvMixer beside other models: about half an hour
+	$(BIN)/python benchmarks/other_models.py --litert-torch $(VENV)-litert-torch/bin/python
 
 # For a machine with JAX, PyTorch and timm, and Python 3.12 on x86-64 Linux, whatever runs this; GPU_PYTHON=3.13 for
 # another. NumPy comes with JAX.
@@ -43,8 +46,15 @@ lint: types  ## style and types
 types: $(VENV)/.dev  ## what a type checker says of the packages, and of every public call
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+# An environment of its own: litert-torch asks for older packages than ours.
+$(VENV)-litert-torch/.ready: setup.cfg
+	@echo "Setting up $(VENV)-litert-torch, a few minutes ..."
+	$(PYTHON) -m venv $(VENV)-litert-torch
+	$(VENV)-litert-torch/bin/python -m pip install --quiet litert-torch==0.10.0 timm==1.0.31 torch==2.13.0 torchvision==0.28.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) gpu-wheels build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-litert-torch gpu-wheels build dist *.egg-info
 
 $(VENV)/.train-export: setup.cfg pyproject.toml
 	@echo "Setting up $(VENV), a minute or two ..."
