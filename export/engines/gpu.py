@@ -1,0 +1,68 @@
+"""What LiteRT's GPU engine takes, ML Drift.
+
+Source: the cases of `IsNodeSupported`. ai-edge-litert 2.3.0 is older than that file: it takes four dimensions, where the
+file says five for a few operators, and what a test saw it take counts. It runs the largest connected part of the
+operators that it takes: a file that is not taken whole may lose a few more to the CPU.
+"""
+
+from __future__ import annotations
+
+from .engine import Engine, one_of
+from .nodes import Node
+
+DIMENSIONS = 4
+NEWEST_DEQUANTIZE = 3
+"""Version of DEQUANTIZE; later ones are those of a scale for each channel and of int4."""
+_dtypes = one_of("FLOAT32", "FLOAT16", "INT8", "UINT8", "INT32", "BOOL")
+
+
+def _general(node: Node) -> str | None:
+    most = max((len(tensor.shape) for tensor in node.computed), default=0)
+    return f"{most} dimensions, and it takes {DIMENSIONS}" if most > DIMENSIONS else _dtypes(node)
+
+
+def _dequantize(node: Node) -> str | None:
+    if node.version <= NEWEST_DEQUANTIZE:
+        return None
+    return "int4 weights" if node.inputs[0].dtype == "INT4" else "weights with a scale for each channel"
+
+
+def _strided_slice(node: Node) -> str | None:
+    return "with dropped dimensions" if node.option("shrinkAxisMask") else None
+
+
+GPU = Engine(
+    name="GPU",
+    source="google-ai-edge/LiteRT, ml_drift_delegate/tflite/support/support.cc at 0be9b89",
+    compared=True,
+    general=_general,
+    operators={
+        **dict.fromkeys(
+            (
+                *(
+                    "ABS",
+                    "ADD",
+                    "ARG_MAX",
+                    "AVERAGE_POOL_2D",
+                    "BATCH_MATMUL",
+                    "CAST",
+                    "CEIL",
+                    "CONCATENATION",
+                    "CONV_2D",
+                ),
+                *("COS", "CUMSUM", "DEPTH_TO_SPACE", "DEPTHWISE_CONV_2D", "DIV", "ELU", "EQUAL", "EXP", "FLOOR"),
+                *("FLOOR_DIV", "FLOOR_MOD", "FULLY_CONNECTED", "GATHER", "GELU", "GREATER", "GREATER_EQUAL"),
+                *("HARD_SWISH", "LEAKY_RELU", "LESS", "LESS_EQUAL", "LOG", "LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR"),
+                *("LOGISTIC", "MAX_POOL_2D", "MAXIMUM", "MEAN", "MINIMUM", "MIRROR_PAD", "MUL", "NEG", "NOT_EQUAL"),
+                *("ONE_HOT", "PACK", "PAD", "PADV2", "POW", "PRELU", "QUANTIZE", "REDUCE_ALL", "REDUCE_ANY"),
+                *("REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE"),
+                *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "ROUND", "RSQRT", "SELECT", "SELECT_V2"),
+                *("SIGN", "SIN", "SLICE", "SOFTMAX", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE"),
+                *("SQUARED_DIFFERENCE", "SUB", "SUM", "TANH", "TILE", "TOPK_V2", "TRANSPOSE", "TRANSPOSE_CONV"),
+                *("UNPACK",),
+            )
+        ),
+        "DEQUANTIZE": _dequantize,
+        "STRIDED_SLICE": _strided_slice,
+    },
+)
