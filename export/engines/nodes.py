@@ -1,4 +1,4 @@
-"""The operators of a .tflite file with what decides whether an engine takes them: dtypes, shapes, constants, options."""
+"""The operators of a .tflite file, with the dtypes, shapes, constants and options by which engines take them."""
 
 from __future__ import annotations
 
@@ -77,12 +77,11 @@ def read_nodes(content: bytes) -> list[Node]:
 def _tensor(model, tensor):
     scales = tensor.quantization.scale if tensor.quantization else None
     dtype, data = DTYPES[tensor.type], model.buffers[tensor.buffer].data
+    integers = data is not None and dtype == "INT32"
     return Tensor(
         dtype=dtype,
         shape=() if tensor.shape is None else tuple(map(int, tensor.shape)),
         constant=data is not None,
         per_channel=scales is not None and len(scales) > 1,
-        integers=tuple(np.frombuffer(bytes(data), np.int32).tolist())
-        if data is not None and dtype == "INT32"
-        else None,
+        integers=tuple(np.frombuffer(bytes(data), np.int32).tolist()) if integers else None,
     )

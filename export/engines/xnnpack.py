@@ -87,9 +87,9 @@ XNNPACK = Engine(
         "TRANSPOSE_CONV": None,
         **dict.fromkeys(
             (
-                *("ABS", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CEIL", "COS", "DIV", "ELU", "EXP", "FLOOR", "GELU"),
-                *("HARD_SWISH", "LOG", "MAXIMUM", "MINIMUM", "NEG", "RELU", "RELU6", "RSQRT", "SIN", "SOFTMAX", "SQRT"),
-                *("SQUARE", "SQUARED_DIFFERENCE"),
+                *("ABS", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CEIL", "COS", "DIV", "ELU", "EXP", "FLOOR"),
+                *("GELU", "HARD_SWISH", "LOG", "MAXIMUM", "MINIMUM", "NEG", "RELU", "RELU6", "RSQRT", "SIN"),
+                *("SOFTMAX", "SQRT", "SQUARE", "SQUARED_DIFFERENCE"),
             ),
             FLOAT,
         ),

@@ -10,8 +10,8 @@ from keras_convmixer.export.tflite.operators import DTYPES
 
 CONVERTED = [name for name, format in FORMATS.items() if format.convert]
 TOLERANCE = {"dynamic": 0.02, "int16x8": 0.005, "weight_int8": 0.005, "weight_int4": 0.005}
-"""Largest difference of a probability, else 1e-5. OpenVINO multiplies the float inputs of dynamic files, and rounds those
-of layers with integer weights."""
+"""Largest difference of a probability, else 1e-5. OpenVINO computes layers of integer weights in other integers or
+floats than LiteRT."""
 
 
 def litert(content, images):
