@@ -13,12 +13,18 @@ from .nodes import Node
 DIMENSIONS = 4
 NEWEST_DEQUANTIZE = 3
 """Version of DEQUANTIZE; later ones are those of a scale for each channel and of int4."""
-_dtypes = one_of("FLOAT32", "FLOAT16", "INT8", "UINT8", "INT32", "BOOL")
+NEWEST_STRIDED_SLICE = 2
+"""Version of STRIDED_SLICE; later ones are those of int16 and of more dimensions."""
+_DTYPES = ("FLOAT32", "FLOAT16", "INT8", "UINT8", "INT32", "BOOL")
+_IN_INT16 = {"ADD", "CONCATENATION", "PAD", "RESHAPE"}
+"""Operators that it was seen to take on INT16 too."""
 
 
 def _general(node: Node) -> str | None:
     most = max((len(tensor.shape) for tensor in node.computed), default=0)
-    return f"{most} dimensions, and it takes {DIMENSIONS}" if most > DIMENSIONS else _dtypes(node)
+    if most > DIMENSIONS:
+        return f"{most} dimensions, and it takes {DIMENSIONS}"
+    return one_of(*_DTYPES, "INT16" if node.name in _IN_INT16 else "")(node)
 
 
 def _dequantize(node: Node) -> str | None:
@@ -28,7 +34,14 @@ def _dequantize(node: Node) -> str | None:
 
 
 def _strided_slice(node: Node) -> str | None:
+    if node.version > NEWEST_STRIDED_SLICE:
+        return f"version {node.version}, and it takes {NEWEST_STRIDED_SLICE}"
     return "with dropped dimensions" if node.option("shrinkAxisMask") else None
+
+
+def _split(node: Node) -> str | None:
+    floats = any(tensor.dtype == "FLOAT32" for tensor in node.computed)
+    return "on FLOAT32: the engine takes it, and then fails to load the file" if floats else None
 
 
 GPU = Engine(
@@ -48,11 +61,12 @@ GPU = Engine(
                 *("QUANTIZE", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RELU"),
                 *("RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
                 *("REVERSE_V2", "ROUND", "RSQRT", "SELECT", "SELECT_V2", "SIGN", "SIN", "SLICE", "SOFTMAX"),
-                *("SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "SUM"),
+                *("SPACE_TO_DEPTH", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "SUM"),
                 *("TANH", "TILE", "TOPK_V2", "TRANSPOSE", "TRANSPOSE_CONV", "UNPACK"),
             )
         ),
         "DEQUANTIZE": _dequantize,
+        "SPLIT": _split,
         "STRIDED_SLICE": _strided_slice,
     },
 )

@@ -60,8 +60,11 @@ def read_nodes(content: bytes) -> list[Node]:
             name = code_name(code)
             inputs = [int(number) for number in operator.inputs if number >= 0]  # -1: left out
             outputs = [int(number) for number in operator.outputs]
-            if name == "DEQUANTIZE" and tensors[inputs[0]].constant:
-                tensors[outputs[0]] = replace(tensors[outputs[0]], unpacked_from=tensors[inputs[0]].dtype)
+            given = tensors[inputs[0]] if inputs else None
+            # Of int4 weights a RESHAPE follows the DEQUANTIZE, see rewrites/openvino.py.
+            if given and ((name == "DEQUANTIZE" and given.constant) or (name == "RESHAPE" and given.unpacked_from)):
+                dtype = given.unpacked_from or given.dtype
+                tensors[outputs[0]] = replace(tensors[outputs[0]], unpacked_from=dtype)
             nodes.append(
                 Node(
                     name if name != "CUSTOM" else code.customCode.decode(),  # pyright: ignore[reportAttributeAccessIssue]

@@ -132,18 +132,18 @@ def with_features(model: keras.Model) -> keras.Model:
 @contextlib.contextmanager
 def _gelu_by_erf() -> Iterator[None]:
     """Trace exact GELUs with the operator Erf: TensorFlow 2.21 takes Erfc, which ONNX and TensorFlow.js lack."""
-    gelu = tf.nn.gelu
+    gelu = tf.nn.gelu  # pyright: ignore[reportAttributeAccessIssue]
 
     def by_erf(features, approximate=False, name=None):
         if approximate:
             return gelu(features, approximate, name)
         return 0.5 * features * (1 + tf.math.erf(features / math.sqrt(2)))
 
-    tf.nn.gelu = by_erf  # Keras looks it up there for each call
+    tf.nn.gelu = by_erf  # pyright: ignore[reportAttributeAccessIssue] - Keras looks it up there for each call
     try:
         yield
     finally:
-        tf.nn.gelu = gelu
+        tf.nn.gelu = gelu  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _prepared(images, preprocessing):
