@@ -12,6 +12,7 @@ from litert_quantizer.quantizer import Quantizer
 from .conversion import Conversion
 from .flatbuffer import read_model, write_model
 from .rewrites.dense_scales import scale_behind_dense_layers
+from .rewrites.openvino import let_openvino_read
 from .rewrites.operator_versions import set_versions
 
 WEIGHTED = (Operation.CONV_2D, Operation.DEPTHWISE_CONV_2D, Operation.FULLY_CONNECTED)
@@ -60,5 +61,6 @@ def _quantize(quantizer):
         content = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
     model = read_model(bytes(content))
     scale_behind_dense_layers(model)
+    let_openvino_read(model)
     set_versions(model)
     return write_model(model)
