@@ -136,7 +136,7 @@ def inspect(
     json: Flag = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Show what a .tflite file holds: operators, tensors, labels, and which engines take it.
+    """Show what a .tflite file holds, and which engines take it.
 
     It says how many operators XNNPACK, LiteRT's engine for CPUs, runs on this machine, and how many LiteRT's GPU
     engine, Coral's Edge TPU and the NPU plugins of Qualcomm and MediaTek take by their lists. TensorFlow is not needed.
