@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 from tensorflow.lite.python.convert import ConverterError
 
 from keras_convmixer.files.atomic import explaining_full_disk
@@ -46,7 +45,7 @@ class Conversion:
     @functools.cached_property
     def float32(self) -> bytes:
         """The model as a .tflite file, float32 throughout, that takes batches."""
-        return finish(read_model(self.unfinished), as_converted=True)
+        return _finish(self.unfinished)
 
     @functools.cached_property
     def unfinished(self) -> bytes:
@@ -101,20 +100,17 @@ def convert_int8_with_tensorflow(conversion: Conversion, calibration_images: np.
 def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
     """Convert a SavedModel of one signature with the converter's settings that `configure` makes.
 
-    The file takes batches and states the runtime that it needs, see `finish`.
+    The file takes batches, see `take_batches`, and states the runtime that it needs, see `set_versions`.
 
     Raises ValueError: the model has operators that LiteRT lacks, or is larger than a .tflite file can be.
     """
-    return finish(read_model(_run_converter(folder, configure)), as_converted=True)
+    return _finish(_run_converter(folder, configure))
 
 
-def finish(model: schema.ModelT, *, as_converted: bool = False) -> bytes:
-    """Let a converted model take batches and state the runtime that it needs; return it as a file.
-
-    `as_converted`: nothing has quantized it since TensorFlow converted it, see `set_versions`.
-    """
+def _finish(content):
+    model = read_model(content)
     take_batches(model)
-    set_versions(model, as_converted=as_converted)
+    set_versions(model, as_converted=True)
     return write_model(model)
 
 

@@ -17,11 +17,13 @@ from litert_quantizer.quantizer import Quantizer
 from litert_quantizer.recipe_manager import RecipeManager
 from litert_quantizer.utils.qsv_utils import min_max_update
 
-from .conversion import Conversion, convert_int8_with_tensorflow, finish
-from .flatbuffer import read_model
+from .conversion import Conversion, convert_int8_with_tensorflow
+from .flatbuffer import read_model, write_model
 from .operators import read_operators
+from .rewrites.batch import take_batches
 from .rewrites.dense_scales import scale_behind_dense_layers
-from .rewrites.operator_versions import VERSIONS
+from .rewrites.openvino import let_openvino_read
+from .rewrites.operator_versions import VERSIONS, set_versions
 
 WEIGHTED = (Operation.CONV_2D, Operation.DEPTHWISE_CONV_2D, Operation.FULLY_CONNECTED)
 
@@ -130,8 +132,11 @@ def _quantize(quantizer, ranges=None):
     with _silence():
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     model = read_model(bytes(result.quantized_model))
+    take_batches(model)
     scale_behind_dense_layers(model)
-    return finish(model)
+    let_openvino_read(model)
+    set_versions(model)
+    return write_model(model)
 
 
 @contextlib.contextmanager

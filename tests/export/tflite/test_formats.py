@@ -8,12 +8,6 @@ from keras_convmixer.export.tflite.flatbuffer import read_model
 from keras_convmixer.export.tflite.operators import DTYPES, operator_name
 
 
-@pytest.fixture(scope="module")
-def all_formats(toy, once):
-    names = tuple(name for name, format in formats.FORMATS.items() if format.convert)
-    return once("all_formats", lambda folder: toy.republish(folder / "bundle", formats=names)) / "bundle"
-
-
 def dtypes_of(path):
     """Dtypes of the weights and of the inputs of each kind of operator, as the file's own schema names them."""
     names = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
@@ -30,7 +24,7 @@ def dtypes_of(path):
     for operator in graph.operators:
         if kind(operator) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             weight = operator.inputs[1]
-            if weight in makers and kind(makers[weight]) == "DEQUANTIZE":
+            while weight in makers and kind(makers[weight]) in ("RESHAPE", "DEQUANTIZE"):
                 weight = makers[weight].inputs[0]
             dtypes = names[graph.tensors[weight].type], names[graph.tensors[operator.inputs[0]].type]
             found.setdefault(kind(operator), set()).add(dtypes)

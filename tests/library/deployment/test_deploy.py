@@ -167,6 +167,15 @@ def test_blocks_of_several_rows_have_no_tensor_of_five_dimensions(tmp_path):
         assert all(len(tensor.shape) <= 4 for tensor in keras.tree.flatten(layer.output)), layer.name
 
 
+def test_a_relu_after_blocks_is_in_their_convolution(tmp_path):
+    """Behind their joined rows it would be an operator of its own, outside of XNNPACK in int8."""
+    inputs = keras.Input((40, 36, 16))
+    model = keras.Model(inputs, L.ReLU()(L.DepthwiseConv2D(7, padding="same")(inputs)))
+    found = {name for name, _ in operators_of(convert(kc.deploy(model, "litert_int8"), tmp_path))}
+    assert {"CONV_2D", "SPLIT", "CONCATENATION"} <= found
+    assert "RELU" not in found
+
+
 def test_scaling_of_pixels_and_the_last_normalization_cost_nothing():
     model = small()
     assert kinds(model)["Rescaling"] == 1
