@@ -10,6 +10,7 @@ import tyro
 from keras_convmixer.environment.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.export.qat.arguments import read_qat_file
+from keras_convmixer.export.validation.folder import check_out
 from keras_convmixer.images.decoding import LARGEST
 
 from . import options, tables
@@ -75,6 +76,7 @@ def export(
     if not 0 < max_megapixels <= LARGEST / 1e6:
         raise UsageError(f"--max-megapixels {max_megapixels}: give more than 0 and at most {LARGEST / 1e6:.0f}")
     max_pixels = max(round(max_megapixels * 1e6), 4)
+    check_out(out)
     with starting_tensorflow(verbose, model):
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.calibration import choose_calibration, data_for_others
@@ -134,7 +136,7 @@ def inspect(
     json: Flag = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Show what a .tflite file holds: operators, tensors, labels, and which engines take it.
+    """Show what a .tflite file holds, and which engines take it.
 
     It says how many operators XNNPACK, LiteRT's engine for CPUs, runs on this machine, and how many LiteRT's GPU
     engine, Coral's Edge TPU and the NPU plugins of Qualcomm and MediaTek take by their lists. TensorFlow is not needed.
