@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # some packages hold files that fail
 
-.PHONY: quickstart test test-slow test-peers docs benchmark gpu-wheels lint types clean
+.PHONY: quickstart test test-slow test-peers docs benchmark arm gpu-wheels lint types clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -26,6 +26,9 @@ docs: $(VENV)/.dev  ## the site of the documentation, into build/docs/site
 
 benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py
+
+arm: $(VENV)/.peers  ## what runs arm64 programs here, on Debian on x86-64, into build/arm; then: benchmarks/arm.py
+	$(BIN)/python benchmarks/on_arm/set_up.py
 
 # For a machine with JAX, PyTorch and timm, and Python 3.12 on x86-64 Linux, whatever runs this; GPU_PYTHON=3.13 for
 # another. NumPy comes with JAX.
