@@ -3,8 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# pip compiles Python files one after the other, on one core, for a quarter of the time that it takes.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # some packages hold files that fail
 
-.PHONY: quickstart test test-slow test-peers docs benchmark benchmark-models gpu-wheels lint types clean
+.PHONY: quickstart test test-slow test-peers docs benchmark benchmark-models arm gpu-wheels lint types clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -26,6 +29,9 @@ benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the 
 
 benchmark-models: $(VENV)/.peers $(VENV)-litert-torch/.ready  ## time ConvMixer beside other models: about half an hour
 	$(BIN)/python benchmarks/other_models.py --litert-torch $(VENV)-litert-torch/bin/python
+
+arm: $(VENV)/.peers  ## what runs arm64 programs here, on Debian on x86-64, into build/arm; then: benchmarks/arm.py
+	$(BIN)/python benchmarks/on_arm/set_up.py
 
 # For a machine with JAX, PyTorch and timm, and Python 3.12 on x86-64 Linux, whatever runs this; GPU_PYTHON=3.13 for
 # another. NumPy comes with JAX.
@@ -59,16 +65,19 @@ clean:
 $(VENV)/.train-export: setup.cfg pyproject.toml
 	@echo "Setting up $(VENV), a minute or two ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[train,export]"
+	$(INSTALL) ".[train,export]"
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml
 	@echo "Setting up $(VENV), a minute or two ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(INSTALL) ".[dev]"
+	$(COMPILE)
 	touch $@ $(VENV)/.train-export
 
 $(VENV)/.peers: $(VENV)/.dev
 	@echo "Installing PyTorch, timm, JAX, ONNX Runtime and OpenVINO into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
+	$(INSTALL) ".[dev,peers]"
+	$(COMPILE)
 	touch $@

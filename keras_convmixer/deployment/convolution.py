@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from .builder import Builder
+from .pending import Activate
 
 FEW_CHANNELS = 8
 """Most channels of an image for which a patch embedding works by rows."""
@@ -17,9 +18,9 @@ class ConvolutionPlan:
     def __init__(self, builder: Builder, layer: keras.layers.Layer, source):
         self._builder, self._layer, self._source = builder, layer, source
 
-    def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
+    def build(self, kernel: np.ndarray, bias: np.ndarray, activate: Activate) -> list:
         """Build it with a kernel and a bias of the original's shapes; return its tensor in a list."""
-        return [self._builder.linear(self._layer, self._source, [kernel, bias], self._layer.name)]
+        return activate([self._builder.linear(self._layer, self._source, [kernel, bias], self._layer.name)])
 
 
 class PatchEmbeddingPlan(ConvolutionPlan):
@@ -45,7 +46,7 @@ class PatchEmbeddingPlan(ConvolutionPlan):
             and source.shape[2] % layer.kernel_size[1] == 0
         )
 
-    def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
+    def build(self, kernel: np.ndarray, bias: np.ndarray, activate: Activate) -> list:
         """Build it with a kernel and a bias of the original's shapes; return its tensor in a list."""
         layer, (rows, columns, channels, _) = self._layer, kernel.shape
         _, height, width, _ = self._source.shape
@@ -53,4 +54,4 @@ class PatchEmbeddingPlan(ConvolutionPlan):
         reshape = self._builder.add(keras.layers.Reshape, f"{layer.name}_rows", target_shape=shape)
         kernel = kernel.reshape(rows, 1, columns * channels, -1)
         changes = {"kernel_size": (rows, 1), "strides": (layer.strides[0], 1)}
-        return [self._builder.linear(layer, reshape(self._source), [kernel, bias], layer.name, **changes)]
+        return activate([self._builder.linear(layer, reshape(self._source), [kernel, bias], layer.name, **changes)])

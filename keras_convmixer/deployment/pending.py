@@ -68,14 +68,18 @@ class Affine:
         return Affine(self.scale[channels], self.shift[channels])
 
 
+Activate = Callable[[list], list]
+"""Adds what follows a layer and changes each number by itself: a function of tensors that returns as many."""
+
+
 class Plan(Protocol):
     """The way in which a convolution or dense layer is built once its weights are final."""
 
     adds_pieces: bool
     """Whether it is built as a sum of several layers, each with a piece of the kernel."""
 
-    def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
-        """Add the layers to the deployed model; return the tensors of the result, in groups of channels."""
+    def build(self, kernel: np.ndarray, bias: np.ndarray, activate: Activate) -> list:
+        """Add the layers and `activate` to the deployed model; return the result's tensors, in groups of channels."""
         ...
 
 
@@ -94,7 +98,7 @@ class FoldableLayer:
     bias: np.ndarray
     plan: Plan
     homogeneous: bool = False
-    activations: tuple[Callable[[list], list], ...] = ()
+    activations: tuple[Activate, ...] = ()
 
     def then(self, affine: Affine) -> tuple[FoldableLayer, Affine]:
         """Return the layer with as much of an affine map in its weights as possible, and the rest of the map.
@@ -108,16 +112,19 @@ class FoldableLayer:
         kernel, bias = self.kernel * affine.scale, self.bias * affine.scale + affine.shift
         return replace(self, kernel=kernel, bias=bias), Affine.identity(len(bias))
 
-    def activated(self, activation: Callable[[list], list]) -> FoldableLayer:
+    def activated(self, activation: Activate) -> FoldableLayer:
         """Return the layer with a homogeneous activation after it."""
         return replace(self, homogeneous=True, activations=(*self.activations, activation))
 
     def build(self) -> list:
         """Add the layer to the deployed model; return its tensors, one or several groups of channels."""
-        tensors = self.plan.build(self.kernel, self.bias)
-        for activation in self.activations:
-            tensors = activation(tensors)
-        return tensors
+
+        def activate(tensors):
+            for activation in self.activations:
+                tensors = activation(tensors)
+            return tensors
+
+        return self.plan.build(self.kernel, self.bias, activate)
 
 
 class PendingTensor:

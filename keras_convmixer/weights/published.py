@@ -4,18 +4,14 @@ import errno
 import hashlib
 from pathlib import Path
 
+from ..environment.console import report
 from ..files.atomic import explaining_full_disk
 from ..files.printable import first_line
 from ..model.imagenet import CLASSES
-from ..model.variants import VARIANTS, Variant, variant_of
+from ..model.variants import Variant, published_names, variant_of
 from .checkpoint import read_checkpoint
 
 FILE = "model.safetensors"
-
-
-def published_names() -> str:
-    """Return the names of the variants that have published weights, for a sentence."""
-    return ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
 
 
 def require_published(
@@ -104,6 +100,8 @@ def _download(variant, fault, **options):
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
+    if not HF_HUB_OFFLINE:  # without a connection, the hub's library tries for 23 s
+        report(f"fetching {FILE} of {variant.weights} from the Hugging Face hub to {HF_HUB_CACHE}")
     try:
         with explaining_full_disk(Path(HF_HUB_CACHE)):
             return Path(hf_hub_download(variant.weights, FILE, revision=variant.revision, **options))

@@ -12,6 +12,7 @@ from keras_convmixer.__main__ import COMMANDS
 from keras_convmixer.commands import command_line
 from keras_convmixer.commands.command_line import UsageError, in_options, option_names, read, run_app
 from keras_convmixer.commands.training import train, with_recipe
+from keras_convmixer.environment.install import install_command
 from keras_convmixer.training.recipes import DESCRIPTIONS
 
 BY_NAME = {command.__name__: command for command in COMMANDS}
@@ -176,6 +177,17 @@ def test_an_error_names_the_option_that_was_typed(message, shown):
         (ValueError("threshold=0: give more"), "convmixer train: threshold=0: give more", 1),
         (UsageError("name an image"), "convmixer train: name an image", 2),
         (FileNotFoundError("x is not there"), "convmixer train: x is not there", 1),
+        (
+            ModuleNotFoundError(name="tf_keras.layers"),
+            f"convmixer train: tf_keras is not installed: {install_command('qat')}",
+            1,
+        ),
+        (
+            ModuleNotFoundError(name="sklearn"),
+            f"convmixer train: sklearn is not installed: {install_command('train', 'export')}",
+            1,
+        ),
+        (ModuleNotFoundError(name="yaml"), "convmixer train: yaml is not installed", 1),
         (KeyError("x"), "convmixer train: KeyError: 'x' (--verbose shows where)", 1),
         (KeyboardInterrupt(), "convmixer train: interrupted", 130),
     ],
@@ -218,6 +230,36 @@ def test_a_model_that_is_not_there_is_answered_before_tensorflow_starts(words, t
     monkeypatch.setattr(command_line, "waiting", lambda _: pytest.fail("TensorFlow starts"))
     with pytest.raises(FileNotFoundError, match=r"^digitz: there is no such run folder .*: did you mean digits\?$"):
         read([*words.split(), "digitz"], BY_NAME)()
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ("evaluate bundle", ValueError, "bundle is a bundle, which holds no Keras model: name what it was exported"),
+        ("export begun --out b", ValueError, "begun holds no model.keras yet: run `convmixer train` to its end"),
+        ("export empty --out b", ValueError, "empty holds no model.keras: name a run folder"),
+        ("export run --out run", FileExistsError, "run holds other things than a bundle (model.keras)"),
+        ("visualize run/model.keras.txt", ValueError, "model.keras.txt is not a .keras file: name a run folder"),
+        ("visualize run nothing.jpg", FileNotFoundError, "nothing.jpg"),
+        ("visualize run text.txt", ValueError, "text.txt is not an image"),
+        ("visualize run --out text.txt", FileExistsError, "text.txt is a file: name a folder"),
+        ("evaluate run --out text.txt", FileExistsError, "text.txt is a file: name a folder"),
+        ("convert nothing.safetensors a.keras", FileNotFoundError, "nothing.safetensors: there is no such file"),
+        ("convert ConvMixer768 a.keras", ValueError, "ConvMixer768 is neither a file nor a variant with published"),
+        ("convert run a.onnx", ValueError, "a.onnx must end in .keras"),
+    ],
+)
+def test_what_is_something_else_is_answered_before_tensorflow_starts(words, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("bundle/manifest.json", "begun/checkpoints/a", "run/model.keras", "empty/a", "text.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (tmp_path / "run" / "model.keras.txt").symlink_to(tmp_path / "text.txt")
+    if "--out run" in words:
+        (tmp_path / "run" / "model.keras.txt").unlink()
+    monkeypatch.setattr(command_line, "waiting", lambda _: pytest.fail("TensorFlow starts"))
+    with pytest.raises(error, match=f"^.*{re.escape(message)}"):
+        read(words.split(), BY_NAME)()
 
 
 COMPLETE = """

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from ..builder import CHANNELS_LAST, Builder
+from ..pending import Activate
 from .cover import Piece, cover
 from .geometry import Side, window_of
 
@@ -54,7 +55,7 @@ class DepthwisePlan:
         """Whether partial sums are added up."""
         return len(self._pieces) > 1
 
-    def build(self, kernel: np.ndarray, bias: np.ndarray) -> list:
+    def build(self, kernel: np.ndarray, bias: np.ndarray, activate: Activate) -> list:
         """Build it with a kernel `[height, width, channels]` and a bias; return a tensor for each group."""
         built, start = [], 0
         for source in self._sources:  # [batch, height, width, channels of the group]
@@ -65,7 +66,7 @@ class DepthwisePlan:
             else:
                 weights = [kernel[..., channels, None], bias[channels]]
                 built.append(self._builder.linear(self._layer, source, weights, self._layer.name))
-        return built
+        return activate(built)
 
     def _sum(self, source, kernel, bias):
         """Return the sum of a group's convolutions with the pieces, with the layer's activation."""

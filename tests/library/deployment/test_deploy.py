@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import keras_convmixer as kc
 from keras_convmixer.deployment import TARGETS
+from keras_convmixer.export import inspect
 from keras_convmixer.export.tflite.operators import OPERATORS
 
 L = keras.layers
@@ -123,6 +124,16 @@ def test_the_converted_file_returns_what_the_model_returns(tmp_path):
         assert np.abs(found - logits).max() < 1e-4 * np.ptp(expected)
 
 
+@pytest.mark.parametrize("groups", [2, 6, 8])
+def test_joined_groups_of_channels_stay_inside_xnnpack(tmp_path, groups):
+    deployed = kc.deploy(small(dim=128 * groups, depth=1, input_shape=(32, 32, 3)))
+    path = tmp_path / "wide.tflite"
+    path.write_bytes(convert(deployed, tmp_path))
+    found = inspect(path)
+    assert found.delegated == found.operators
+    assert found.operators["CONCATENATION"] == (3 if groups > 4 else 1)  # by fours, then the results
+
+
 def test_for_int8_kernels_over_25_taps_are_convolutions_of_blocks(tmp_path):
     model = small()  # 10 x 8 patches
     deployed = kc.deploy(model, "litert_int8")
@@ -154,6 +165,15 @@ def test_blocks_of_several_rows_have_no_tensor_of_five_dimensions(tmp_path):
     assert (16 * 16, 4, 2, 16) in {shape for name, shape in operators if name == "CONV_2D"}  # two rows of eight
     for layer in deployed.layers:
         assert all(len(tensor.shape) <= 4 for tensor in keras.tree.flatten(layer.output)), layer.name
+
+
+def test_a_relu_after_blocks_is_in_their_convolution(tmp_path):
+    """Behind their joined rows it would be an operator of its own, outside of XNNPACK in int8."""
+    inputs = keras.Input((40, 36, 16))
+    model = keras.Model(inputs, L.ReLU()(L.DepthwiseConv2D(7, padding="same")(inputs)))
+    found = {name for name, _ in operators_of(convert(kc.deploy(model, "litert_int8"), tmp_path))}
+    assert {"CONV_2D", "SPLIT", "CONCATENATION"} <= found
+    assert "RELU" not in found
 
 
 def test_scaling_of_pixels_and_the_last_normalization_cost_nothing():
