@@ -33,6 +33,7 @@ from keras_convmixer.environment.console import (
 from keras_convmixer.environment.install import install_command
 from keras_convmixer.training.recipe import TYPE_NAMES, flat_fields
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
+from keras_convmixer.training.runs.model_file import model_file
 
 try:
     # Not public: where a version of tyro has none, its own boxes show what is wrong with the arguments.
@@ -68,12 +69,14 @@ class UsageError(Exception):
 def starting_tensorflow(verbose: bool, model: Path | None = None) -> Iterator[None]:
     """Show that TensorFlow is being imported in this context, and keep its log off the screen unless `verbose`.
 
-    A `model` that is not there is answered at once, before the seconds that this takes.
+    A `model` that is not there, or is something else, is answered at once, before the seconds that this takes.
     """
     if model and not model.exists():
         beside = map(str, model.parent.iterdir()) if model.parent.is_dir() else ()
         near = nearest(str(model), list(beside), listed=False)
         raise FileNotFoundError(f"{model}: there is no such run folder or .keras file{near}")
+    if model:
+        model_file(model)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's other work runs on another one
     # TensorFlow itself uses oneDNN only on processors with AVX-512 VNNI or AMX. Measured on one with AVX2, a training
     # step of 128/8 on 512 CIFAR-10 images: 16 s without, 5.8 s with it. What is computed differs in rounding.

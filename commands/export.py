@@ -1,7 +1,7 @@
 """Commands that make a bundle of a model and classify images with it."""
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import tyro
 from keras_convmixer.environment.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.export.qat.arguments import read_qat_file
+from keras_convmixer.export.validation.folder import check_out
 from keras_convmixer.images.decoding import LARGEST
 
 from . import options, tables
@@ -75,6 +76,7 @@ def export(
     if not 0 < max_megapixels <= LARGEST / 1e6:
         raise UsageError(f"--max-megapixels {max_megapixels}: give more than 0 and at most {LARGEST / 1e6:.0f}")
     max_pixels = max(round(max_megapixels * 1e6), 4)
+    check_out(out)
     with starting_tensorflow(verbose, model):
         from keras_convmixer.export import export_bundle
         from keras_convmixer.export.calibration import choose_calibration, data_for_others
@@ -134,9 +136,10 @@ def inspect(
     json: Flag = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Show what a .tflite file holds: operators, tensors, labels.
+    """Show what a .tflite file holds, and which engines take it.
 
-    It says which operators XNNPACK, LiteRT's fast CPU code, runs. TensorFlow is not needed.
+    It says how many operators XNNPACK, LiteRT's engine for CPUs, runs on this machine, and how many LiteRT's GPU
+    engine, Coral's Edge TPU and the NPU plugins of Qualcomm and MediaTek take by their lists. TensorFlow is not needed.
 
     For example: convmixer inspect digits_bundle/litert/int8.tflite
 
@@ -144,17 +147,22 @@ def inspect(
         file: any .tflite file; or a bundle, for a table of its files.
         json: print one JSON object instead of tables.
     """
-    from keras_convmixer.export import inspect
-    from keras_convmixer.export.manifest import litert_files
+    from keras_convmixer.export import inspect, read_manifest
 
     if not verbose:
         silence_native_logs()
-    if file.is_dir():
-        found = {str(path): inspect(path) for path in litert_files(file)}
-        print_json({path: vars(each) for path, each in found.items()}) if json else tables.print_files(file, found)
+    if not file.is_dir():
+        found = inspect(file)
+        print_json(asdict(found)) if json else tables.print_inspection(file, found)
         return
-    found = inspect(file)
-    print_json(vars(found)) if json else tables.print_inspection(file, found)
+    entries = [entry for entry in read_manifest(file)["artifacts"] if entry["format"] == "litert"]
+    found = {str(file / entry["path"]): inspect(file / entry["path"]) for entry in entries}
+    # Of the GPU engine, what export measured counts more than the list.
+    accelerated = {str(file / entry["path"]): entry.get("accelerated") for entry in entries}
+    if json:
+        print_json({path: {**asdict(each), "accelerated": accelerated[path]} for path, each in found.items()})
+    else:
+        tables.print_files(file, found, accelerated)
 
 
 def benchmark(

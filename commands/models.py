@@ -7,6 +7,8 @@ import tyro
 
 from keras_convmixer.environment.console import print_facts, print_json, waiting
 from keras_convmixer.files.atomic import require_folder_name
+from keras_convmixer.images.decoding import read_image
+from keras_convmixer.weights.conversion_files import require_source, require_target, source_file
 
 from . import options, tables
 from .command_line import starting_tensorflow
@@ -33,13 +35,13 @@ def evaluate(
         out: folder for two figures: a confusion matrix and a sheet of predictions.
         json: print one JSON object instead of tables.
     """
+    if out:
+        require_folder_name(out)
     with starting_tensorflow(verbose, model):
         from keras_convmixer.images.folders import report_left_out
         from keras_convmixer.training import evaluate
         from keras_convmixer.training.runs.evaluation_images import load_evaluation_images
 
-    if out:
-        require_folder_name(out)
     run = options.load_model(model, crop_fraction)
     data = run.data_or_own(data)
     with options.reading(data) as progress:
@@ -81,19 +83,17 @@ def visualize(
         image: image for the receptive field and Grad-CAM.
         out: folder for the PNG files.
     """
+    require_folder_name(out)
+    if image:
+        read_image(image)  # refuses what is not an image before TensorFlow starts
     with starting_tensorflow(verbose, model):
-        from keras_convmixer.model import imagenet
         from keras_convmixer.visualization import figures
 
-    require_folder_name(out)
     run = options.load_model(model, crop_fraction)
     pixels = run.preprocessing.load(image) if image else None
-    names = run.class_names
-    if names is None and run.model.output_shape[1:] == (imagenet.CLASSES,):
-        names = tuple(name for _, name in imagenet.class_names())
     out.mkdir(parents=True, exist_ok=True)
     with waiting("drawing"):
-        written = figures.draw_all(run.model, pixels, out, names)
+        written = figures.draw_all(run.model, pixels, out, run.names_or_imagenet())
     print_facts(f"Visualized {model}", {"figures": ", ".join(map(str, written))})
 
 
@@ -138,10 +138,11 @@ def convert(
         image_size: height and width, in pixels, of the images that a .keras file's model takes.
         scaled_input: let a .keras file's model take what preprocess_input returns, instead of pixels 0..255.
     """
-    with starting_tensorflow(verbose):
-        from keras_convmixer.weights.conversion import convert, require_target, source_file, summary
-
     require_target(out)
+    require_source(source)
+    with starting_tensorflow(verbose):
+        from keras_convmixer.weights.conversion import convert, summary
+
     path = source_file(source)  # not below the spinner, as the hub shows a progress bar of its own
     with waiting(f"converting {source}"):
         model = convert(path, out, activation, image_size, scaled_input)

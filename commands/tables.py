@@ -172,21 +172,59 @@ def print_compression(out: Path, steps: int, images: int, rows: dict[str, tuple]
     print_line("It gains nothing in speed: LiteRT computes with zeros and shared values as with any other.")
 
 
-def print_files(bundle: Path, found: dict) -> None:
-    """Print what each .tflite file of a bundle holds, by its path."""
+def print_files(bundle: Path, found: dict, accelerated: dict) -> None:
+    """Print what each .tflite file of a bundle holds, by its path, and how many of its operators each engine takes.
+
+    `accelerated` is each file's entry of that name in the manifest, or None.
+    """
     rows = [
         (
             Path(path).stem,
             f"{file.size / 1000:,.1f}",
             f"{file.inputs[0]['dtype']} {'x'.join(map(str, file.inputs[0]['shape'][1:]))}",
             file.outputs[0]["dtype"],
-            str(sum(file.operators.values())),
-            str(sum(file.delegated.values())),
         )
         for path, file in found.items()
     ]
-    print_table(str(bundle), ("file", "kB", "input", "output", "operators", "in XNNPACK"), rows)
+    print_table(str(bundle), ("file", "kB", "input", "output"), rows)
+
+    def taken(path, name, support):
+        measured = (accelerated[path] or {}).get("nodes") if name == "GPU" else None
+        return str(sum(support.taken.values()) if measured is None else measured)
+
+    engines = next((file.engines for file in found.values()), {})
+    rows = [
+        (
+            Path(path).stem,
+            str(sum(file.operators.values())),
+            *(taken(path, name, support) for name, support in file.engines.items()),
+        )
+        for path, file in found.items()
+    ]
+    print_table("Operators, and how many of them each engine takes", ("file", "operators", *engines), rows)
+    known = {name: _known_by(support) for name, support in engines.items()}
+    run = {entry["engine"] for entry in accelerated.values() if entry and entry["nodes"] is not None}
+    if run:
+        known["GPU"] = f"run when the bundle was exported: {', '.join(sorted(run))}"
+    print_facts("How that is known", known)
     print_line(f"of one file: convmixer inspect {next(iter(found), bundle)}")
+
+
+def _known_by(support) -> str:
+    words = {
+        "run": "run on this machine",
+        "compared list": "its list, which tests compare with the engine",
+        "list": "its maker's list alone; the engine was not run",
+    }
+    return f"{words[support.known_by]}: {support.source}"
+
+
+def _left_to_the_cpu(support) -> str:
+    """Return the operators that an engine refuses, those of a reason together, as "GELU, SOFTMAX: on INT8"."""
+    reasons = {}
+    for name, reason in support.refused.items():
+        reasons.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
 
 
 def print_inspection(file: Path, found) -> None:
@@ -200,25 +238,29 @@ def print_inspection(file: Path, found) -> None:
         return f"{tensor['dtype']} {tensor['shape']}, scale {scale:.6g}, zero point {zero_point}"
 
     labels = first_of(found.labels, 5)
+    multiplied = ", ".join(f"{count / 1e6:,.2f} {name}" for name, count in found.multiplications.items())
     facts = {
         "size": f"{found.size / 1000:,.1f} kB",
         "input": "; ".join(map(shown, found.inputs)),
         "output": "; ".join(map(shown, found.outputs)),
         "labels": labels or "none in its metadata",
         "constants": ", ".join(f"{size / 1000:,.1f} kB {dtype}" for dtype, size in found.weights.items()),
-        "multiplications": f"{sum(found.multiplications.values()) / 1e6:,.2f} million an image",
+        "multiplications": f"{sum(found.multiplications.values()) / 1e6:,.2f} million an image: {multiplied}",
     }
     print_facts(str(file), facts)
     rows = [
         (
             name,
             str(count),
-            str(found.delegated.get(name, 0)),
-            f"{found.multiplications[name] / 1e6:,.2f}" if name in found.multiplications else "",
+            *(str(support.taken.get(name, 0)) for support in found.engines.values()),
         )
         for name, count in found.operators.items()
     ]
-    print_table(None, ("operator", "count", "in XNNPACK", "million multiplications"), rows)
+    print_table("Operators, and how many of them each engine takes", ("operator", "count", *found.engines), rows)
+    refused = {name: _left_to_the_cpu(support) for name, support in found.engines.items() if support.refused}
+    if refused:
+        print_facts("What they leave to LiteRT's own kernels, and why", refused)
+    print_facts("How that is known", {name: _known_by(support) for name, support in found.engines.items()})
 
 
 def print_benchmark(bundle: Path, timings: list, figure: Path | None) -> None:

@@ -37,7 +37,8 @@ from .runtime.benchmarking import QUICK_THREADS, processor, quick_latencies
 from .runtime.decision import SINGLE, Decision, checked_labels, stated_kind
 from .serving.artifact import CHANGING, export_saved_model
 from .tflite.artifact import Conversions, export_litert, worst_layers
-from .validation.arguments import check_choices, check_description, check_images, check_out, exportable_classifier
+from .validation.arguments import check_choices, check_description, check_images, exportable_classifier
+from .validation.folder import check_out
 from .validation.reference import check_reference
 from .validation.validate import accuracy
 

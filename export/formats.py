@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tflite.conversion import Conversion, convert_float16, convert_float32, convert_int8, convert_int16x8
-from .tflite.quantize import convert_dynamic, convert_weight_int4, convert_weight_int8
+from .tflite.conversion import Conversion, convert_float16, convert_float32
+from .tflite.quantize import convert_dynamic, convert_int8, convert_int16x8, convert_weight_int4, convert_weight_int8
 
 
 @dataclass(frozen=True)

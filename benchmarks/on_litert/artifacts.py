@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 import keras_convmixer as kc
-from keras_convmixer.export.tflite.conversion import Conversion, convert_float32, convert_int8
-from keras_convmixer.export.tflite.quantize import convert_dynamic
+from keras_convmixer.export.tflite.conversion import Conversion, convert_float32
+from keras_convmixer.export.tflite.quantize import convert_dynamic, convert_int8
 
 from .models import CALIBRATION, Subject, photographs, pointwise_alone
 

@@ -68,6 +68,8 @@ def write_model_card(bundle: Path, manifest: dict, class_names: tuple[str, ...])
         "install": install_command("predict"),
         "format_name": shown_format,
         "has_int8": "int8" in names,
+        "int8_file": paths.get("int8"),
+        "has_gelu": any("GELU" in artifact["ops"] for artifact in artifacts),
         "file_name": paths.get(shown_format),
         "phone_name": phone_format,
         "phone_file": paths.get(phone_format),

@@ -21,6 +21,8 @@ SECONDS = 300
 """Longest time for one file. ConvMixer-1024/20 takes a second on a driver that computes on the CPU."""
 PARTLY = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+) operations will run on the CPU")
 """LiteRT says only in its log how many operators the engine took."""
+NONE = "No operations will run on the GPU"
+"""Logged instead if it took none. LiteRT may call such a file fully accelerated, by its engine for CPUs."""
 MISSING = {
     "No adapters found": "no graphics driver was found",
     "ModuleNotFoundError": "this ai-edge-litert has no GPU engine",
@@ -57,7 +59,7 @@ def measure_acceleration(files: dict[str, Path]) -> dict[str, Acceleration]:
         elif partly:
             found[name] = Acceleration(engine, int(partly[1]), operators)
         else:
-            wholly = json.dumps(True) in process.stdout.splitlines()  # among what LiteRT prints
+            wholly = NONE not in log and json.dumps(True) in process.stdout.splitlines()  # among what LiteRT prints
             # It takes all, which `PARTLY` is not logged of either, or refuses the file before it counts.
             found[name] = Acceleration(engine, operators if wholly else 0, operators)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import os
 import zipfile
@@ -14,6 +15,12 @@ import numpy as np
 from keras_convmixer.files.labels import NAME as LABELS
 from keras_convmixer.files.regular_files import read_file
 
+from ..engines.edge_tpu import EDGE_TPU
+from ..engines.engine import Support, support_of
+from ..engines.gpu import GPU
+from ..engines.nodes import read_nodes
+from ..engines.npus import MEDIATEK, QUALCOMM
+from ..engines.xnnpack import XNNPACK
 from ..tflite.flatbuffer import LARGEST
 from ..tflite.operators import read_operators
 from .interpreter import decoding_names, open_interpreter
@@ -44,6 +51,8 @@ class Inspection:
     """Number of operators by name, such as CONV_2D."""
     delegated: dict[str, int]
     """Those of them that XNNPACK runs on this machine; LiteRT's own kernels run the others."""
+    engines: dict[str, Support]
+    """How many operators each engine takes, by its name: "XNNPACK", "GPU", "Edge TPU", "Qualcomm", "MediaTek"."""
     multiplications: dict[str, int]
     """Multiplications for one image, by operator: convolutions and dense layers, which are nearly all."""
     weights: dict[str, int]
@@ -82,12 +91,14 @@ def _inspect(content, path):
     # Every tensor that no operator computes, and that is not an input, is a constant.
     made = {int(tensor) for node in operators for tensor in node["outputs"]}
     made |= {int(tensor["index"]) for tensor in interpreter.get_input_details()}
+    delegated = _delegated(nodes, operators)
     return Inspection(
         size=len(content),
         inputs=tuple(map(_described, interpreter.get_input_details())),
         outputs=tuple(map(_described, interpreter.get_output_details())),
         operators=read_operators(content).counts,
-        delegated=_delegated(nodes, operators),
+        delegated=delegated,
+        engines=_engines(content, delegated),
         multiplications=_multiplications(operators, shapes),
         weights=_weights(interpreter.get_tensor_details(), made),
         labels=_labels(content),
@@ -123,6 +134,17 @@ def _delegated(nodes, operators):
             taken[node["index"]] = node["op_name"]
             wanted.extend(int(source) for source in node["inputs"])
     return dict(sorted(Counter(taken.values()).items()))
+
+
+def _engines(content, delegated):
+    nodes = read_nodes(content)
+    found = {engine.name: support_of(engine, nodes) for engine in (GPU, EDGE_TPU, QUALCOMM, MEDIATEK)}
+    # What XNNPACK takes was seen; its list has the reasons for the rest.
+    reasons, counts = support_of(XNNPACK, nodes).refused, Counter(node.name for node in nodes)
+    left = sorted(name for name, count in counts.items() if count > delegated.get(name, 0))
+    refused = {name: reasons.get(name, "for a reason that its list lacks") for name in left}
+    run = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+    return {XNNPACK.name: Support(delegated, refused, run, "run"), **found}
 
 
 def _multiplications(operators, shapes):

@@ -14,9 +14,9 @@ from keras_convmixer.deployment import deploy
 from ..artifact import Artifact, Reference
 from ..manifest import sha256
 from ..validation.validate import ValidationError, check_dtypes
-from .saved_model import SavedModel
+from .saved_model import OUTPUT, SavedModel
 from .server_files import served_name, write_serving_files
-from .signatures import with_features, write_serving_model
+from .signatures import PREPARED, with_features, write_serving_model
 
 FOLDER = "saved_model"
 CHANGING = ("fingerprint.pb", "saved_model.pb", "variables/")
@@ -24,6 +24,8 @@ CHANGING = ("fingerprint.pb", "saved_model.pb", "variables/")
 and gives each a random identity."""
 ENCODED = 8
 """Validation images that are sent to the SavedModel as PNG files too."""
+PREPARED_DIFFERENCE = 1e-4
+"""Largest difference of a probability between serving_default and prepared, which computes GELU in another way."""
 ENCODED_DIFFERENCE = 0.02
 """Largest difference of a probability then: where images are resized, a pixel may be rounded differently."""
 
@@ -51,6 +53,7 @@ def export_saved_model(reference: Reference, out: Path, folder: Path) -> Artifac
     check_dtypes(artifact.name, written.input["dtype"], written.output["dtype"])
     probabilities = written(reference.images)
     _check_encoded(written, reference.preprocessing, reference.images[:ENCODED])
+    _check_prepared(written, reference.images[:ENCODED], probabilities[:ENCODED])
     artifact.facts = {
         "format": "saved_model",
         "path": f"{FOLDER}/{path.name}",
@@ -89,4 +92,12 @@ def _check_encoded(written, preprocessing, images):
     if np.abs(answered - written(np.stack(prepared))).max() > ENCODED_DIFFERENCE or damaged.any():
         raise ValidationError(
             "saved_model's signatures encoded and serving_default give the same images different probabilities"
+        )
+
+
+def _check_prepared(written, images, probabilities):
+    """Check that the signature for converters answers as serving_default."""
+    if np.abs(written.answer(PREPARED, images)[OUTPUT] - probabilities).max() > PREPARED_DIFFERENCE:
+        raise ValidationError(
+            "saved_model's signatures prepared and serving_default give the same images different probabilities"
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -21,6 +24,8 @@ from .saved_model import INPUT, OUTPUT, SIGNATURE, write_signatures
 
 TOP = 5
 """Classes that are named for each image, most probable first; all where there are fewer."""
+PREPARED = "prepared"
+"""Signature for converters: images of the model's size."""
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 WARM_UP_BATCHES = (1, 8)
 
@@ -33,7 +38,7 @@ def write_serving_model(
     preprocessing: Preprocessing,
     decision: Decision = Decision(),  # noqa: B008 - frozen
 ) -> None:
-    """Write a SavedModel with serving_default, encoded and perhaps features, and warm-up requests for each.
+    """Write a SavedModel with serving_default, encoded, prepared and perhaps features, and warm-up requests for each.
 
     `name` is the model's name in the warm-up requests.
 
@@ -43,12 +48,15 @@ def write_serving_model(
     - encoded: `images` string `[batch]`, the bytes of JPEG or PNG files, which are read as by `read_image`: upright, on
       white where transparent, the first frame of an animated PNG. Files of other formats, and those that
       `prepare_files` cannot read, get probabilities of 0, classes of -1 and empty names; the others are answered.
+    - prepared: `images` uint8 `[batch, height, width, channels]` of the model's size alone, for converters: without the
+      resizing and the texts of serving_default, which OpenVINO, ONNX and TensorFlow.js lack. Returns `probabilities`.
     - features: `images` as serving_default; `features` float32 `[batch, channels]`. Only of a model `with_features`.
 
-    The first two return `probabilities` float32 `[batch, classes]`, and of the most probable five `classes` int32
-    `[batch, 5]` and `names` string `[batch, 5]`. For multi-label models, and binary ones with one name, `present` bool
-    `[batch, classes]` is true where a label reaches the threshold, never for a file that cannot be read. A binary model
-    with two names returns `classes` and `names` `[batch, 1]`: the second at the threshold or above, else the first.
+    serving_default and encoded return `probabilities` float32 `[batch, classes]`, and of the most probable five
+    `classes` int32 `[batch, 5]` and `names` string `[batch, 5]`. For multi-label models, and binary ones with one name,
+    `present` bool `[batch, classes]` is true where a label reaches the threshold, never for a file that cannot be read.
+    A binary model with two names returns `classes` and `names` `[batch, 1]`: the second at the threshold or above, else
+    the first.
     """
     has_two_names = decision.kind == BINARY and len(class_names) == 2
     # A constant in the graph: a lookup table would have to be saved beside it.
@@ -86,14 +94,26 @@ def write_serving_model(
             unknown["present"] = tf.zeros_like(answer["present"])
         return {key: tf.where(readable[:, None], answer[key], unknown[key]) for key in answer}
 
+    def classify_prepared(images):
+        # Without EnsureShape, at which TensorFlow.js 4.22 fails.
+        with _gelu_by_erf():
+            return {OUTPUT: run(tf.cast(images, tf.float32))[1]}
+
     pixels = tf.TensorSpec((None, None, None, preprocessing.channels), tf.uint8, name=INPUT)
     files = tf.TensorSpec((None,), tf.string, name=INPUT)
-    signatures = {SIGNATURE: (classify, pixels), "encoded": (classify_encoded, files)}
+    prepared = tf.TensorSpec(
+        (None, preprocessing.height, preprocessing.width, preprocessing.channels), tf.uint8, name=INPUT
+    )
+    signatures = {
+        SIGNATURE: (classify, pixels),
+        "encoded": (classify_encoded, files),
+        PREPARED: (classify_prepared, prepared),
+    }
     others = ["features"] if len(model.outputs) == 2 else []
     if others:
         signatures["features"] = (lambda images: {"features": run(pixels_of(images))[0]}, pixels)
     write_signatures(path, signatures)
-    _write_warm_up(path, name, preprocessing, others)
+    _write_warm_up(path, name, preprocessing, [PREPARED, *others])
 
 
 def with_features(model: keras.Model) -> keras.Model:
@@ -107,6 +127,23 @@ def with_features(model: keras.Model) -> keras.Model:
     if not isinstance(layer, keras.layers.Dense) or len(layer.input.shape) != 2:  # pyright: ignore[reportAttributeAccessIssue]
         return model
     return keras.Model(model.input, [layer.input, model.output], name=model.name)
+
+
+@contextlib.contextmanager
+def _gelu_by_erf() -> Iterator[None]:
+    """Trace exact GELUs with the operator Erf: TensorFlow 2.21 takes Erfc, which ONNX and TensorFlow.js lack."""
+    gelu = tf.nn.gelu  # pyright: ignore[reportAttributeAccessIssue]
+
+    def by_erf(features, approximate=False, name=None):
+        if approximate:
+            return gelu(features, approximate, name)
+        return 0.5 * features * (1 + tf.math.erf(features / math.sqrt(2)))
+
+    tf.nn.gelu = by_erf  # pyright: ignore[reportAttributeAccessIssue] - Keras looks it up there for each call
+    try:
+        yield
+    finally:
+        tf.nn.gelu = gelu  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _prepared(images, preprocessing):

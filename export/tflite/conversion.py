@@ -28,7 +28,7 @@ class Conversion:
     Example:
         ```python
         with Conversion(deploy(model, "litert")) as conversion:
-            small, fast = convert_float16(conversion, images), convert_int8(conversion, images)
+            small, exact = convert_float16(conversion, images), convert_float32(conversion, images)
         ```
     """
 
@@ -44,8 +44,13 @@ class Conversion:
 
     @functools.cached_property
     def float32(self) -> bytes:
-        """The model as a .tflite file, float32 throughout; several formats are quantized from it."""
-        return self.run(lambda converter: None)
+        """The model as a .tflite file, float32 throughout, that takes batches."""
+        return _finish(self.unfinished)
+
+    @functools.cached_property
+    def unfinished(self) -> bytes:
+        """The float32 file as TensorFlow converts it, for one image; the quantized formats are made from it."""
+        return _run_converter(self._saved_model, lambda converter: None)
 
     def run(self, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
         """Convert the model with the converter's settings that `configure` makes; raises as `convert_saved_model`."""
@@ -79,41 +84,17 @@ def convert_float16(conversion: Conversion, calibration_images: np.ndarray) -> b
     return conversion.run(configure)
 
 
-def convert_int8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Convert to int8 weights and activations, with integer operators only.
-
-    Activations have the ranges that they have for the calibration images, uint8 `[count, height, width, channels]`. The
-    file takes and returns uint8, as MediaPipe's tasks refuse int8.
-    """
+def convert_int8_with_tensorflow(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
+    """Convert as `quantize.convert_int8`, by TensorFlow's own quantizer, which knows more operators."""
 
     def configure(converter):
-        _calibrate(converter, calibration_images)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in calibration_images)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
 
     return conversion.run(configure)
-
-
-def convert_int16x8(conversion: Conversion, calibration_images: np.ndarray) -> bytes:
-    """Convert to int8 weights and int16 activations, whose accuracy is near float32's.
-
-    Ranges come from the calibration images, as for int8. The file takes and returns float32. XNNPACK has no kernels for
-    it: LiteRT's own run, slowly.
-    """
-
-    def configure(converter):
-        _calibrate(converter, calibration_images)
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        ]
-
-    return conversion.run(configure)
-
-
-def _calibrate(converter, images):
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in images)
 
 
 def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverter], None]) -> bytes:
@@ -123,11 +104,22 @@ def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverte
 
     Raises ValueError: the model has operators that LiteRT lacks, or is larger than a .tflite file can be.
     """
+    return _finish(_run_converter(folder, configure))
+
+
+def _finish(content):
+    model = read_model(content)
+    take_batches(model)
+    set_versions(model, as_converted=True)
+    return write_model(model)
+
+
+def _run_converter(folder, configure):
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     configure(converter)
     try:
-        model = read_model(converter.convert())
+        return converter.convert()
     except ConverterError as error:
         # The message has hundreds of lines; one of them names the operators.
         missing = re.search(r"(?:Custom|Flex) ops: (.+)", str(error))
@@ -135,6 +127,3 @@ def convert_saved_model(folder: str, configure: Callable[[tf.lite.TFLiteConverte
         raise ValueError(
             f"the model cannot be converted: {reason}; build it of layers that LiteRT has operators for"
         ) from error
-    take_batches(model)
-    set_versions(model, as_converted=True)
-    return write_model(model)

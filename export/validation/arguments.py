@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import get_args
 
 import keras
 import numpy as np
 
-from keras_convmixer.files.atomic import require_folder_name
 from keras_convmixer.files.labels import is_label
 from keras_convmixer.outputs.classifier import as_classifier
 
 from ..choices import Target
 from ..formats import FORMATS
-from ..manifest import unlisted_files
 from ..runtime.decision import BINARY
 
 TARGETS = get_args(Target)
-
-
-def check_out(out: Path) -> None:
-    """Check that a bundle may be written to `out`: a new folder, or one that holds nothing but a bundle.
-
-    Raises:
-        FileExistsError: `out` is a file, or a folder that holds other things.
-        ValueError: TensorFlow cannot load a SavedModel from that path.
-    """
-    require_folder_name(out)
-    if set("*?[]\\") & set(str(out.resolve())):  # TensorFlow takes them for a pattern
-        raise ValueError(
-            f"{out} has one of *?[]\\ in its path, where TensorFlow cannot load a SavedModel: name another"
-        )
-    foreign = unlisted_files(out) if out.is_dir() else []
-    if foreign:
-        raise FileExistsError(
-            f"{out} holds other things than a bundle ({', '.join(foreign[:3])}): name a new folder, or move them away"
-        )
 
 
 def check_choices(class_names: tuple[str, ...], formats: tuple[str, ...], target: str, qat_int8: bytes | None) -> None:

@@ -12,6 +12,8 @@ CHANNELS_LAST = {"data_format": "channels_last"}
 """Passed explicitly, so that Keras's global setting has no effect."""
 SPLITS = 4
 """Most outputs of XNNPACK's SPLIT. For more groups of channels, a tensor is sliced once for each."""
+JOINS = 4
+"""Most groups of channels that are joined at once. XNNPACK takes CONCATENATIONs of up to 5 inputs."""
 
 
 class Builder:
@@ -127,7 +129,19 @@ class Builder:
         if count > 1:
             (tensor,) = tensors
             return self.split(tensor, count)
-        return [self.add(keras.layers.Concatenate, f"{producer(tensors[0]).name}_joined")(tensors)]
+        return [self._joined(tensors, f"{producer(tensors[0]).name}_joined")]
+
+    def _joined(self, tensors, name):
+        """Join groups of channels in steps: 8 by fours, then the two results.
+
+        CPU time of two float32 layers, as a share of that with all groups joined at once, measured in turns in one run:
+        0.89 for 9x9 kernels on 16x16x1024, 0.94 for 7x7 on 32x32x768. Joining the first 4 of 8, then that and the other
+        4, copies less, and takes 1.00 and 0.97.
+        """
+        while len(tensors) > JOINS:
+            parts = [tensors[start : start + JOINS] for start in range(0, len(tensors), JOINS)]
+            tensors = [self._joined(part, name) for part in parts]
+        return self.add(keras.layers.Concatenate, name)(tensors) if len(tensors) > 1 else tensors[0]
 
     def split(self, tensor, count: int, axis: int = -1) -> list:
         """Split a tensor into equal parts, groups of channels unless `axis` is another than the last."""

@@ -123,3 +123,8 @@ def variant_of(dim: int, depth: int, kernel_size: int, patch_size: int) -> Varia
     """Return the variant with these sizes, whatever the activation and number of classes; None if there is none."""
     sizes = (dim, depth, kernel_size, patch_size)
     return next((v for v in VARIANTS.values() if (v.dim, v.depth, v.kernel_size, v.patch_size) == sizes), None)
+
+
+def published_names() -> str:
+    """Return the names of the variants that have published weights, for a sentence."""
+    return ", ".join(name for name, variant in VARIANTS.items() if variant.weights)

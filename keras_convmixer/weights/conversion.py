@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ..environment.backend import keras
-from ..files.atomic import atomic_file, require_file_name
+from ..files.atomic import atomic_file
 from ..model.convmixer import ConvMixer
-from ..model.variants import VARIANTS, variant_of
+from ..model.variants import variant_of
 from .checkpoint import read_checkpoint
+from .conversion_files import require_target
 from .formats.keras_model import read_keras_model
-from .formats.kind import KERAS_SUFFIX, SAFETENSORS_SUFFIX, SUFFIXES, local_path
+from .formats.kind import KERAS_SUFFIX, local_path
 from .loading import save_weights_torch
-from .published import fetch, published_names
 from .tensor_fit import require_fit
 from .tensor_names import architecture_of, tensor_shapes
 
@@ -21,42 +21,6 @@ ACTIVATION, IMAGE_SIZE = "gelu", 224
 """Assumed for a ConvMixer whose sizes are not those of a variant: the activation is that of the reference's code."""
 
 logger = logging.getLogger(__name__)
-
-
-def source_file(source: str) -> Path:
-    """Return the path of a file of weights.
-
-    Args:
-        source: a path of a file; a run folder, whose model.keras is taken; or the name of a variant with published
-            weights, which are downloaded if they are not in the hub's cache.
-
-    Raises:
-        ValueError: `source` is none of these.
-        ConnectionError: the published weights are not in the hub's cache and cannot be downloaded.
-    """
-    variant = VARIANTS.get(source)
-    if variant is not None and variant.weights:
-        return fetch(variant)
-    path = local_path(source)
-    if path.is_dir() and (path / "model.keras").is_file():
-        return path / "model.keras"
-    if variant is not None:
-        raise ValueError(f"no weights were published for {source}: they exist for {published_names()}")
-    if not path.exists() and not path.name.endswith(SUFFIXES):
-        raise ValueError(f"{source} is neither a file nor a variant with published weights, {published_names()}")
-    return path
-
-
-def require_target(out: Path) -> None:
-    """Check, before work is done for it, that `convert` can write to `out`.
-
-    Raises:
-        ValueError: `out` ends neither in .keras nor in .safetensors.
-        OSError: its folder does not exist or cannot be written to, or `out` is a folder.
-    """
-    if not out.name.endswith((KERAS_SUFFIX, SAFETENSORS_SUFFIX)):
-        raise ValueError(f"{out} must end in .keras, for Keras, or in .safetensors, for PyTorch")
-    require_file_name(out)
 
 
 def convert(

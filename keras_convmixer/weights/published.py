@@ -7,15 +7,10 @@ from pathlib import Path
 from ..files.atomic import explaining_full_disk
 from ..files.printable import first_line
 from ..model.imagenet import CLASSES
-from ..model.variants import VARIANTS, Variant, variant_of
+from ..model.variants import Variant, published_names, variant_of
 from .checkpoint import read_checkpoint
 
 FILE = "model.safetensors"
-
-
-def published_names() -> str:
-    """Return the names of the variants that have published weights, for a sentence."""
-    return ", ".join(name for name, variant in VARIANTS.items() if variant.weights)
 
 
 def require_published(

@@ -220,6 +220,36 @@ def test_a_model_that_is_not_there_is_answered_before_tensorflow_starts(words, t
         read([*words.split(), "digitz"], BY_NAME)()
 
 
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ("evaluate bundle", ValueError, "bundle is a bundle, which holds no Keras model: name what it was exported"),
+        ("export begun --out b", ValueError, "begun holds no model.keras yet: run `convmixer train` to its end"),
+        ("export empty --out b", ValueError, "empty holds no model.keras: name a run folder"),
+        ("export run --out run", FileExistsError, "run holds other things than a bundle (model.keras)"),
+        ("visualize run/model.keras.txt", ValueError, "model.keras.txt is not a .keras file: name a run folder"),
+        ("visualize run nothing.jpg", FileNotFoundError, "nothing.jpg"),
+        ("visualize run text.txt", ValueError, "text.txt is not an image"),
+        ("visualize run --out text.txt", FileExistsError, "text.txt is a file: name a folder"),
+        ("evaluate run --out text.txt", FileExistsError, "text.txt is a file: name a folder"),
+        ("convert nothing.safetensors a.keras", FileNotFoundError, "nothing.safetensors: there is no such file"),
+        ("convert ConvMixer768 a.keras", ValueError, "ConvMixer768 is neither a file nor a variant with published"),
+        ("convert run a.onnx", ValueError, "a.onnx must end in .keras"),
+    ],
+)
+def test_what_is_something_else_is_answered_before_tensorflow_starts(words, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("bundle/manifest.json", "begun/checkpoints/a", "run/model.keras", "empty/a", "text.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (tmp_path / "run" / "model.keras.txt").symlink_to(tmp_path / "text.txt")
+    if "--out run" in words:
+        (tmp_path / "run" / "model.keras.txt").unlink()
+    monkeypatch.setattr(command_line, "waiting", lambda _: pytest.fail("TensorFlow starts"))
+    with pytest.raises(error, match=f"^.*{re.escape(message)}"):
+        read(words.split(), BY_NAME)()
+
+
 COMPLETE = """
 source "$1"
 complete_words() {

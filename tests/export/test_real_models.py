@@ -15,9 +15,6 @@ pytestmark = pytest.mark.slow
 CONVERTED = tuple(name for name, format in FORMATS.items() if format.convert)
 AGREES_TOO_SELDOM = r"weight_int4 agrees with the Keras model on [\d.]+% of 16 images, and 85% is required"
 REASONS = {
-    # TensorFlow's quantizer has no 16-bit form of what MobileNetV3 has everywhere.
-    ("MobileNetV3Small", "int16x8"): "int16x8 was not made: RuntimeError: Quantization to 16x8-bit not yet supported "
-    "for op: 'HARD_SWISH'",
     # 15 levels are too few for untrained layers of which each amplifies rounding.
     ("MobileNetV3Small", "weight_int4"): AGREES_TOO_SELDOM,
     ("EfficientNetB0", "weight_int4"): AGREES_TOO_SELDOM,

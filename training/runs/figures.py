@@ -50,9 +50,12 @@ def draw_curves(history: dict[str, list[float]], path: Path) -> None:
             axis.plot(epochs, np.multiply(history[f"val_{name}"], scale), marker=marker, **VALIDATION)
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes[0].set(ylabel="cross-entropy (nats)", yscale="log")
-        axes[0].yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")  # by default TeX, off here
-        axes[0].yaxis.set_minor_formatter(NullFormatter())
+        axes[0].set(ylabel="cross-entropy (nats)")
+        losses = np.concatenate([history["loss"], history["val_loss"]])
+        if losses.max() > 10 * losses.min() > 0:  # within a decade, a logarithmic axis may have one number only
+            axes[0].set_yscale("log")
+            axes[0].yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")  # not TeX, off here
+            axes[0].yaxis.set_minor_formatter(NullFormatter())
         axes[1].set(ylabel="accuracy (%)")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
         save_png(figure, path)

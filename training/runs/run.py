@@ -9,9 +9,11 @@ import keras
 from keras_convmixer.files.labels import read_labels
 from keras_convmixer.files.regular_files import read_json
 from keras_convmixer.images.preprocessing import Preprocessing
+from keras_convmixer.model import imagenet
 from keras_convmixer.weights.formats.keras_model import read_keras_model
 
 from ..recipe import Recipe
+from .model_file import model_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,12 @@ class Run:
             raise FileNotFoundError(f"the model was trained on {own}, which is not there: name other data, {choices}")
         return own
 
+    def names_or_imagenet(self) -> tuple[str, ...] | None:
+        """Return the labels; ImageNet's where the model has none of its own and as many classes; else None."""
+        if self.class_names is None and self.model.output_shape[1:] == (imagenet.CLASSES,):
+            return tuple(name for _, name in imagenet.class_names())
+        return self.class_names
+
     def data_dir_or_own(self, data_dir: str) -> str:
         """Return the folder of tensorflow-datasets' data: `data_dir` unless it is empty, else the recipe's."""
         return data_dir or (self.recipe.data.data_dir if self.recipe else "")
@@ -98,14 +106,7 @@ def load_run(path: str | os.PathLike[str], crop_fraction: float | None = None) -
         FileNotFoundError: there is no such folder or file.
         ValueError: it holds no model, or one that plain Keras cannot load.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such run folder or .keras file")
-    file = path / "model.keras" if path.is_dir() else path
-    if file.is_file() and file.suffix not in (".keras", ".h5"):
-        raise ValueError(f"{path} is not a .keras file: name a run folder of `convmixer train`, or a .keras file")
-    if not file.is_file():
-        raise ValueError(f"{path} holds no model.keras: name a run folder of `convmixer train`, or a .keras file")
+    file = model_file(Path(path))
     model = read_keras_model(file)
     labels = file.with_name("labels.txt")
     class_names = read_labels(labels) if labels.is_file() else None

@@ -12,6 +12,7 @@ from bundles import files_of
 
 from keras_convmixer.export import Classifier, read_manifest
 from keras_convmixer.export.tflite import conversion as conversions
+from keras_convmixer.export.tflite import quantize
 
 
 def test_the_manifest_says_what_is_there(toy, toy_bundle):
@@ -135,7 +136,7 @@ def test_crop_accuracy_and_formats_are_what_was_asked(toy, tmp_path):
 def test_every_calibration_image_counts(toy, tmp_path):
     images = np.minimum(toy.train_images, 100)
     images[-1] = toy.train_images[-1]  # the only one that spans the pixels
-    name, convert = "int8", conversions.convert_int8
+    name, convert = "int8", quantize.convert_int8
     with conversions.Conversion(toy.model) as conversion:
         (tensor,) = Interpreter(model_content=convert(conversion, images)).get_input_details()
     assert tensor["quantization"] == pytest.approx((1.0, 0)), name

@@ -122,6 +122,23 @@ def test_it_asks_for_no_tensorflow_to_predict(toy_bundle):
     assert "With this package (pip install '.[predict]' in keras_convmixer's repository), without TensorFlow:" in card
 
 
+def test_it_says_how_to_get_files_for_accelerators(toy_bundle, tmp_path):
+    manifest = read_manifest(toy_bundle)
+    lacks_gelu = "It lacks GELU"
+    card = (toy_bundle / "README.md").read_text()
+    assert "`edgetpu_compiler litert/int8.tflite` writes `int8_edgetpu.tflite`." in card
+    assert lacks_gelu in card
+    assert "int8 (w8a8) or int16x8 (w8a16)" in card
+    assert "For OpenVINO, tf2onnx and TensorFlow.js there is `prepared`." in card
+    for artifact in manifest["artifacts"]:
+        artifact["ops"].pop("GELU", None)
+    manifest["artifacts"] = [artifact for artifact in manifest["artifacts"] if artifact["name"] != "int8"]
+    write_model_card(tmp_path, manifest, ("red", "green", "blue"))
+    card = (tmp_path / "README.md").read_text()
+    assert lacks_gelu not in card
+    assert "export with `--formats int8`, then `edgetpu_compiler int8.tflite`." in card
+
+
 def test_data_and_license_are_shown_if_given(toy_bundle, tmp_path):
     manifest = read_manifest(toy_bundle)
     manifest["model"] |= {"license": None, "training_data": None}

@@ -59,6 +59,10 @@ def test_a_file_at_which_the_engine_crashes_or_hangs_is_not_the_others_fault(fil
         found = measure_acceleration(files)
         assert (found["float32"].nodes, found["float32"].reason) == (None, reason)
         assert (found["int8"].nodes, found["int8"].of, found["int8"].reason) == (8, operators, None)
+    none = "No operations will run on the GPU, and all 24 operations will run on the CPU."
+    answering(monkeypatch, ("true\n", none, 0), ("true\n", "", 0))
+    found = measure_acceleration(files)
+    assert (found["float32"].nodes, found["int8"].nodes) == (0, operators)
     answering(monkeypatch, ("true\n", "", 0), ("false\n", "", 0))
     found = measure_acceleration(files)
     assert found["float32"].nodes == found["float32"].of > 0

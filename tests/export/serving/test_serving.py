@@ -152,7 +152,34 @@ def test_warm_up_requests_are_of_every_signature_and_run(toy_bundle, served):
         if request.model_spec.signature_name == "encoded":
             assert (answer["classes"].numpy() >= 0).all()
         found.setdefault(request.model_spec.signature_name, []).append(len(inputs["images"]))
-    assert found == {name: [1, 8] for name in ("serving_default", "encoded", "features")}
+    assert found == {name: [1, 8] for name in ("serving_default", "encoded", "prepared", "features")}
+
+
+def test_the_signature_for_converters_answers_alike_without_what_they_lack(toy, served):
+    prepared = served.signatures["prepared"]
+    expected = served.signatures["serving_default"](images=tf.constant(toy.test_images))["probabilities"]
+    answer = prepared(images=tf.constant(toy.test_images))
+    assert list(answer) == ["probabilities"]
+    np.testing.assert_allclose(answer["probabilities"], expected, rtol=0, atol=1e-6)
+    graph = prepared.graph.as_graph_def()
+    (called,) = (node.attr["f"].func.name for node in graph.node if node.op == "StatefulPartitionedCall")
+    (body,) = (function for function in graph.library.function if function.signature.name == called)
+    operators = {node.op for node in body.node_def}
+    assert "Erf" in operators
+    # Neither texts, nor branches, nor resizing.
+    assert operators <= {
+        *("AddV2", "BiasAdd", "Cast", "Const", "Conv2D", "DepthwiseConv2dNative", "Erf", "Identity", "MatMul"),
+        *("Mean", "Mul", "NoOp", "ReadVariableOp", "RealDiv", "Reshape", "Rsqrt", "Softmax", "Squeeze", "Sub"),
+    }
+
+
+@pytest.mark.peer
+def test_openvino_reads_the_signature_for_converters(toy, served):
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is a peer: make test-peers")
+    model = openvino.convert_model(served.signatures["prepared"])
+    run = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    expected = served.signatures["serving_default"](images=tf.constant(toy.test_images))["probabilities"]
+    np.testing.assert_allclose(run([toy.test_images])[run.output(0)], expected, rtol=0, atol=1e-5)
 
 
 def test_the_models_configuration_parses_by_servings_own_protocol(toy_bundle):

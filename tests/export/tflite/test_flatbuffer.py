@@ -68,8 +68,9 @@ def test_large_custom_options_are_read_and_written_inside(float32):
     assert again.largeCustomOptionsOffset == again.largeCustomOptionsSize == 0
 
 
-def test_constants_are_aligned_as_the_schema_demands(float32):
-    content = write_model(read_model(float32))
+@pytest.mark.parametrize("format", ["float32", "float16", "dynamic", "int8"])
+def test_constants_are_aligned_as_the_schema_demands(toy_bundle, format):
+    content = (toy_bundle / f"litert/{format}.tflite").read_bytes()  # after all rewrites
     start = np.frombuffer(content, np.uint8).ctypes.data
     held = [buffer.data for buffer in read_model(content).buffers if buffer.data is not None]
     assert len(held) > 10
@@ -99,7 +100,7 @@ def test_a_file_over_2_gigabytes_is_refused_in_a_sentence(float32, monkeypatch):
     add_metadata(float32, "toy", "", ("a", "b", "c"), True, (8, 8, 3))
 
 
-@pytest.mark.parametrize("name", ["dynamic", "weight_int8", "weight_int4"])
+@pytest.mark.parametrize("name", ["dynamic", "int16x8", "weight_int8", "weight_int4"])
 def test_metadata_of_quantized_files_of_real_width(name, monkeypatch):
     """litert-quantizer writes weights behind the flatbuffer, once there are 256 KiB of them."""
     model = ConvMixer(

@@ -1,14 +1,11 @@
+import keras
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_convmixer.export import formats, read_manifest
 from keras_convmixer.export.tflite import conversion as litert
-
-
-@pytest.fixture(scope="module")
-def all_formats(toy, once):
-    names = tuple(name for name, format in formats.FORMATS.items() if format.convert)
-    return once("all_formats", lambda folder: toy.republish(folder / "bundle", formats=names)) / "bundle"
+from keras_convmixer.export.tflite.flatbuffer import read_model
+from keras_convmixer.export.tflite.operators import DTYPES, operator_name
 
 
 def dtypes_of(path):
@@ -27,7 +24,7 @@ def dtypes_of(path):
     for operator in graph.operators:
         if kind(operator) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             weight = operator.inputs[1]
-            if weight in makers and kind(makers[weight]) == "DEQUANTIZE":
+            while weight in makers and kind(makers[weight]) in ("RESHAPE", "DEQUANTIZE"):
                 weight = makers[weight].inputs[0]
             dtypes = names[graph.tensors[weight].type], names[graph.tensors[operator.inputs[0]].type]
             found.setdefault(kind(operator), set()).add(dtypes)
@@ -61,7 +58,7 @@ def test_every_format_is_right_and_smaller_ones_are_smaller(all_formats):
 
 def test_formats_share_the_saved_model_and_the_float32_file(toy, monkeypatch):
     written, converted = [], []
-    write, convert = litert.write_saved_model, litert.convert_saved_model
+    write, convert = litert.write_saved_model, litert._run_converter
 
     def write_once(model, path, **arguments):
         written.append(path)
@@ -71,12 +68,27 @@ def test_formats_share_the_saved_model_and_the_float32_file(toy, monkeypatch):
         write(model, path, **arguments)
 
     monkeypatch.setattr(litert, "write_saved_model", write_once)
-    monkeypatch.setattr(litert, "convert_saved_model", lambda *a: converted.append(a) or convert(*a))
+    monkeypatch.setattr(litert, "_run_converter", lambda *a: converted.append(a) or convert(*a))
     with litert.Conversion(toy.model) as conversion:
         with pytest.raises(OSError, match="a disk that failed once"):
             formats.FORMATS["float32"].convert(conversion, toy.train_images)
-        for name in ("float32", "float16", "dynamic", "weight_int8", "weight_int4"):
+        for name in ("float32", "float16", "dynamic", "int8", "int16x8", "weight_int8", "weight_int4"):
             formats.FORMATS[name].convert(conversion, toy.train_images)
     assert len(written) == 2  # the one that failed, and the one that every format starts from
     assert len(converted) == 2  # float32 and float16; litert-quantizer starts from float32
     assert not any(path.exists() for path in written)
+
+
+@pytest.mark.slow
+def test_operators_that_litert_quantizer_does_not_know(toy):
+    """int8 takes TensorFlow's quantizer, as it has no float operators; int16x8 leaves them in float."""
+    pixels = keras.Input((8, 8, 3))
+    values = keras.layers.LeakyReLU(name="leaky")(keras.layers.Conv2D(8, 2)(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(values)))
+    with litert.Conversion(model) as conversion:
+        for name, dtype in (("int8", "INT8"), ("int16x8", "FLOAT32")):
+            content = formats.FORMATS[name].convert(conversion, toy.train_images[:, :8, :8])
+            file = read_model(content)
+            (graph,) = file.subgraphs
+            (leaky,) = (each for each in graph.operators if operator_name(file, each) == "LEAKY_RELU")
+            assert DTYPES[graph.tensors[leaky.inputs[0]].type] == dtype

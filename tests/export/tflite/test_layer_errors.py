@@ -4,8 +4,9 @@ import pytest
 
 from keras_convmixer import deploy
 from keras_convmixer.export import read_manifest
-from keras_convmixer.export.tflite.conversion import Conversion, convert_int8
+from keras_convmixer.export.tflite.conversion import Conversion
 from keras_convmixer.export.tflite.layer_errors import layer_errors
+from keras_convmixer.export.tflite.quantize import convert_int8
 from keras_convmixer.export.validation.requirements import CLIPPED
 
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import keras_convmixer as kc
 from keras_convmixer.deployment import TARGETS
+from keras_convmixer.export import inspect
 from keras_convmixer.export.tflite.operators import OPERATORS
 
 L = keras.layers
@@ -121,6 +122,16 @@ def test_the_converted_file_returns_what_the_model_returns(tmp_path):
         interpreter.invoke()
         found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
         assert np.abs(found - logits).max() < 1e-4 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("groups", [2, 6, 8])
+def test_joined_groups_of_channels_stay_inside_xnnpack(tmp_path, groups):
+    deployed = kc.deploy(small(dim=128 * groups, depth=1, input_shape=(32, 32, 3)))
+    path = tmp_path / "wide.tflite"
+    path.write_bytes(convert(deployed, tmp_path))
+    found = inspect(path)
+    assert found.delegated == found.operators
+    assert found.operators["CONCATENATION"] == (3 if groups > 4 else 1)  # by fours, then the results
 
 
 def test_for_int8_kernels_over_25_taps_are_convolutions_of_blocks(tmp_path):

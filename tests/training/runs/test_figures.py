@@ -20,11 +20,11 @@ def drawn(monkeypatch):
 
 
 def test_curves_show_training_and_validation(drawn):
-    history = {"loss": [2, 1], "val_loss": [3, 1.5], "accuracy": [0.5, 0.75], "val_accuracy": [0.25, 0.5]}
+    history = {"loss": [20, 1], "val_loss": [30, 1.5], "accuracy": [0.5, 0.75], "val_accuracy": [0.25, 0.5]}
     figures.draw_curves(history, None)
     loss, accuracy = drawn[0].axes
     shown = {line.get_label(): line.get_ydata().tolist() for line in loss.lines}
-    assert shown == {"training": [2, 1], "validation": [3, 1.5]}
+    assert shown == {"training": [20, 1], "validation": [30, 1.5]}
     shown = {line.get_label(): line.get_ydata().tolist() for line in accuracy.lines}
     assert shown == {"training": [50, 75], "validation": [25, 50]}
     drawn[0].canvas.draw()
@@ -32,6 +32,18 @@ def test_curves_show_training_and_validation(drawn):
     assert not any(label.get_text() for label in loss.get_yticklabels(minor=True))
     assert "nats" in loss.get_ylabel()
     assert "%" in accuracy.get_ylabel()
+
+
+@pytest.mark.parametrize(("smallest", "scale"), [(0.7, "linear"), (0.01, "log"), (0.0, "linear")])
+def test_the_loss_has_several_numbers_at_its_axis_whatever_it_spans(drawn, smallest, scale):
+    figures.draw_curves(
+        {"loss": [1.1, smallest], "val_loss": [1, 0.8], "accuracy": [0, 1], "val_accuracy": [0, 1]}, None
+    )
+    axis = drawn[0].axes[0]
+    drawn[0].canvas.draw()
+    low, high = axis.get_ylim()
+    assert axis.get_yscale() == scale
+    assert sum(low <= tick <= high for tick in axis.get_yticks()) >= 3
 
 
 def test_confusion_counts_labels_by_row(drawn):
