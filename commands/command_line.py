@@ -30,7 +30,7 @@ from keras_convmixer.environment.console import (
     silence_native_logs,
     waiting,
 )
-from keras_convmixer.environment.install import install_command
+from keras_convmixer.environment.install import missing
 from keras_convmixer.training.recipe import TYPE_NAMES, flat_fields
 from keras_convmixer.training.recipes import DESCRIPTIONS, RECIPES
 from keras_convmixer.training.runs.model_file import model_file
@@ -322,7 +322,7 @@ def is_about_option(error: ValueError, options: set[str]) -> bool:
 def sentence(error: Exception) -> str:
     """Return what a person is told of an error: one sentence."""
     if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed: {install_command('train', 'export')}"
+        return missing(error.name or str(error))
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the system'}: {error.strerror}"
     if type(error) in EXPLAINED or type(error).__module__.startswith("keras_convmixer"):

@@ -1,6 +1,5 @@
 """Commands that train a model further, so that it takes less room: in int8, pruned, or clustered."""
 
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +8,7 @@ import tyro
 from keras_convmixer.environment.console import print_facts, print_line
 from keras_convmixer.export.qat.arguments import check_numbers, qat_file
 from keras_convmixer.files.atomic import atomic_file, atomic_folder, require_folder_name
+from keras_convmixer.training.runs.model_file import copy_recipe_and_labels
 
 from . import options, tables
 from .command_line import UsageError, starting_tensorflow
@@ -107,8 +107,7 @@ def compress(
     compressed = {"prune": prune, "cluster": cluster}[method](run.model, training.batches(), training.steps, **given)
     with atomic_folder(out) as folder:
         compressed.save(folder / "model.keras")
-        for name in ("recipe.json", "labels.txt"):
-            shutil.copy((model if model.is_dir() else model.parent) / name, folder / name)
+        copy_recipe_and_labels(model, folder)
     test = training.dataset.test
     rows = {}
     for name, found in (("before", run.model), ("after", compressed)):

@@ -269,7 +269,7 @@ def measured_rates(model: ModelConfig, share: int, seconds: float = 1.0) -> Rate
     def seconds_of(function, variables):
         weights = [variable.value for variable in variables]
 
-        @tf.function
+        @tf.function(autograph=False)
         def run():
             with tf.GradientTape() as tape:
                 tape.watch(images)

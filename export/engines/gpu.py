@@ -39,11 +39,6 @@ def _strided_slice(node: Node) -> str | None:
     return "with dropped dimensions" if node.option("shrinkAxisMask") else None
 
 
-def _split(node: Node) -> str | None:
-    floats = any(tensor.dtype == "FLOAT32" for tensor in node.computed)
-    return "on FLOAT32: the engine takes it, and then fails to load the file" if floats else None
-
-
 GPU = Engine(
     name="GPU",
     source="google-ai-edge/LiteRT, ml_drift_delegate/tflite/support/support.cc at 0be9b89",
@@ -61,12 +56,11 @@ GPU = Engine(
                 *("QUANTIZE", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RELU"),
                 *("RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
                 *("REVERSE_V2", "ROUND", "RSQRT", "SELECT", "SELECT_V2", "SIGN", "SIN", "SLICE", "SOFTMAX"),
-                *("SPACE_TO_DEPTH", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "SUM"),
+                *("SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "SUM"),
                 *("TANH", "TILE", "TOPK_V2", "TRANSPOSE", "TRANSPOSE_CONV", "UNPACK"),
             )
         ),
         "DEQUANTIZE": _dequantize,
-        "SPLIT": _split,
         "STRIDED_SLICE": _strided_slice,
     },
 )

@@ -145,10 +145,10 @@ def on_gpus(manifest: dict) -> str:
     if not measured:
         return ""
     engine = next(iter(measured.values()))["engine"]
-    wholly, partly, unknown = [], [], []
+    wholly, partly, unknown = [], [], {}  # unknown: names by reason
     for name, found in measured.items():
         if found["reason"] is not None:
-            unknown.append(f"{name} ({found['reason']})")
+            unknown.setdefault(found["reason"], []).append(name)
         elif found["nodes"] == found["of"]:
             wholly.append(name)
         else:
@@ -158,7 +158,8 @@ def on_gpus(manifest: dict) -> str:
         taken = [f"all operators of {', '.join(wholly)}"] if wholly else []
         sentences.append(f"LiteRT's GPU engine ({engine}) takes {'; '.join([*taken, *partly])}.")
     if unknown:
-        sentences.append(f"Whether LiteRT's GPU engine ({engine}) takes them was not measured: {', '.join(unknown)}.")
+        listed = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in unknown.items())
+        sentences.append(f"Whether LiteRT's GPU engine ({engine}) takes them was not measured: {listed}.")
     return " ".join(sentences)
 
 

@@ -99,7 +99,7 @@ def benchmark(
         for name, path in files.items():
             for count in threads:
                 measurements.setdefault((name, count), []).append(_measure(path, count, seconds / ROUNDS))
-                done(f"{name}, {count} threads")
+                done(f"{name}, {count} thread{'s' if count > 1 else ''}")
     return [
         Timing(
             name=name,

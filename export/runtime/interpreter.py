@@ -24,7 +24,10 @@ def open_interpreter(content: bytes, name: str, threads: int) -> Interpreter:
         interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is not a .tflite file that LiteRT can run: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{name} is not a .tflite file that LiteRT can run ({reason}): name one, or a bundle of `convmixer export`"
+        ) from None
     return interpreter
 
 

@@ -51,6 +51,7 @@ def _decode(file, header: Header):
     `reduce` instead it would be 17, as that calls a function.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def decode(file, kind, transparent):
         # Asked for opacity where a PNG of under 8 bits has none, libpng gives it as 1, 3 or 15 of 255.
         return tf.switch_case(

@@ -132,6 +132,7 @@ class _LinesInsteadOfBar(Progress):
     """Progress for a pipe or a file, where a bar cannot move: a line for each unfinished task every 10 s."""
 
     def start(self) -> None:
+        self._last: dict[int, tuple[str, float]] = {}  # what each task's last line was about, and how far it was
         self._lines = contextlib.ExitStack()
         self._lines.enter_context(_repeatedly(self._report, EVERY))
 
@@ -141,18 +142,23 @@ class _LinesInsteadOfBar(Progress):
     def _report(self) -> None:
         for task in self.tasks:
             if not task.finished:
-                report(_progress_line(task))
+                now = task.description, task.completed
+                report(_progress_line(task, moved=self._last.get(task.id, (task.description, 0)) != now))
+                self._last[task.id] = now
 
 
-def _progress_line(task: Task) -> str:
-    """Return what is known of a task: "reading photos: 1,200 of 50,000, 310 a second, 2.6 minutes left"."""
+def _progress_line(task: Task, moved: bool) -> str:
+    """Return what is known of a task: "reading photos: 1,200 of 50,000, 310 a second, 2.6 minutes left".
+
+    Without a step since the last line it is "exporting int8: 4 of 5, 34 s so far": what is left cannot be told then.
+    """
     line = task.description
     if task.total is not None:
         line += f": {task.completed:,.0f} of {task.total:,.0f}"
-    if task.speed and task.speed >= 1:
+    if moved and task.speed and task.speed >= 1:
         line += f", {task.speed:,.0f} a second"
-    if task.time_remaining:
-        line += f", {duration(task.time_remaining)} left"
+    left = moved and task.time_remaining
+    line += f", {duration(left)} left" if left else f", {duration(task.elapsed or 0)} so far"
     return f"{line}, {task.fields['detail']}" if task.fields["detail"] else line
 
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 from pathlib import Path
 
+from ..environment.console import report
 from ..files.atomic import explaining_full_disk
 from ..files.printable import first_line
 from ..model.imagenet import CLASSES
@@ -99,6 +100,8 @@ def _download(variant, fault, **options):
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
+    if not HF_HUB_OFFLINE:  # without a connection, the hub's library tries for 23 s
+        report(f"fetching {FILE} of {variant.weights} from the Hugging Face hub to {HF_HUB_CACHE}")
     try:
         with explaining_full_disk(Path(HF_HUB_CACHE)):
             return Path(hf_hub_download(variant.weights, FILE, revision=variant.revision, **options))

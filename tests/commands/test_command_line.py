@@ -12,6 +12,7 @@ from keras_convmixer.__main__ import COMMANDS
 from keras_convmixer.commands import command_line
 from keras_convmixer.commands.command_line import UsageError, in_options, option_names, read, run_app
 from keras_convmixer.commands.training import train, with_recipe
+from keras_convmixer.environment.install import install_command
 from keras_convmixer.training.recipes import DESCRIPTIONS
 
 BY_NAME = {command.__name__: command for command in COMMANDS}
@@ -176,6 +177,17 @@ def test_an_error_names_the_option_that_was_typed(message, shown):
         (ValueError("threshold=0: give more"), "convmixer train: threshold=0: give more", 1),
         (UsageError("name an image"), "convmixer train: name an image", 2),
         (FileNotFoundError("x is not there"), "convmixer train: x is not there", 1),
+        (
+            ModuleNotFoundError(name="tf_keras.layers"),
+            f"convmixer train: tf_keras is not installed: {install_command('qat')}",
+            1,
+        ),
+        (
+            ModuleNotFoundError(name="sklearn"),
+            f"convmixer train: sklearn is not installed: {install_command('train', 'export')}",
+            1,
+        ),
+        (ModuleNotFoundError(name="yaml"), "convmixer train: yaml is not installed", 1),
         (KeyError("x"), "convmixer train: KeyError: 'x' (--verbose shows where)", 1),
         (KeyboardInterrupt(), "convmixer train: interrupted", 130),
     ],

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -78,11 +79,15 @@ def test_the_table_of_a_bundle_shows_every_file_name_at_80_columns(capsys, monke
 def test_the_table_of_what_files_hold_fits_into_80_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     tensor = {"dtype": "float32", "shape": [1, 224, 224, 3], "name": "x", "quantization": None}
-    file = Inspection(102_700_000, (tensor,), (tensor,), {"ADD": 400}, {"ADD": 300}, {}, {}, ())
-    tables.print_files(Path("bundle"), {f"bundle/litert/{name}.tflite": file for name in get_args(FormatName)})
+    engine = SimpleNamespace(taken={"ADD": 300}, known_by="list", source="the maker's list")
+    engines = dict.fromkeys(("XNNPACK", "GPU", "Edge TPU", "Qualcomm", "MediaTek"), engine)
+    file = Inspection(102_700_000, (tensor,), (tensor,), {"ADD": 400}, {"ADD": 300}, engines, {}, {}, ())
+    found = {f"bundle/litert/{name}.tflite": file for name in get_args(FormatName)}
+    tables.print_files(Path("bundle"), found, dict.fromkeys(found))
     *shown, hint = capsys.readouterr().out.splitlines()
-    for row in rows_of("\n".join(shown))[3:]:
-        assert [cell.strip() for cell in row[1:]] == ["102,700.0", "float32 224x224x3", "float32", "400", "300"]
+    cells = [[cell.strip() for cell in row[1:]] for row in rows_of("\n".join(shown))]
+    assert cells.count(["102,700.0", "float32 224x224x3", "float32"]) == len(found)
+    assert cells.count(["400", *["300"] * len(engines)]) == len(found)
     assert max(map(len, shown)) <= 80
     assert hint.endswith("convmixer inspect bundle/litert/float32.tflite")
 
@@ -131,6 +136,20 @@ def test_in_a_pipe_progress_is_a_line_now_and_then(capsys, monkeypatch):
         assert part in shown
     time.sleep(0.5)
     assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_takes_long_says_how_long_instead_of_what_is_left(capsys, monkeypatch):
+    monkeypatch.setattr(console, "EVERY", 0.2)
+    with console.progress_bar() as progress:
+        task = progress.add_task("exporting float32", total=3, detail="")
+        time.sleep(0.3)
+        progress.advance(task)
+        progress.update(task, description="exporting int8")
+        shown = wait_for("exporting int8: 1 of 3, 1 s so far", capsys)
+    first, second, *_ = shown.splitlines()
+    assert first == "exporting float32: 0 of 3, 0 s so far"
+    assert second.startswith("exporting int8: 1 of 3, ")  # what is left, or how long it took so far
+    assert all("left" not in line for line in shown.splitlines() if "so far" in line)
 
 
 def test_progress_that_is_not_wanted_prints_nothing(capsys, monkeypatch):

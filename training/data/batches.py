@@ -16,6 +16,9 @@ from ..recipe import AugmentationConfig
 from .dataset import Split
 from .lazy_images import LazyImages
 
+_without_autograph = tf.autograph.experimental.do_not_convert
+"""Traces a function as it is: what is mapped here has no `if` or `for` of tensors, and rewriting it takes a second."""
+
 
 class Unreadable(OSError):
     """An image file vanished, or was damaged, while a model was trained on it."""
@@ -67,6 +70,7 @@ class InputPipeline:
         def share_of(element):
             return self._share_of(element, replicas)
 
+        @_without_autograph
         def augment(element, cropped):
             share = share_of(element)
             augmentation = self._augmentation(share.positions)
@@ -117,6 +121,7 @@ class InputPipeline:
         with tf.device("CPU:0"):
             images = tf.constant(self.split.images)
 
+        @_without_autograph
         def crop(element):
             share = share_of(element)
             return self._augmentation(share.positions).crop(share.step, tf.gather(images, share.indices))
@@ -128,12 +133,14 @@ class InputPipeline:
         images = self.split.images
         sizes = tf.constant(images.sizes)  # [images, (height, width)]  # pyright: ignore[reportAttributeAccessIssue]
 
+        @_without_autograph
         def locate(element):
             share = share_of(element)
             heights, widths = tf.unstack(tf.gather(sizes, share.indices), axis=1)
             augmentation = self._augmentation(share.positions)
             return share.indices, augmentation.boxes(share.step, heights, widths), augmentation.bicubic(share.step)
 
+        @_without_autograph
         def read(index, box, bicubic):
             if self.augmentation.random_crop:
                 arguments, function = [index, box, bicubic], images.cut  # pyright: ignore[reportAttributeAccessIssue]

@@ -89,7 +89,7 @@ class Replicas:
     def _all_reduce(self):
         """Function that sums a float64 tensor over all replicas; compiled once, used for all sums."""
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def all_reduce(numbers):
             def of_replica():
                 local = tf.identity(numbers)  # a copy on the replica's device, which the sum needs

@@ -1,5 +1,6 @@
-"""Find a trained model's file. Keras is not imported, so that commands refuse a wrong path at once."""
+"""Find a trained model's file and what stands beside it. Keras is not imported: a wrong path is refused at once."""
 
+import shutil
 from pathlib import Path
 
 KINDS = "name a run folder of `convmixer train`, or a .keras file"
@@ -24,3 +25,9 @@ def model_file(path: Path) -> Path:
     if (path / "checkpoints").is_dir():
         raise ValueError(f"{path} holds no model.keras yet: run `convmixer train` to its end, as it was begun")
     raise ValueError(f"{path} holds no model.keras: {KINDS}")
+
+
+def copy_recipe_and_labels(model: Path, folder: Path) -> None:
+    """Copy what stands beside the model of a run folder or file, so that `folder` is a run folder of its model."""
+    for name in ("recipe.json", "labels.txt"):
+        shutil.copy(model_file(model).with_name(name), folder / name)

@@ -125,6 +125,7 @@ class Step:
         with handling(signal.SIGTERM, stop), handling(signal.SIGINT, stop):
             yield
 
+    @tf.autograph.experimental.do_not_convert  # no `if` or `for` of tensors below; converting Keras takes seconds
     def _run(self, batch) -> StepResult:
         """Train one step on each replica's images `[share, height, width, 3]` and labels `[share, classes]`."""
         results = self._replicas.strategy.run(self._replica_step, args=batch)  # equal on all replicas

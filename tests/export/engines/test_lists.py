@@ -44,9 +44,7 @@ def assert_gpu_refuses_what_its_list_refuses(path):
     command = [sys.executable, "-m", "keras_convmixer.export.runtime.acceleration", str(path)]
     process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600, check=False)
     listed = set(support_of(GPU, read_nodes(path.read_bytes())).refused)
-    if process.returncode:  # the engine takes an operator that it then cannot make a kernel for
-        assert listed == {"SPLIT"}, (path.stem, process.stderr[-2000:])
-        return
+    assert process.returncode == 0, (path.stem, process.stderr[-2000:])
     log = process.stderr + process.stdout
     _, _, refused = log.partition("Following operations are not supported by GPU delegate:")
     names = set(re.findall(r"^([A-Z\d_]+): ", refused.partition("operations will run")[0], re.MULTILINE))
@@ -154,4 +152,6 @@ def test_the_gpu_on_wide_models(wide):
 @gpu_engine.needs_driver
 def test_the_gpu_on_single_operators(single_operators):
     for path in single_operators:
-        assert_gpu_refuses_what_its_list_refuses(path)
+        # The engine takes this file, and then fails to load it. It runs the SPLITs of deployed models.
+        if path.stem != "SPLIT-float32":
+            assert_gpu_refuses_what_its_list_refuses(path)

@@ -106,3 +106,7 @@ def test_the_sentences():
         == "LiteRT's GPU engine (E) takes 0 of 30 operators of int8. "
         "Whether LiteRT's GPU engine (E) takes them was not measured: int16x8 (it fell over)."
     )
+    unknown = [file(name, None, None, "no driver") for name in ("float32", "int8")]
+    assert sentences(*unknown, file("int16x8", None, None, "it fell over")).endswith(
+        "was not measured: float32, int8 (no driver); int16x8 (it fell over)."
+    )

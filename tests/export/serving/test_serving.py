@@ -147,12 +147,18 @@ def test_warm_up_requests_are_of_every_signature_and_run(toy_bundle, served):
     for record in tf.data.TFRecordDataset(str(path)):
         request = PredictionLog.FromString(record.numpy()).predict_log.request
         inputs = {name: tf.constant(tf.make_ndarray(tensor)) for name, tensor in request.inputs.items()}
+        if request.model_spec.signature_name != "encoded":
+            np.testing.assert_array_equal(inputs["images"], np.full((len(inputs["images"]), 8, 8, 3), 128, np.uint8))
+            # As TF Serving reads a request: by TensorFlow's own parser.
+            parsed = tf.io.parse_tensor(request.inputs["images"].SerializeToString(), tf.uint8)
+            np.testing.assert_array_equal(parsed, inputs["images"])
         answer = served.signatures[request.model_spec.signature_name](**inputs)
         assert all(len(values) == len(inputs["images"]) for values in answer.values())
         if request.model_spec.signature_name == "encoded":
             assert (answer["classes"].numpy() >= 0).all()
         found.setdefault(request.model_spec.signature_name, []).append(len(inputs["images"]))
     assert found == {name: [1, 8] for name in ("serving_default", "encoded", "prepared", "features")}
+    assert path.stat().st_size < 10_000  # files, and pixels as one value
 
 
 def test_the_signature_for_converters_answers_alike_without_what_they_lack(toy, served):

@@ -258,6 +258,23 @@ def test_what_has_published_weights_is_fetched(changes, monkeypatch):
         kc.ConvMixer(**architecture("ConvMixer768_32", **changes))
 
 
+@pytest.mark.parametrize(("offline", "said"), [(False, "fetching model.safetensors of timm/"), (True, "")])
+def test_a_download_is_said_before_it_is_tried(offline, said, monkeypatch, capsys):
+    shown = []
+
+    def download(*arguments, **options):
+        shown.append(capsys.readouterr().err)
+        raise TimeoutError
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE" if offline else "TimeoutError"):
+        fetch(kc.VARIANTS[NAME])
+    (line,) = shown
+    assert line.startswith(said)
+    assert bool(line) == bool(said)
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [(errno.ENOSPC, "no space is left on the device: free some"), (errno.EACCES, "Permission denied")],

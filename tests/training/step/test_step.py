@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from processes import Forked
+from tensorflow.python.autograph.impl import api
 
 from keras_convmixer.training import RECIPES
 from keras_convmixer.training.data.batches import InputPipeline
@@ -127,6 +128,17 @@ def test_it_is_kerass_own_step():
         assert found == pytest.approx(float(np.asarray(expected)), rel=1e-3)
     for one, other in zip(model.variables, step.model.variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_autograph_rewrites_the_loop_over_steps_alone(monkeypatch):
+    """To rewrite Keras's functions as well, which it traces as they are, took seconds before the first step."""
+    rewritten, convert = [], api._convert_actual
+    monkeypatch.setattr(api, "_convert_actual", lambda f, context: rewritten.append(f) or convert(f, context))
+    step, augmentation = _step(), RECIPES["digits"].augmentation
+    split = Split(np.zeros((32, 8, 8, 3), "uint8"), np.zeros(32, int))
+    batches = InputPipeline(split, 10, augmentation, 16, 0).batches(choose_strategy("one_device"), 0, 1)
+    step.run_several(batches, tf.constant(1))
+    assert {f.__name__ for f in rewritten} == {"_run_several"}
 
 
 def test_the_average_is_tensorflows():
