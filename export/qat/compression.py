@@ -173,7 +173,7 @@ def file_sizes(model: keras.Model) -> tuple[int, int]:
     """Return a classifier's size in bytes as a .tflite file with int8 weights, and that of the file under gzip."""
     deployed = deploy(as_classifier(model), "litert", verified=False)
     with Conversion(deployed) as conversion:
-        content = FORMATS["weight_int8"].convert(conversion, np.zeros((0, *model.input_shape[1:]), np.uint8))
+        content = FORMATS["weight_int8"].convert(conversion, np.zeros((0, *model.input_shape[1:]), np.uint8))  # pyright: ignore[reportOptionalCall]
     return len(content), gzip_size(content)
 
 

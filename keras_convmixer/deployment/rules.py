@@ -83,7 +83,7 @@ def affine_of(layer: keras.layers.Layer, channels: int, rank: int | None) -> Aff
     """
     one, zero = np.ones(channels), np.zeros(channels)
     if isinstance(layer, keras.layers.BatchNormalization):
-        if layer.moving_mean.shape != (channels,) or layer.axis not in (-1, rank - 1):
+        if layer.moving_mean.shape != (channels,) or layer.axis not in (-1, rank - 1):  # pyright: ignore[reportOptionalOperand]
             return None
         # gamma * (x - mean) / sqrt(variance + epsilon) + beta
         scale = (_array(layer.gamma) if layer.scale else one) / np.sqrt(_array(layer.moving_variance) + layer.epsilon)

@@ -76,7 +76,7 @@ class Records:
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         self._name = f"{builder.name} {split}"
         self._image, self._label = builder.info.supervised_keys
-        decoders = {self._image: tfds.decode.SkipDecoding()}
+        decoders = {self._image: tfds.decode.SkipDecoding()}  # pyright: ignore[reportUnhashable]
         if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
             paths = map(Path, builder.info.splits[split].filepaths)
             places = [(path, start, length) for path in paths for start, length in _walk(path)]

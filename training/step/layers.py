@@ -27,8 +27,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         )
         count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)  # values per channel
         variance *= tf.maximum(count - 1, 1) / count  # the kernel returns the unbiased variance, Keras keeps the biased
-        self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
-        self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
+        self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))  # pyright: ignore[reportOptionalOperand]
+        self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))  # pyright: ignore[reportOptionalOperand]
         return outputs
 
 
