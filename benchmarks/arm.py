@@ -202,7 +202,10 @@ def read(out: Path) -> list[Row]:
 
 
 def write(out: Path, row: Row) -> None:
-    """Write a row to the JSON file, in place of an older one of the same file and processor."""
+    """Write a row to the JSON file, in place of an older one of the same file and processor.
+
+    Sentences under its "notes" are written by hand, and stay.
+    """
 
     def key(row):
         names = (list(PROCESSORS), list(DEPTHS), list(CONVERSIONS), list(FORMATS))
@@ -210,7 +213,9 @@ def write(out: Path, row: Row) -> None:
         return [known.index(name) for known, name in zip(names, of_row, strict=True)]
 
     rows = sorted([*(other for other in read(out) if key(other) != key(row)), row], key=key)
+    before = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     content = {
+        "notes": before.get("notes", []),
         "command": "python benchmarks/arm.py",
         "versions": versions(),
         "processors": {name: asdict(processor) for name, processor in PROCESSORS.items()},

@@ -29,8 +29,21 @@ class Cost:
 def operator_costs(content: bytes) -> list[Cost]:
     """Time each operator of a file in a file of its own, one of each kind and shape; the dearest first.
 
-    A PAD goes with the convolution after it, into which XNNPACK takes it. Alone, an operator finds its
-    input in the cache, so the sum is below the whole file's time.
+    Alone, an operator finds its input in the cache, so the sum is below the whole file's time.
+    """
+    costs = defaultdict(lambda: [0, 0.0])
+    for operator, shape, count, alone in operators_alone(content):
+        entry = costs[operator, shape]
+        entry[0] += count
+        entry[1] += count * time_alone(alone)
+    rows = [Cost(*key, count, milliseconds) for key, (count, milliseconds) in costs.items()]
+    return sorted(rows, key=lambda row: -row.milliseconds)
+
+
+def operators_alone(content: bytes) -> list[tuple[str, str, int, bytes]]:
+    """Return (operator, shape, count, file with it alone) of each kind, shape and options of a file's operators.
+
+    A PAD goes with the convolution after it, into which XNNPACK takes it.
     """
     model = read_model(content)
     graph = model.subgraphs[0]
@@ -46,13 +59,7 @@ def operator_costs(content: bytes) -> list[Cost]:
         key = (names[index], " ".join(_shapes(graph, chain)), str(vars(operator.builtinOptions or Cost(0, 0, 0, 0))))
         chosen.setdefault(key, chain)
         counts[key] += 1
-    costs = defaultdict(lambda: [0, 0.0])
-    for key, chain in chosen.items():
-        entry = costs[key[:2]]
-        entry[0] += counts[key]
-        entry[1] += counts[key] * time_alone(_alone(model, chain))
-    rows = [Cost(*key, count, milliseconds) for key, (count, milliseconds) in costs.items()]
-    return sorted(rows, key=lambda row: -row.milliseconds)
+    return [(*key[:2], counts[key], _alone(model, chain)) for key, chain in chosen.items()]
 
 
 def _name(model, operator):

@@ -69,6 +69,19 @@ def test_a_second_run_replaces_its_rows_and_keeps_the_others_of_the_same_version
     assert [row["instructions"] for row in json.loads(out.read_text())["rows"]] == [3]
 
 
+def test_the_committed_figures_are_of_each_processor_and_of_files_that_answer_as_here(arm):
+    content = json.loads((BENCHMARKS / "results/arm.json").read_text())
+    found = [arm.Row(**row) for row in content["rows"]]
+    cut = {"ConvMixer1024_20", "ConvMixer768_32"}  # models whose kernels deploy() cuts
+    assert {(row.processor, row.model) for row in found} >= {(name, model) for name in arm.PROCESSORS for model in cut}
+    for row in found:
+        assert row.largest_difference < (0.01 if row.format == "dynamic" else 1e-5), row
+        of_plain, _ = arm.ratios(row, found)
+        if row.conversion.startswith("litert") and row.model in cut and of_plain:
+            assert of_plain < 0.6, row
+    assert sum(bool(arm.ratios(row, found)[0]) for row in found) > 8
+
+
 def test_without_the_emulator_the_error_says_what_to_run(arm, monkeypatch, tmp_path):
     from on_arm import emulator
 

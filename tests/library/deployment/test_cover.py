@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_convmixer.deployment.depthwise import cover as planner
 from keras_convmixer.deployment.depthwise.cover import ADD_COST, Piece, Side, cost, cover, microkernel
 
 
@@ -61,6 +62,30 @@ def cheapest(rows, columns):
 def test_no_cover_by_cuts_from_edge_to_edge_is_cheaper(size, kind):
     rows, columns = map(kind, size)
     assert cost(rows, columns, cover(rows, columns)) == pytest.approx(cheapest(rows, columns), rel=0.02)
+
+
+# Instructions for 4 outputs on a Cortex-A76: benchmarks/on_arm/operators.py, files of ConvMixer768_32 and 1024_20.
+ON_ARM = {
+    "float32": {"MICROKERNELS": {3: 12.4, 4: 14.5, 9: 31.5, 25: 75.0}, "ADD_COST": 5.6, "CROP_COST": 2.1},
+    "int8": {"MICROKERNELS": {3: 13.4, 4: 26.2, 9: 26.2, 25: 63.7}, "ADD_COST": 10.3, "CROP_COST": 0.6},
+}
+
+
+@pytest.mark.parametrize("dtype", ON_ARM)
+@pytest.mark.parametrize("size", range(6, 16))
+def test_on_arm_no_other_cover_gains_over_a_tenth(dtype, size, monkeypatch):
+    """Or deploy() would have to ask for which processor: see `cover`."""
+    side, half = same(size), size // 2 + 1
+    planned = cover(side, side)
+    for name, value in {**ON_ARM[dtype], "ROW_COST": 0}.items():
+        monkeypatch.setattr(planner, name, value)
+    least = cost(side, side, cover(side, side))
+    assert cost(side, side, planned) <= 1.01 * least
+    if size in (7, 9):
+        corners = [
+            Piece(*rows, *columns) for rows in ((0, half), (half, size)) for columns in ((0, half), (half, size))
+        ]
+        assert cost(side, side, corners) > 1.1 * least
 
 
 def test_a_crop_counts_where_a_piece_lies_beside_the_centre():
