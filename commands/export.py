@@ -10,7 +10,6 @@ import tyro
 from keras_convmixer.environment.console import print_json, progress_bar, silence_native_logs, waiting
 from keras_convmixer.export.choices import DEFAULT_FORMATS, FormatName, OutputKind, Target
 from keras_convmixer.export.qat.arguments import read_qat_file
-from keras_convmixer.export.validation.folder import check_out
 from keras_convmixer.images.decoding import LARGEST
 
 from . import options, tables
@@ -76,6 +75,8 @@ def export(
     if not 0 < max_megapixels <= LARGEST / 1e6:
         raise UsageError(f"--max-megapixels {max_megapixels}: give more than 0 and at most {LARGEST / 1e6:.0f}")
     max_pixels = max(round(max_megapixels * 1e6), 4)
+    from keras_convmixer.export.validation.folder import check_out  # asks for jsonschema
+
     check_out(out)
     with starting_tensorflow(verbose, model):
         from keras_convmixer.export import export_bundle
