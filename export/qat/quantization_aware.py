@@ -17,7 +17,7 @@ from keras_convmixer.environment.console import progress_bar, waiting
 from keras_convmixer.files.atomic import explaining_full_disk
 from keras_convmixer.outputs.classifier import as_classifier, require_single_label
 
-from ..serving.saved_model import INPUT, OUTPUT, SIGNATURE
+from ..serving.saved_model import INPUT, OUTPUT, SIGNATURE, write_signatures
 from ..tflite.conversion import convert_saved_model
 from .arguments import check_numbers
 
@@ -112,10 +112,8 @@ def fit(
 
 def convert_to_tflite(trained) -> bytes:
     """Convert a trained model of `build_training_model` to a .tflite file: uint8 in and out, integer operators only."""
-    module = tf.Module()
-    module.model = trained  # pyright: ignore[reportAttributeAccessIssue]
+    images = tf.TensorSpec((1, *trained.input_shape[1:]), tf.float32, name=INPUT)
 
-    @tf.function(input_signature=[tf.TensorSpec((1, *trained.input_shape[1:]), tf.float32, name=INPUT)])
     def classify(images):
         return {OUTPUT: trained(images, training=False)}
 
@@ -124,5 +122,5 @@ def convert_to_tflite(trained) -> bytes:
         converter.inference_input_type = converter.inference_output_type = tf.uint8
 
     with explaining_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: classify})
+        write_signatures(Path(folder), {SIGNATURE: (classify, images)})
         return convert_saved_model(folder, configure)
