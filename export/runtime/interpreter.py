@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,21 +16,68 @@ except ImportError:
     raise ImportError(f"running a .tflite file needs ai-edge-litert: {install_command('predict')}") from None
 
 
+LARGEST_RATIO = 2**16
+"""Largest of two scales of one file's 8-bit tensors by the smallest, above which LiteRT may end the process."""
+
+TRIAL = """
+import sys
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(model_content=sys.stdin.buffer.read(), num_threads=1)
+interpreter.allocate_tensors()
+interpreter.invoke()
+"""
+
+
 def open_interpreter(content: bytes, name: str, threads: int) -> Interpreter:
     """Return an interpreter of a .tflite file's bytes, its tensors allocated.
 
     Raises:
         ValueError: the bytes are not a .tflite file that LiteRT can run.
     """
-    try:
+    with _explaining(name):
         interpreter = Interpreter(model_content=content, num_threads=threads)
+    with decoding_names(name):
+        crashes = _may_crash(interpreter) and _crashes(content)
+    if crashes:
+        raise ValueError(f"{name} is damaged: LiteRT crashes at the scales of its 8-bit numbers; get it again")
+    with _explaining(name):
         interpreter.allocate_tensors()
+    return interpreter
+
+
+@contextlib.contextmanager
+def _explaining(name):
+    try:
+        yield
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{name} is not a .tflite file that LiteRT can run ({reason}): name one, or a bundle of `convmixer export`"
         ) from None
-    return interpreter
+
+
+def _may_crash(interpreter):
+    """Whether an 8-bit tensor has a scale or zero point as no converter writes them.
+
+    LiteRT checks a file's structure and not these numbers: XNNPACK then reads outside its memory, and LiteRT's own ADD
+    ends the process (seen with ai-edge-litert 2.3.0).
+    """
+    scales = [1.0]
+    for tensor in interpreter.get_tensor_details():
+        given = tensor["quantization_parameters"]
+        # Weights have a scale for each channel, and do no harm.
+        if tensor["dtype"] in (np.int8, np.uint8) and len(given["scales"]) == 1:
+            limits = np.iinfo(tensor["dtype"])
+            if any(not limits.min <= zero_point <= limits.max for zero_point in given["zero_points"]):
+                return True
+            scales.append(given["scales"][0])
+    least, most = np.min(scales), np.max(scales)  # NaN where one is
+    return not (least > 0 and most <= LARGEST_RATIO * least and most < np.inf)
+
+
+def _crashes(content):
+    """Whether running a file ends the process, by running it in another one."""
+    return subprocess.run([sys.executable, "-c", TRIAL], input=content, capture_output=True, check=False).returncode < 0
 
 
 @contextlib.contextmanager

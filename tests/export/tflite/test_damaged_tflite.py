@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from PIL import Image
 from processes import run_python
 
-from keras_convmixer.export import inspect
+from keras_convmixer.export import Classifier, inspect
+from keras_convmixer.export.tflite.flatbuffer import read_model, write_model
 from keras_convmixer.export.tflite.rewrites.metadata import LABELS
 
 FUZZ = """
@@ -62,6 +65,27 @@ def test_500_fuzzed_files_are_answered_or_refused_in_a_sentence(toy_bundle, tmp_
     for sentence in found["sentences"]:
         assert "\n" not in sentence
         assert "fuzzed.tflite" in sentence or "green.png" in sentence
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("zeroPoint", 249 << 24), ("zeroPoint", -129), ("scale", 0.0), ("scale", np.nan), ("scale", 1e38)],
+)
+def test_quantized_numbers_at_which_litert_crashes_are_refused(toy_bundle, tmp_path, field, value):
+    model = read_model((toy_bundle / "litert/int8.tflite").read_bytes())
+    graph = model.subgraphs[0]
+    # XNNPACK crashes on the image's, LiteRT's ADD on a huge scale of what it adds.
+    number = graph.inputs[0]
+    if value == 1e38:
+        codes = [code.builtinCode for code in model.operatorCodes]
+        number = next(one for one in graph.operators if codes[one.opcodeIndex] == BuiltinOperator.ADD).inputs[0]
+    setattr(graph.tensors[number].quantization, field, [value])
+    path = tmp_path / "damaged.tflite"
+    path.write_bytes(write_model(model))
+    with pytest.raises(ValueError, match=r"damaged.tflite is damaged: LiteRT crashes"):
+        Classifier.load(path)
+    with pytest.raises(ValueError, match=r"damaged.tflite is damaged: LiteRT crashes"):
+        inspect(path)
 
 
 def test_labels_that_would_fill_the_memory_are_not_read_whole(toy_bundle, tmp_path):
