@@ -49,6 +49,7 @@ def build(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0  # one batch's statistics, without which values grow from layer to layer
+            torch.nn.init.ones_(module.weight)  # ResNets' branches begin as zeros, and the converter leaves them out
     with torch.no_grad():
         model(image.repeat(2, 1, 1, 1) * torch.rand(2, size, size, 3))
     return model.eval(), image

@@ -1,6 +1,6 @@
 """Write what `make benchmark-models` measured: other_models.json, a table in other_models.md, and other_models.png.
 
-`python benchmarks/on_litert/accuracy_and_time.py` writes the table and the figure again from the committed json.
+`python -m on_litert.accuracy_and_time` in benchmarks/ writes the table and the figure again from the committed json.
 """
 
 import json
@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from keras_convmixer.visualization.style import STYLE, save_png
 
-from .report import FORMS, machine
+from .report import FORMS, machine, milliseconds
 from .reported import MODELS
 
 OURS, OTHERS = "#1f4e8c", "0.45"
 """Colors of ConvMixer and of the others."""
+LABELED_BELOW = ("mixer_b16_224", "resmlp_24_224", "ConvNeXtTiny", "deit_base_patch16_224")
+"""Models whose label would stand on another one's above the point."""
 
 
 def write(out: Path, models: dict[str, dict], rows: list[dict]) -> None:
@@ -54,9 +56,9 @@ def table(content: dict) -> list[str]:
         for eight_bits in (False, True):
             plain = fastest(rows, name, True, eight_bits)
             deployed = fastest(rows, name, False, eight_bits)
-            cell = f"{plain['milliseconds']:.3g}"
+            cell = milliseconds(plain["milliseconds"])
             if deployed:
-                cell = f"{cell} -> **{deployed['milliseconds']:.3g}**"
+                cell = f"{cell} -> **{milliseconds(deployed['milliseconds'])}**"
             cells.append(f"{cell} {(deployed or plain)['form'].removesuffix(' int8')}" if eight_bits else cell)
         lines.append(
             f"| {reported.label} | {described['parameters'] / 1e6:.1f} | {described['size']} "
@@ -91,9 +93,10 @@ def markdown(content: dict) -> str:
         "|---|---|---|--:|--:|--:|",
     ]
     for row in content["rows"]:
+        label, time = MODELS[row["model"]].label, milliseconds(row["milliseconds"])
         lines.append(
-            f"| {MODELS[row['model']].label} | {row['conversion']} | {row['form']} | {row['milliseconds']:.3g} "
-            f"| {row['megabytes']:.1f} | {row['peak_memory']:.0f} |"
+            f"| {label} | {row['conversion']} | {row['form']} | {time} | {row['megabytes']:.1f} "
+            f"| {row['peak_memory']:.0f} |"
         )
     return "\n".join([*lines, ""])
 
@@ -124,12 +127,19 @@ def _draw_panel(axis: Axes, rows: list[dict], eight_bits: bool) -> None:
                 arrowprops={"arrowstyle": "->", "color": color, "linewidth": 0.8, "shrinkA": 3, "shrinkB": 3},
             )
         axis.plot(last, reported.accuracy, "o", color=color, markersize=5)
+        offset, vertical = ((0, -5), "top") if name in LABELED_BELOW else ((0, 5), "bottom")
         axis.annotate(
-            reported.label, (last, reported.accuracy), (0, 5), textcoords="offset points", ha="center", color=color
+            reported.label,
+            (last, reported.accuracy),
+            offset,
+            textcoords="offset points",
+            horizontalalignment="center",
+            verticalalignment=vertical,
+            color=color,
         )
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:,g}")
-    axis.margins(0.08, 0.15)
+    axis.margins(0.1, 0.15)
     axis.set_ylabel("ImageNet top-1, %, as reported")
     axis.set_title("fastest file of 8 bits" if eight_bits else FORMS[0], loc="left")
     axis.tick_params(labelbottom=True)
