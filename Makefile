@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # some packages hold files that fail
 
-.PHONY: quickstart test test-slow test-peers docs benchmark arm gpu-wheels lint types clean
+.PHONY: quickstart test test-slow test-peers docs benchmark benchmark-models arm gpu-wheels lint types clean
 
 quickstart: $(VENV)/.train-export  ## train on real digits, export, validate, predict
 	$(BIN)/convmixer quickstart
@@ -26,6 +26,9 @@ docs: $(VENV)/.dev  ## the site of the documentation, into build/docs/site
 
 benchmark: $(VENV)/.peers  ## time LiteRT files, plain and deployed, beside the peers: about half an hour
 	$(BIN)/python benchmarks/litert.py
+
+benchmark-models: $(VENV)/.peers $(VENV)-litert-torch/.ready  ## time ConvMixer beside other models: about half an hour
+	$(BIN)/python benchmarks/other_models.py --litert-torch $(VENV)-litert-torch/bin/python
 
 arm: $(VENV)/.peers  ## what runs arm64 programs here, on Debian on x86-64, into build/arm; then: benchmarks/arm.py
 	$(BIN)/python benchmarks/on_arm/set_up.py
@@ -49,8 +52,15 @@ lint: types  ## style and types
 types: $(VENV)/.dev  ## what a type checker says of the packages, and of every public call
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+# An environment of its own: litert-torch asks for older packages than ours.
+$(VENV)-litert-torch/.ready: setup.cfg
+	@echo "Setting up $(VENV)-litert-torch, a few minutes ..."
+	$(PYTHON) -m venv $(VENV)-litert-torch
+	$(VENV)-litert-torch/bin/python -m pip install --quiet litert-torch==0.10.0 timm==1.0.31 torch==2.13.0 torchvision==0.28.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) gpu-wheels build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-litert-torch gpu-wheels build dist *.egg-info
 
 $(VENV)/.train-export: setup.cfg pyproject.toml
 	@echo "Setting up $(VENV), a minute or two ..."

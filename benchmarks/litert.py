@@ -5,102 +5,17 @@ litert.json, with the machine's description. Batch 1; every candidate of a model
 turns; medians.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
+from on_litert.turns import Candidate, Row, compare, take_turns
 
 HERE = Path(__file__).parent
 MODELS = ("ConvMixer1024_20", "ConvMixer768_32", "ConvMixer1536_20", "ConvMixer256_8", "ResNet50", "ResNet152")
-ROUNDS = (5, 40)
-"""Turns of each candidate, at least and at most; between them `seconds` decides."""
-
-
-@dataclass
-class Row:
-    """One candidate of one model."""
-
-    model: str
-    engine: str
-    """"litert", or a peer."""
-    conversion: str
-    """"plain", "deployed", "litert_int8" (deployed for that target), "pointwise alone"; "timm" of a peer."""
-    form: str
-    threads: int
-    milliseconds: float = 0.0
-    rounds: int = 0
-    megabytes: float = 0.0
-    """Of the file, in millions of bytes."""
-    peak_memory: float = 0.0
-    """Of the process with the engine, in millions of bytes."""
-    largest_difference: float | None = None
-    """Of a logit from Keras's, as a share of the range of Keras's logits."""
-    mean_difference: float | None = None
-
-
-class Candidate:
-    """A file in an engine in a process of its own."""
-
-    def __init__(self, row: Row, path: Path, images: Path):
-        self.row = row
-        self.times: list[float] = []
-        row.megabytes = path.stat().st_size / 1e6
-        command = [sys.executable, HERE / "engines/run_engine.py", row.engine, path, str(row.threads), images]
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
-        )
-
-    def ask(self, question: str):
-        """Ask the process what run_engine.py answers."""
-        os.kill(self._process.pid, signal.SIGCONT)
-        with suppress(BrokenPipeError):
-            print(question, file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        os.kill(self._process.pid, signal.SIGSTOP)  # some engines' threads spin a while, at the next one's cost
-        if not answer:
-            self._errors.seek(0)
-            last = self._errors.read().strip().splitlines()[-1:]
-            raise RuntimeError(f"{self.row.engine}, {self.row.form}, failed on {self.row.model}: {''.join(last)}")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        os.kill(self._process.pid, signal.SIGCONT)
-        self._process.communicate()
-        self._errors.close()
-
-
-def measure(candidates: list[Candidate], reference: np.ndarray, seconds: float, progress) -> None:
-    """Fill in the candidates' rows; `reference` is Keras's logits."""
-    task = progress.add_task("loading", total=len(candidates), detail="")
-    estimates = []
-    for candidate in candidates:
-        estimates.append(candidate.ask("time") / 1000)
-        if candidate.row.conversion != "pointwise alone":
-            difference = np.abs(np.array(candidate.ask("logits")) - reference) / np.ptp(reference)
-            candidate.row.largest_difference = float(difference.max())
-            candidate.row.mean_difference = float(difference.mean())
-        progress.advance(task)
-    rounds = int(np.clip(seconds / (2 * sum(estimates)), *ROUNDS))
-    progress.update(task, description="timing", completed=0, total=rounds)
-    for _ in range(rounds):
-        for candidate in candidates:
-            candidate.times.append(candidate.ask("time"))
-        progress.advance(task)
-    for candidate in candidates:
-        candidate.row.milliseconds, candidate.row.rounds = float(np.median(candidate.times)), rounds
-        candidate.row.peak_memory = candidate.ask("memory") / 1e6
-    progress.remove_task(task)
 
 
 def benchmark(
@@ -130,7 +45,8 @@ def benchmark(
             progress.update(task, description=f"{name}: {count} thread{'s' * (count > 1)}")
             candidates = [Candidate(Row(name, *key, count), path, folder / "images.npy") for key, path in files.items()]
             try:
-                measure(candidates, reference, seconds, progress)
+                compare([one for one in candidates if one.row.conversion != "pointwise alone"], reference)
+                take_turns(candidates, seconds, progress)
             finally:
                 for candidate in candidates:
                     candidate.close()

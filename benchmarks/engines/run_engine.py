@@ -33,7 +33,7 @@ def litert(path: str, threads: int) -> tuple[Callable, Callable, Callable]:
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def prepare(image):
-        if image.shape != tuple(source["shape"]):  # pointwise convolutions alone take no images
+        if image.shape != tuple(source["shape"]):  # pointwise convolutions alone, or another size
             image = np.random.default_rng(0).normal(size=source["shape"])
         return image.astype(source["dtype"])
 

@@ -32,6 +32,11 @@ def _resnet(name):
     return Subject(lambda: build(weights=None, classifier_activation=None), 224)
 
 
+def _convnext():
+    build = keras.applications.ConvNeXtTiny
+    return Subject(lambda: build(weights=None, include_preprocessing=True, classifier_activation=None), 224)
+
+
 SUBJECTS = {
     "ConvMixer256_8": _convmixer("ConvMixer256_8"),
     "ConvMixer768_32": _convmixer("ConvMixer768_32"),
@@ -39,6 +44,7 @@ SUBJECTS = {
     "ConvMixer1536_20": _convmixer("ConvMixer1536_20"),
     "ResNet50": _resnet("ResNet50"),
     "ResNet152": _resnet("ResNet152"),
+    "ConvNeXtTiny": _convnext(),
 }
 
 

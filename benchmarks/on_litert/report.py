@@ -120,19 +120,20 @@ def summary(rows: list[dict], threads: int) -> list[str]:
         cells = []
         for form in FORMS:
             plain, deployed = found["plain", form, "litert"], found["deployed", form, "litert"]
-            cells.append(f"{_milliseconds(plain)} -> **{_milliseconds(deployed)}** ({plain / deployed:.1f}x)")
+            cells.append(f"{milliseconds(plain)} -> **{milliseconds(deployed)}** ({plain / deployed:.1f}x)")
         for form in FORMS[1:]:
             time = found.get(("litert_int8", form, "litert"))
             ratio = time and found["plain", form, "litert"] / time
-            cells.append(f"**{_milliseconds(time)}** ({ratio:.1f}x)" if time else "-")
+            cells.append(f"**{milliseconds(time)}** ({ratio:.1f}x)" if time else "-")
         for form in ("float32", "static int8"):
             peers = [(time, engine) for (kind, made, engine), time in found.items() if (kind, made) == ("timm", form)]
-            cells.append(f"{_milliseconds(min(peers)[0])} {min(peers)[1]}" if peers else "-")
+            cells.append(f"{milliseconds(min(peers)[0])} {min(peers)[1]}" if peers else "-")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
-def _milliseconds(time):
+def milliseconds(time: float) -> str:
+    """Return a time in ms with three digits, or whole from 100 on."""
     return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
 
 
