@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from litert_answers import raw_answers
 
 from keras_convmixer import ConvMixer
 from keras_convmixer.deployment import deploy
@@ -71,14 +72,7 @@ def files(request, tmp_path_factory):
 
 
 def on_cpu(path, images):
-    interpreter = Interpreter(str(path))
-    interpreter.allocate_tensors()
-    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = []
-    for image in images:
-        interpreter.set_tensor(source["index"], image[None].astype(source["dtype"]))
-        interpreter.invoke()
-        answers.append(interpreter.get_tensor(result["index"])[0])
+    answers, result = raw_answers(path.read_bytes(), images)
     scale, zero_point = result["quantization"]
     return (np.float32(answers) - zero_point) * (scale or 1)
 

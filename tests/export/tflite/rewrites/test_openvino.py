@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
+from litert_answers import raw_answers
 
 from keras_convmixer.export.formats import FORMATS
 from keras_convmixer.export.tflite import quantize
@@ -12,18 +12,6 @@ CONVERTED = [name for name, format in FORMATS.items() if format.convert]
 TOLERANCE = {"dynamic": 0.02, "int16x8": 0.005, "weight_int8": 0.005, "weight_int4": 0.005}
 """Largest difference of a probability, else 1e-5. OpenVINO computes layers of integer weights in other integers or
 floats than LiteRT."""
-
-
-def litert(content, images):
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = []
-    for image in images:
-        interpreter.set_tensor(source["index"], image[None].astype(source["dtype"]))
-        interpreter.invoke()
-        answers.append(interpreter.get_tensor(result["index"])[0])
-    return np.stack(answers)
 
 
 @pytest.mark.parametrize("format", CONVERTED)
@@ -42,7 +30,7 @@ def test_int4_weights_have_three_dimensions_at_most_and_give_the_same_answers(al
         before = quantize.convert_weight_int4(conversion, toy.train_images)
         monkeypatch.undo()
         after = quantize.convert_weight_int4(conversion, toy.train_images)
-    np.testing.assert_array_equal(litert(before, toy.test_images), litert(after, toy.test_images))
+    np.testing.assert_array_equal(raw_answers(before, toy.test_images)[0], raw_answers(after, toy.test_images)[0])
 
 
 @pytest.mark.peer
@@ -54,6 +42,6 @@ def test_openvino_answers_as_litert(all_formats, toy, format):
     images = toy.test_images
     source = model.input(0).get_element_type().to_dtype()
     answers = np.stack([model([image[None].astype(source)])[model.output(0)][0] for image in images])
-    expected = litert(path.read_bytes(), images)
+    expected, _ = raw_answers(path.read_bytes(), images)
     step = 1 if expected.dtype == np.uint8 else TOLERANCE.get(format, 1e-5)
     np.testing.assert_allclose(answers.astype(np.float32), expected.astype(np.float32), rtol=0, atol=step)
