@@ -42,11 +42,11 @@ class Row:
     """"plain", or what it was deployed for: "litert", "litert_int8"; "timm" of ONNX Runtime's."""
     format: str
     megabytes: float
-    """Of the file, in millions of bytes."""
+    """Size of the file, in millions of bytes."""
     instructions: int = 0
     """For one inference."""
     largest_difference: float = 0.0
-    """Of a logit from those of the same file in the same engine here, by their range."""
+    """Of a logit on that processor from the one that the same file and engine give here, as a share of their range."""
 
 
 def build_model(name: str):

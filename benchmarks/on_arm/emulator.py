@@ -25,9 +25,9 @@ class Processor:
     qemu: str
     """QEMU's name of it."""
     features: str
-    """What Linux lists in /proc/cpuinfo, that libraries choose their kernels by."""
+    """The features in Linux's /proc/cpuinfo. Libraries choose their kernels by them."""
     part: str
-    """Number of ARM's design."""
+    """Arm's number of the design, "CPU part" in /proc/cpuinfo."""
 
 
 _ARMV8_2 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"

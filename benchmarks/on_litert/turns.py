@@ -31,11 +31,11 @@ class Row:
     milliseconds: float = 0.0
     rounds: int = 0
     megabytes: float = 0.0
-    """Of the file, in millions of bytes."""
+    """Size of the file, in millions of bytes."""
     peak_memory: float = 0.0
-    """Of the process with the engine, in millions of bytes."""
+    """Peak memory of the engine's process, in millions of bytes."""
     largest_difference: float | None = None
-    """Of a logit from Keras's, as a share of the range of Keras's logits."""
+    """Largest distance of a logit from Keras's, as a share of the range of Keras's logits."""
     mean_difference: float | None = None
 
 

@@ -1,4 +1,4 @@
-"""What Coral's Edge TPU takes, by its compiler's documentation. The compiler was not run.
+"""The operators that Coral's Edge TPU takes, by its compiler's documentation. The compiler was not run.
 
 Source: the table of supported operations, as Axis repeats its newer state for ARTPEC-7, which has an Edge TPU, up to
 RESIZE_BILINEAR; the rows behind that are those of the table's state of 2019, and later additions to them are missing.

@@ -25,7 +25,7 @@ class Engine:
     operators: dict[str, Rule | None]
     """Each operator that the engine has, with what it asks of it; None: nothing."""
     general: Rule
-    """What the engine asks of every operator."""
+    """The rule for every operator, whatever its name."""
     cuts_once: bool = False
     """Everything behind the first operator that is refused is left to the CPU too."""
 
